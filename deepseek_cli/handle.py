@@ -1,0 +1,149 @@
+"""The one handle: where a model's tensors lie, its checked config, its tokenizer's place, its lineage. Commands take it and give it back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from deepseek_cli.architectures import find_architecture
+from deepseek_cli.errors import ModelCorrupt, ModelUnsupported, UsageError
+from deepseek_cli.fields import Fields, read_json
+from deepseek_cli.formats import compressed, safetensors
+from deepseek_cli.manifest import Manifest, fingerprint
+from deepseek_cli.ops import Architecture
+from deepseek_cli.sources import PICKLES, Located, locate
+from deepseek_cli.store import Store
+from deepseek_cli.tensors import TensorRef
+
+
+@dataclass(frozen=True, slots=True)
+class ModelHandle:
+    """`tensors` are lazy and keyed by their on-disk names; `raw_config` is only for writing a config.json again."""
+
+    ref: str
+    name: str
+    root: Path
+    architecture: Architecture
+    config: Any
+    tensors: Mapping[str, TensorRef]
+    manifest: Manifest
+    raw_config: Mapping[str, Any]
+
+    @property
+    def weights(self) -> dict[str, TensorRef]:
+        """The tensors that the architecture computes with, in its order."""
+        return {name: self.tensors[name] for name, _ in self.architecture.weights(self.config)}
+
+    @property
+    def parameters(self) -> int:
+        return sum(_count(shape) for name, shape in self.architecture.weights(self.config) if name in self.tensors)
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(ref.size_bytes for ref in self.weights.values())
+
+    @property
+    def digest(self) -> str:
+        files = [self.root] if self.root.is_file() else [f for f in self.root.iterdir() if f.suffix in (".safetensors", ".json") and f.name != "deepseek.json"]
+        return fingerprint(self.root, files)
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """What `deploy` made for one target."""
+
+    ref: str
+    name: str
+    root: Path
+    target: str
+    architecture: Architecture
+    config: Any
+    manifest: Manifest
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(f.stat().st_size for f in self.root.iterdir() if f.is_file())
+
+
+def open_any(ref: str, store: Store) -> ModelHandle | Bundle:
+    """Open what `ref` names, checked against its architecture; no weights are read.
+
+    Raises ModelNotFound, ModelCorrupt or ModelUnsupported, naming file and tensor.
+    """
+    located = locate(ref, store)
+    if located.manifest and located.manifest.kind == "bundle":
+        return _open_bundle(ref, located, located.manifest)
+    return _open_model(ref, located)
+
+
+def open_model(ref: str, store: Store) -> ModelHandle:
+    """Like `open_any`, for commands that need weights. Raises UsageError for a bundle."""
+    opened = open_any(ref, store)
+    if isinstance(opened, Bundle):
+        raise UsageError("{ref} is a bundle for the target {target}.", hint="Name the model it was made from.", ref=ref, target=opened.target)
+    return opened
+
+
+def _open_bundle(ref: str, located: Located, manifest: Manifest) -> Bundle:
+    architecture, config = _read_config(located.path / "config.json", read_json(located.path / "config.json"))
+    target = str(manifest.steps[-1]["resolved"].get("target", "cpu")) if manifest.steps else "cpu"
+    return Bundle(ref, located.name, located.path, target, architecture, config, manifest)
+
+
+def _open_model(ref: str, located: Located) -> ModelHandle:
+    if located.path.suffix == ".gguf":
+        from deepseek_cli.formats.gguf import open_gguf
+
+        raw, tensors = open_gguf(located.path)
+        file = located.path
+    else:
+        file = located.path / "config.json"
+        raw = read_json(file)
+        tensors = compressed.assemble(_read_tensors(located.path), raw, file)
+    architecture, config = _read_config(file, raw)
+    _check_weights(architecture, config, tensors, file)
+    manifest = located.manifest or Manifest(located.name, source=located.source)
+    return ModelHandle(ref, located.name, located.path, architecture, config, tensors, manifest, raw)
+
+
+def _read_tensors(folder: Path) -> dict[str, TensorRef]:
+    pickles = sorted(f.name for f in folder.iterdir() if f.suffix in PICKLES)
+    if pickles and not any(folder.glob("*.safetensors")):
+        raise ModelUnsupported(
+            "{folder} holds its weights as pickles ({files}), which can run code when they are opened.",
+            hint="Use a safetensors or GGUF version of the model.",
+            folder=folder,
+            files=", ".join(pickles[:3]),
+        )
+    return safetensors.read_folder(folder)
+
+
+def _read_config(file: Path, raw: Mapping[str, Any]) -> tuple[Architecture, Any]:
+    fields = Fields(raw, file)
+    architecture = find_architecture(fields.str("model_type"))
+    return architecture, architecture.read_config(fields)
+
+
+def _check_weights(architecture: Architecture, config: Any, tensors: Mapping[str, TensorRef], file: Path) -> None:
+    for name, shape in architecture.weights(config):
+        ref = tensors.get(name)
+        if ref is None:
+            raise ModelCorrupt("{file}: tensor {tensor} is missing.", hint="Pull the model again.", file=file, tensor=name)
+        if ref.shape != shape:
+            raise ModelCorrupt(
+                "{file}: tensor {tensor} has shape {found}, its config wants {wanted}.",
+                hint="Pull the model again, or check config.json.",
+                file=file,
+                tensor=name,
+                found=list(ref.shape),
+                wanted=list(shape),
+            )
+
+
+def _count(shape: tuple[int, ...]) -> int:
+    product = 1
+    for size in shape:
+        product *= size
+    return product

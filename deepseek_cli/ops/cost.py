@@ -1,0 +1,83 @@
+"""The interpreter that counts: bytes and operations of one forward pass, from shapes alone. It needs no weights and no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from deepseek_cli.ops import Architecture, AttentionSpec, forward
+
+Shape = tuple[int, ...]
+
+
+@dataclass
+class Cost:
+    """What a pass touches. `fused` lists the sets of weights that one product computes and that must share a scheme."""
+
+    flops: int = 0
+    activation_peak: int = 0  # values alive at once inside the widest block
+    kv_values_per_token: int = 0
+    fused: list[tuple[str, ...]] = field(default_factory=list)
+    linears: list[str] = field(default_factory=list)
+    embeddings: list[str] = field(default_factory=list)
+
+
+class CostOps:
+    """A value is its shape, [batch, length, channels]. `past` tokens are in the KV cache already."""
+
+    def __init__(self, shapes: Mapping[str, Shape], past: int = 0) -> None:
+        self.shapes, self.past, self.cost = shapes, past, Cost()
+
+    def embed(self, tokens: Shape, name: str) -> Shape:
+        self.cost.embeddings.append(name)
+        return (*tokens, self.shapes[f"{name}.weight"][1])
+
+    def linears(self, x: Shape, names: Sequence[str]) -> list[Shape]:
+        if len(names) > 1:
+            self.cost.fused.append(tuple(names))
+        return [self._product(x, name) for name in names]
+
+    def linear(self, x: Shape, name: str) -> Shape:
+        return self._product(x, name)
+
+    def rms_norm(self, x: Shape, name: str, eps: float) -> Shape:
+        return x
+
+    def head_norm(self, x: Shape, name: str, heads: int, eps: float) -> Shape:
+        return x
+
+    def attention(self, q: Shape, k: Shape, v: Shape, layer: int, spec: AttentionSpec) -> Shape:
+        batch, length, _ = q
+        self.cost.flops += 4 * batch * spec.heads * spec.head_dim * length * (self.past + length)
+        self.cost.kv_values_per_token += 2 * spec.kv_heads * spec.head_dim
+        return q
+
+    def gated_mlp(self, x: Shape, gate: str, up: str, down: str) -> Shape:
+        g, u = self.linears(x, [gate, up])
+        self._alive(x, g, u)
+        return self.linear(g, down)
+
+    def add(self, x: Shape, y: Shape) -> Shape:
+        return x
+
+    def head(self, x: Shape, name: str) -> Shape:
+        return self._product(x, name)
+
+    def _product(self, x: Shape, name: str) -> Shape:
+        out, inputs = self.shapes[f"{name}.weight"]
+        self.cost.flops += 2 * x[0] * x[1] * out * inputs
+        self.cost.linears.append(name)
+        y = (*x[:2], out)
+        self._alive(x, y)
+        return y
+
+    def _alive(self, *values: Shape) -> None:
+        self.cost.activation_peak = max(self.cost.activation_peak, sum(b * n * c for b, n, c in values))
+
+
+def count(architecture: Architecture, config: Any, tokens: int = 1, past: int = 0) -> Cost:
+    """The cost of feeding `tokens` tokens behind `past` others, batch 1."""
+    ops = CostOps(dict(architecture.weights(config)), past)
+    forward(ops, architecture, config, (1, tokens))
+    return ops.cost

@@ -1,0 +1,160 @@
+"""What the operating system says about a process's memory. All figures are bytes.
+
+On Linux: `/proc/self/smaps` at the edge of a phase (exact: the kernel walks the page table), `/proc/PID/statm` in between
+(cheap; may lag by a few hundred KiB), `VmHWM` for the peak, reset between phases by writing 5 to `/proc/self/clear_refs`.
+`ru_maxrss` is not used there: a child inherits it from its parent. Elsewhere only the process's total is known.
+"""
+
+from __future__ import annotations
+
+import mmap
+import re
+import sys
+import threading
+import time
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+PROC = Path("/proc/self")
+MAPPING = re.compile(r"([0-9a-f]+)-([0-9a-f]+) \S+ \S+ \S+ \d+\s*(.*)")  # addresses, permissions, offset, device, inode, path
+PRESENT = 0x80  # bit 63 of a pagemap entry, in its last byte
+
+
+@dataclass(frozen=True, slots=True)
+class Resident:
+    """Resident memory at one moment: rss = anonymous + model_file + other_file. None is what the system does not tell."""
+
+    rss: int
+    anonymous: int | None = None  # heaps, stacks, private copies of file pages
+    model_file: int | None = None  # pages of the model's own files, mapped
+    other_file: int | None = None  # libraries, data files, shared memory
+
+
+def resident(model_files: Collection[str] = ()) -> Resident:
+    """This process's resident memory now; pages that belong to one of `model_files` (resolved paths) are told apart."""
+    try:
+        with (PROC / "smaps").open(encoding="utf-8", errors="surrogateescape") as lines:
+            return parse_smaps(lines, model_files)
+    except OSError:
+        import psutil
+
+        return Resident(psutil.Process().memory_info().rss)
+
+
+def parse_smaps(lines: Iterable[str], model_files: Collection[str] = ()) -> Resident:
+    """Sum the mappings of an smaps file, given line by line so that reading it costs no memory of its own."""
+    rss = anonymous = model = 0
+    of_model = False
+    for line in lines:
+        if line.startswith("Rss:"):
+            size = int(line.split()[1]) * 1024
+            rss += size
+            model += size if of_model else 0
+        elif line.startswith("Anonymous:"):
+            size = int(line.split()[1]) * 1024
+            anonymous += size
+            model -= size if of_model else 0
+        elif match := MAPPING.match(line.rstrip("\n")):
+            of_model = path_of(match) in model_files
+    return Resident(rss, anonymous, model, rss - anonymous - model)
+
+
+def path_of(mapping: re.Match[str]) -> str:
+    return mapping[3].removesuffix(" (deleted)")
+
+
+def mapped_ranges(model_files: Collection[str]) -> list[range]:
+    """The addresses at which the model's own files are mapped."""
+    try:
+        with (PROC / "maps").open(encoding="utf-8", errors="surrogateescape") as lines:
+            found = [match for line in lines if (match := MAPPING.match(line.rstrip("\n"))) and path_of(match) in model_files]
+    except OSError:
+        return []
+    return [range(int(match[1], 16), int(match[2], 16)) for match in found]
+
+
+def peak() -> int | None:
+    """The most that was ever resident since the start, or since `reset_peak`."""
+    try:
+        for line in (PROC / "status").read_text(encoding="utf-8").splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    return peak_elsewhere()
+
+
+def peak_elsewhere() -> int | None:
+    """The peak where there is no /proc: since the process's start, and never reset."""
+    if sys.platform == "win32":
+        import psutil
+
+        return int(psutil.Process().memory_info().peak_wset)
+    if sys.platform == "darwin":
+        import resource
+
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return None
+
+
+def reset_peak() -> bool:
+    """Let `peak` start anew. False where the system cannot, so that the peak stays that of the whole run so far."""
+    try:
+        (PROC / "clear_refs").write_text("5", encoding="utf-8")
+    except OSError:
+        return False
+    return True
+
+
+def resident_of(address: int, size: int) -> int | None:
+    """How many bytes of [address, address + size) are resident, in whole pages; None where the system does not tell."""
+    page = mmap.PAGESIZE
+    first, last = address // page, -(-(address + size) // page)
+    try:
+        with (PROC / "pagemap").open("rb", buffering=0) as file:
+            file.seek(first * 8)
+            entries = file.read((last - first) * 8)
+    except OSError:
+        return None
+    return sum(1 for high in entries[7::8] if high & PRESENT) * page
+
+
+class Sampler(threading.Thread):
+    """Reads another process's resident memory every `period` seconds, from outside, so that it costs that process nothing.
+
+    `samples` holds (time.monotonic(), rss, file-backed) with bytes; file-backed is 0 off Linux.
+    """
+
+    def __init__(self, pid: int, period: float) -> None:
+        super().__init__(daemon=True)
+        self.pid, self.period, self.samples = pid, period, list[tuple[float, int, int]]()
+        self._stop_asked = threading.Event()
+
+    def run(self) -> None:
+        read = self._read_statm if Path(f"/proc/{self.pid}/statm").exists() else self._read_psutil
+        while not self._stop_asked.wait(self.period):
+            reading = read()
+            if reading is None:
+                return
+            self.samples.append((time.monotonic(), *reading))
+
+    def stop(self) -> None:
+        self._stop_asked.set()
+        self.join()
+
+    def _read_statm(self) -> tuple[int, int] | None:
+        try:
+            fields = Path(f"/proc/{self.pid}/statm").read_bytes().split()
+        except OSError:
+            return None
+        rss, file = int(fields[1]) * mmap.PAGESIZE, int(fields[2]) * mmap.PAGESIZE
+        return (rss, file) if rss else None  # a process that has ended, but was not waited for, holds nothing
+
+    def _read_psutil(self) -> tuple[int, int] | None:
+        import psutil
+
+        try:
+            return int(psutil.Process(self.pid).memory_info().rss), 0
+        except psutil.Error:
+            return None

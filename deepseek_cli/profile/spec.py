@@ -1,0 +1,47 @@
+"""What can be said to `deepseek profile`."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from deepseek_cli.errors import UsageError
+from deepseek_cli.spec import Size, option
+
+
+GROWTH = re.compile(r"(\d+(?:\.\d+)?)\s*%")
+
+
+@dataclass(frozen=True, slots=True)
+class ProfileSpec:
+    memory_profile: bool = option(False, help="write the report as one offline page, <name>-memory.html")
+    html: Path | None = option(None, help="write the page to this file", metavar="FILE")
+    save: tuple[Path, ...] = option((), help="write the figures to a .json or .md file", metavar="FILE")
+    estimate: bool = option(False, help="weights and KV cache from the config alone; nothing is run")
+    prompt_tokens: int = option(512, help="tokens of the prompt")
+    new_tokens: int = option(32, help="tokens to generate after it")
+    max_peak: Size | None = option(None, help="exit 1 if the peak is larger, such as 2GiB")
+    baseline: Path | None = option(None, help="compare with an earlier --save FILE.json", metavar="FILE")
+    max_growth: str | None = option(None, help="exit 1 if the peak grew by more against --baseline, such as 5%", metavar="SHARE")
+    sample_ms: float = option(5.0, help="milliseconds between two points of the timeline", rare=True)
+    operators: bool = option(True, help="run a second time with the runtime's own profiler on, where it has one", rare=True)
+
+    def __post_init__(self) -> None:
+        if self.prompt_tokens < 1 or self.new_tokens < 1:
+            raise UsageError("--prompt-tokens and --new-tokens must be at least 1.", hint="Leave them out for 512 and 32.")
+        if self.max_growth and not GROWTH.fullmatch(self.max_growth):
+            raise UsageError("--max-growth {text!r} is not a share.", hint="Write it like 5%.", text=self.max_growth)
+        if self.max_growth and not self.baseline:
+            raise UsageError("--max-growth needs something to grow from.", hint="Add --baseline FILE.json.")
+        if not 1 <= self.sample_ms <= 1000:
+            raise UsageError("sample_ms must lie between 1 and 1000.", hint="Leave it out for 5.")
+        wrong = next((path for path in self.save if path.suffix not in (".json", ".md")), None)
+        if wrong:
+            raise UsageError("--save {file}: only .json and .md are known.", hint="End the name in one of them.", file=wrong)
+
+    @property
+    def growth(self) -> float | None:
+        """--max-growth as a factor: 0.05 for 5%."""
+        match = GROWTH.fullmatch(self.max_growth or "")
+        return float(match[1]) / 100 if match else None

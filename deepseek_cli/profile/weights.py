@@ -1,0 +1,92 @@
+"""A model's weights as they are stored: exact bytes, by form and by layer, from a handle's tensors or a bundle's graph."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from deepseek_cli.profile.operators import layer_of
+
+ORDER = {"embedding": -1, "norm": 1 << 20, "head": (1 << 20) + 1, "other": (1 << 20) + 2}
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    name: str
+    layer: str  # a number, or one of ORDER
+    form: str  # "int4-g32", "f32", "q4_k"
+    parameters: int  # 0 for scales and zero points
+    size_bytes: int
+
+
+def of_handle(handle: Any) -> list[Stored]:
+    """The tensors that the architecture computes with, as they lie on disk, scales included."""
+    return [
+        Stored(ref.name, layer_of(ref.name) or "other", ref.stored, prod(ref.shape), ref.size_bytes) for ref in handle.weights.values()
+    ]
+
+
+def of_graph(path: Path) -> tuple[list[Stored], dict[str, str]]:
+    """The initializers of an ONNX graph, each range of bytes once; and the layer of every node that has weights.
+
+    An initializer is of the form of the operator that reads it: codes, scales and zero points of MatMulNBits with bits = 4
+    and block_size = 32 are "int4-g32". Parameters are counted at the codes.
+    """
+    import onnx
+
+    graph = onnx.load(path, load_external_data=False).graph
+    readers: dict[str, tuple[str, int]] = {}  # initializer: its form, the codes' bits where it is those
+    node_layers: dict[str, str] = {}
+    for node in graph.node:
+        bits, group = (next((a.i for a in node.attribute if a.name == key), 0) for key in ("bits", "block_size"))
+        form = f"int{bits}-g{group}" if bits and group else ""
+        codes = 0 if node.op_type == "GatherBlockQuantized" else 1
+        for position, name in enumerate(node.input):
+            if form and name:
+                readers.setdefault(name, (form, bits if position == codes else 0))
+            if name and layer_of(name):
+                node_layers.setdefault(node.name, layer_of(name) or "")
+    seen: set[tuple[str, str]] = set()
+    stored = []
+    for tensor in graph.initializer:
+        external = {entry.key: entry.value for entry in tensor.external_data}
+        place = (external.get("location", ""), external.get("offset", tensor.name))
+        if place not in seen:
+            seen.add(place)
+            stored.append(_stored(tensor, readers.get(tensor.name), int(external.get("length", 0))))
+    return stored, node_layers
+
+
+def _stored(tensor: Any, reader: tuple[str, int] | None, external_bytes: int) -> Stored:
+    import onnx
+
+    item = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
+    count = prod(tensor.dims)
+    size = external_bytes or count * item.itemsize
+    layer = layer_of(tensor.name) or "other"
+    if reader is None or (reader[1] == 0 and item.kind == "i"):  # an index, not a scale
+        return Stored(tensor.name, layer, f"{item.kind}{item.itemsize * 8}", count if item.kind == "f" else 0, size)
+    form, bits = reader
+    return Stored(tensor.name, layer, form, size * 8 // bits if bits else 0, size)
+
+
+def by_form(stored: Iterable[Stored]) -> list[dict[str, Any]]:
+    """One row per form, largest first."""
+    rows: dict[str, dict[str, Any]] = {}
+    for s in stored:
+        row = rows.setdefault(s.form, {"form": s.form, "tensors": 0, "parameters": 0, "bytes": 0})
+        row["tensors"] += 1
+        row["parameters"] += s.parameters
+        row["bytes"] += s.size_bytes
+    return sorted(rows.values(), key=lambda row: -row["bytes"])
+
+
+def by_layer(stored: Iterable[Stored]) -> dict[str, int]:
+    """Bytes per layer, in the order of the model."""
+    rows: dict[str, int] = {}
+    for s in stored:
+        rows[s.layer] = rows.get(s.layer, 0) + s.size_bytes
+    return dict(sorted(rows.items(), key=lambda item: ORDER.get(item[0], int(item[0]) if item[0].isdigit() else 0)))

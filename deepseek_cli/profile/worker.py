@@ -1,0 +1,124 @@
+"""The measured process: import, load, prefill, decode, and nothing else, so that every byte belongs to one of them.
+
+It writes one JSON object a line to its real standard output: `model`, a `phase` at the end of each phase, `details`
+(weights, KV cache, layers, operators), or `error`. What was written before a crash stays with whoever reads.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+from deepseek_cli.errors import DeepseekError, MemoryShort
+from deepseek_cli.profile import memory
+
+
+@dataclass
+class Worker:
+    """What the process holds at the moment; `out` takes the events."""
+
+    request: dict[str, Any]
+    out: TextIO
+    model_files: frozenset[str] = frozenset()
+    session: Any = None
+    logits: Any = None
+    current: str = "import"
+
+    def emit(self, event: str, **facts: Any) -> None:
+        self.out.write(json.dumps({"event": event, **facts}) + "\n")
+        self.out.flush()
+
+    @contextmanager
+    def phase(self, name: str, tokens: int = 0) -> Iterator[None]:
+        """Time what is inside; then read the memory, and let the peak start anew."""
+        self.current = name
+        start = self.request["started"] if name == "import" else time.monotonic()
+        yield
+        end = time.monotonic()
+        peak, now = memory.peak(), memory.resident(self.model_files)
+        self.emit(
+            "phase", name=name, start=start, end=end, tokens=tokens, rss_bytes=now.rss, anonymous_bytes=now.anonymous,
+            model_file_bytes=now.model_file, other_file_bytes=now.other_file, peak_bytes=None if peak is None else max(peak, now.rss),
+            weights_memory_bytes=weights_in_memory(self.session, self.model_files), kv_resident_bytes=kv_resident(self.session),
+            logits_bytes=0 if self.logits is None else self.logits.nbytes, peak_reset=memory.reset_peak(),
+        )  # fmt: skip
+
+
+def main(request: dict[str, Any]) -> None:
+    """Run the phases; `measure.run_worker` says what `request` holds."""
+    out = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # what a library prints must not mix with the events
+    worker = Worker(request, out)
+    try:
+        work(worker)
+    except DeepseekError as error:
+        report(worker, error)
+    except MemoryError:
+        report(worker, MemoryShort("There is not enough memory for this run.", hint="Use a smaller context or a smaller scheme."))
+
+
+def report(worker: Worker, error: DeepseekError) -> None:
+    facts = {name: str(value) for name, value in error.facts.items()}
+    worker.emit("error", phase=worker.current, kind=type(error).__name__, message=error.message, hint=error.hint, facts=facts)
+
+
+def work(worker: Worker) -> None:
+    request = worker.request
+    with worker.phase("import"):
+        from deepseek_cli.handle import Bundle, open_any
+        from deepseek_cli.profile.subject import BundleSubject, ModelSubject
+        from deepseek_cli.store import Store
+
+        handle = open_any(request["ref"], Store(Path(request["home"])))
+        subject = (BundleSubject if isinstance(handle, Bundle) else ModelSubject)(handle, request)
+        worker.model_files = files_of(handle.root)
+    worker.emit("model", **subject.describe())
+    with worker.phase("load"):
+        worker.session = subject.open()
+    vocabulary = handle.config.vocabulary
+    prompt = [(7 * i + 3) % vocabulary for i in range(request["prompt_tokens"])]  # what they say costs no more and no less
+    with worker.phase("prefill", len(prompt)):
+        worker.logits = worker.session.feed(prompt)
+    with worker.phase("decode", request["new_tokens"]):
+        for _ in range(request["new_tokens"]):
+            worker.logits = worker.session.feed([int(worker.logits[-1].argmax())])
+    worker.emit("details", **subject.details(worker.session))
+
+
+def files_of(root: Path) -> frozenset[str]:
+    """The model's files as the system names them in its list of mappings."""
+    files = [root] if root.is_file() else [f for f in root.iterdir() if f.is_file()]
+    return frozenset(str(f.resolve()) for f in files)
+
+
+def weights_in_memory(session: Any, model_files: frozenset[str]) -> int:
+    """Bytes of the weights that PyTorch holds outside the model's mapped files: converted, dequantized or copied ones."""
+    tensors = getattr(session, "weights", None)
+    if not isinstance(tensors, dict):
+        return 0
+    mapped = memory.mapped_ranges(model_files)
+    storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors.values() if t.device.type == "cpu"}
+    return sum(size for address, size in storages.items() if not any(address in r for r in mapped))
+
+
+def kv_resident(session: Any) -> int:
+    """Bytes of the KV cache's buffers that are resident, in whole pages; those that hold tokens where the system does not tell."""
+    if session is None:
+        return 0
+    pages = [memory.resident_of(address, size) for address, size in kv_buffers(session)]
+    known = [p for p in pages if p is not None]
+    return sum(known) if known and len(known) == len(pages) else int(session.kv_bytes)
+
+
+def kv_buffers(session: Any) -> list[tuple[int, int]]:
+    """Address and size of each buffer of the KV cache."""
+    cache = getattr(session, "cache", None)
+    layers = getattr(cache, "layers", {})
+    return [(t.data_ptr(), t.nbytes) for pair in layers.values() for t in pair]

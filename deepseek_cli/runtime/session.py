@@ -1,0 +1,66 @@
+"""A model that can be fed tokens: one interface over PyTorch and ONNX Runtime."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+
+from deepseek_cli.errors import UsageError
+from deepseek_cli.handle import Bundle, ModelHandle
+
+DEFAULT_CONTEXT = 4096  # tokens; reserved, not touched, until they come
+
+
+class Session(Protocol):
+    context: int  # the most tokens the KV cache holds
+
+    @property
+    def position(self) -> int:
+        """Tokens in the KV cache."""
+
+    @property
+    def kv_bytes(self) -> int:
+        """Bytes of the KV cache that hold tokens."""
+
+    def feed(self, tokens: Sequence[int], keep: int = 1) -> np.ndarray:
+        """Append tokens; float32 logits [keep, vocabulary] of the last `keep` of them, of all where `keep` is 0.
+
+        The array is only valid until the next call. Raises UsageError beyond `context`.
+        """
+
+    def rewind(self, position: int) -> None:
+        """Forget the tokens behind `position`."""
+
+
+def open_session(model: ModelHandle | Bundle, *, context: int | None = None, threads: int | None = None, device: str = "auto") -> Session:
+    """A session over a bundle (ONNX Runtime) or a model folder (PyTorch).
+
+    Raises UsageError for a context beyond what the model was made for.
+    """
+    longest = model.config.context
+    if context and context > longest:
+        raise UsageError(
+            "--context {context} is more than the {longest} tokens of {model}.",
+            hint="Use at most {longest}.",
+            context=context,
+            longest=longest,
+            model=model.name,
+        )
+    context = context or min(longest, DEFAULT_CONTEXT)
+    if isinstance(model, Bundle):
+        from deepseek_cli.runtime.onnx_session import OnnxSession
+
+        return OnnxSession(model.root, model.config, context, threads)
+    from deepseek_cli.runtime.torch_session import TorchSession
+
+    return TorchSession(model, context, threads, device=device)
+
+
+def check_room(position: int, new: int, context: int) -> None:
+    """Raises UsageError when `new` more tokens do not fit."""
+    if position + new > context:
+        raise UsageError(
+            "{count} tokens do not fit in a context of {context}.", hint="Use a larger --context, or a shorter prompt.", count=position + new, context=context
+        )

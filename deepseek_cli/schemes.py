@@ -1,0 +1,65 @@
+"""Names for how a weight is quantized: `int4-g32`, `int8-channel`, `int4-g64-asym`, `bf16`."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from deepseek_cli.errors import UsageError
+
+GRAMMAR = "int4[-g32|-g64|-g128][-asym][-pos], int8[-channel|-g32|-g64|-g128][-asym], bf16"
+PATTERN = re.compile(r"int(?P<bits>[48])(?:-(?P<group>channel|g32|g64|g128))?(?P<asym>-asym)?(?P<pos>-pos)?")
+
+
+@dataclass(frozen=True, slots=True)
+class Scheme:
+    """`bits` 16 keeps a weight dense in bfloat16. `group` 0 is one scale for a whole row.
+
+    `positive` maps the largest magnitude to +(2 ** (bits - 1) - 1) so that scales stay positive, for runtimes that
+    refuse negative ones; otherwise the full range is used and a scale carries the sign of the largest magnitude.
+    """
+
+    bits: int
+    group: int = 0
+    symmetric: bool = True
+    positive: bool = False
+
+    def __str__(self) -> str:
+        if self.bits == 16:
+            return "bf16"
+        group = f"-g{self.group}" if self.group else "-channel"
+        return f"int{self.bits}{group}{'' if self.symmetric else '-asym'}{'-pos' if self.positive else ''}"
+
+    def group_of(self, inputs: int) -> int:
+        """Inputs per scale for a row of `inputs`."""
+        return min(self.group, inputs) if self.group else inputs
+
+    def bytes_of(self, out: int, inputs: int) -> int:
+        """Bytes of a quantized [out, inputs] weight on disk: codes, scales in two bytes, packed zero points."""
+        if self.bits == 16:
+            return 2 * out * inputs
+        groups = -(-inputs // self.group_of(inputs))
+        zeros = 0 if self.symmetric else -(-out * self.bits // 32) * 4 * groups
+        return out * inputs * self.bits // 8 + 2 * out * groups + zeros
+
+
+DENSE = Scheme(16)
+
+
+def parse_scheme(text: str, default_group: int = 32) -> Scheme:
+    """A scheme from its name; `int4` alone takes `default_group`, `int8` alone is per channel.
+
+    Raises UsageError for a name outside the grammar.
+    """
+    if text in ("bf16", "dense"):
+        return DENSE
+    match = PATTERN.fullmatch(text)
+    if not match:
+        raise UsageError("There is no scheme named {scheme!r}.", hint="Schemes are: {grammar}.", scheme=text, grammar=GRAMMAR)
+    bits, group = int(match["bits"]), match["group"]
+    if bits == 4 and group == "channel":
+        raise UsageError("int4 needs groups: one scale for a whole row loses too much.", hint="Use int4-g32, int4-g64 or int4-g128.")
+    size = default_group if group is None and bits == 4 else int((group or "g0").lstrip("g")) if group != "channel" else 0
+    if match["asym"] and match["pos"]:
+        raise UsageError("{scheme}: -pos is for symmetric schemes.", hint="Leave -asym or -pos out.", scheme=text)
+    return Scheme(bits, size, symmetric=not match["asym"], positive=bool(match["pos"]))

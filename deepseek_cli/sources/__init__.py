@@ -1,0 +1,91 @@
+"""From what a user names to files on disk: a path, a store name, `hf:ORG/NAME`, `ms:ORG/NAME`, `pkg:PACKAGE`."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from deepseek_cli.errors import ModelNotFound, ModelUnsupported, UsageError
+from deepseek_cli.manifest import Manifest, read_manifest
+from deepseek_cli.store import Store
+
+HUB_ID = re.compile(r"[\w.-]{1,96}/[\w.-]{1,96}")
+
+
+@dataclass(frozen=True, slots=True)
+class Located:
+    """`path` is a folder or a GGUF file; `says` is the plan's first line, which tells how the name was read."""
+
+    path: Path
+    name: str
+    manifest: Manifest | None
+    source: dict[str, Any] = field(default_factory=dict)
+    says: str = ""
+
+
+def locate(ref: str, store: Store) -> Located:
+    """Find the files of something that is on this machine already.
+
+    Raises ModelNotFound with the command that fetches it, UsageError for a name that could be several.
+    """
+    scheme, _, rest = ref.partition(":")
+    if scheme in ("hf", "ms") and rest:
+        return _pulled(ref, rest, store)
+    if scheme == "pkg" and rest:
+        from deepseek_cli.sources.package import model_file
+
+        path = model_file(rest)
+        return Located(path, name_of(path), None, {"ref": ref}, "an installed package")
+    path = Path(ref).expanduser()
+    if path.exists():
+        return from_path(path, ref)
+    if found := store.find(ref):
+        return _entry(*found)
+    if HUB_ID.fullmatch(ref):
+        return _pulled(f"hf:{ref}", ref, store)
+    raise ModelNotFound("There is no model {ref}, neither as a path nor in the store.", hint="See: deepseek list", ref=ref)
+
+
+def from_path(path: Path, ref: str) -> Located:
+    if path.is_dir():
+        manifest = read_manifest(path)
+        if manifest and manifest.root:
+            return _entry(path, manifest)
+        source = manifest.source if manifest else {"ref": ref}
+        return Located(path, manifest.name if manifest else name_of(path.resolve()), manifest, source, "a folder")
+    if path.suffix == ".gguf":
+        return Located(path, name_of(path), None, {"ref": ref}, "a GGUF file")
+    if path.suffix in PICKLES:
+        raise ModelUnsupported(
+            "{path} is a pickle, which can run code when it is opened.", hint="Use a safetensors or GGUF version of the model.", path=path
+        )
+    raise ModelUnsupported("{path} is neither a model folder nor a GGUF file.", hint="Name a folder or a .gguf file.", path=path)
+
+
+PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+
+
+def _entry(folder: Path, manifest: Manifest) -> Located:
+    path = Path(manifest.root) if manifest.root else folder
+    if not path.exists():
+        raise ModelNotFound(
+            "{name} points at {path}, which is gone.", hint="Pull it again: deepseek pull {ref}", name=manifest.name, path=path, ref=manifest.source.get("ref")
+        )
+    return Located(path, manifest.name, manifest, manifest.source, "in the store")
+
+
+def _pulled(ref: str, hub_id: str, store: Store) -> Located:
+    if not HUB_ID.fullmatch(hub_id):
+        raise UsageError("{ref} is not of the form ORG/NAME.", hint="For example: hf:deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B", ref=ref)
+    for folder, manifest in reversed(store.entries()):
+        if manifest.source.get("ref") == ref and not manifest.parent:
+            return _entry(folder, manifest)
+    raise ModelNotFound("{ref} is not on this machine.", hint="Fetch it: deepseek pull {ref}", ref=ref)
+
+
+def name_of(path: Path) -> str:
+    """A store name from a file or folder: `SmolLM2-135M-Instruct.Q4_1.gguf` is SmolLM2-135M-Instruct."""
+    name = re.sub(r"[.-](?:Q\d\w*|I?Q\d\w*|F16|F32|BF16)$", "", path.stem, flags=re.I) if path.suffix == ".gguf" else path.name
+    return re.sub(r"[^\w.-]+", "-", name)

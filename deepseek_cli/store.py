@@ -1,0 +1,161 @@
+"""Where results lie: names, shortened names, staging folders, one rename at the end."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from deepseek_cli.errors import DiskFull, ModelNotFound, ResourceError, UsageError
+from deepseek_cli.manifest import FILE, Manifest, read_manifest
+
+STAGING = re.compile(r"(?P<name>.+)\.staging-(?P<pid>\d+)")
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """`home`/models holds a folder per name, each with its manifest."""
+
+    home: Path
+
+    @property
+    def models(self) -> Path:
+        return self.home / "models"
+
+    def entries(self) -> list[tuple[Path, Manifest]]:
+        """Every complete entry, oldest first."""
+        if not self.models.is_dir():
+            return []
+        folders = [f for f in self.models.iterdir() if (f / FILE).is_file() and not STAGING.fullmatch(f.name)]
+        found = [(folder, read_manifest(folder)) for folder in sorted(folders, key=lambda f: (f / FILE).stat().st_mtime)]
+        return [(folder, manifest) for folder, manifest in found if manifest]
+
+    def find(self, text: str) -> tuple[Path, Manifest] | None:
+        """The entry of this name, or of the one name it shortens.
+
+        Raises UsageError when it shortens several, and names them.
+        """
+        entries = self.entries()
+        for matches in (
+            lambda name: name == text,
+            lambda name: _bare(name) == text.lower(),
+            lambda name: name.lower().startswith(text.lower()) or _bare(name).startswith(text.lower()),
+        ):
+            found = [entry for entry in entries if matches(entry[1].name)]
+            if len(found) > 1:
+                names = ", ".join(manifest.name for _, manifest in found)
+                raise UsageError("{text} could be any of {names}.", hint="Write more of the name.", text=text, names=names)
+            if found:
+                return found[0]
+        return None
+
+    def newest(self, source: str, *, kinds: tuple[str, ...] = ("model", "bundle"), quantized: bool | None = None) -> tuple[Path, Manifest] | None:
+        """The newest entry that came from `source`."""
+        for folder, manifest in reversed(self.entries()):
+            fits = quantized is None or bool(manifest.quantization) == quantized
+            if manifest.source.get("ref") == source and manifest.kind in kinds and fits:
+                return folder, manifest
+        return None
+
+    def remove(self, text: str) -> tuple[Path, Manifest]:
+        """Delete one entry of this name; files that lie elsewhere stay.
+
+        Raises ModelNotFound when there is none.
+        """
+        found = self.find(text)
+        if not found:
+            raise ModelNotFound("The store holds nothing named {name}.", hint="See: deepseek list", name=text)
+        shutil.rmtree(found[0])
+        return found
+
+
+def _bare(name: str) -> str:
+    """The name without its organisation, lower case."""
+    return name.split("--", 1)[-1].lower()
+
+
+def result_name(base: str, scheme: str = "", level: str = "", target: str = "") -> str:
+    """`<org>--<name>@<scheme>[-<level>][+<target>]`; `base` may carry a scheme already."""
+    quantized = f"@{scheme}{f'-{level}' if level else ''}" if scheme else ""
+    return f"{base.split('@')[0] if scheme else base}{quantized}{f'+{target}' if target else ''}"
+
+
+@contextlib.contextmanager
+def staged(final: Path, force: bool = False) -> Iterator[Path]:
+    """A folder to build in. It becomes `final` when the block ends well, and is removed when it does not.
+
+    Raises UsageError when `final` exists and `force` is off, ResourceError when the place cannot be written.
+    """
+    if final.exists() and not force:
+        raise UsageError("{path} exists and holds something else.", hint="Use --force to replace it, or another -o.", path=final)
+    staging = final.with_name(f"{final.name}.staging-{os.getpid()}")
+    try:
+        final.parent.mkdir(parents=True, exist_ok=True)
+        _remove_abandoned(final)
+        staging.mkdir()
+    except OSError as error:
+        raise ResourceError("{path} cannot be written: {reason}.", hint="Use another -o.", path=final, reason=error.strerror) from None
+    try:
+        yield staging
+        _swap(staging, final)
+    except OSError as error:
+        if error.errno != 28:  # ENOSPC
+            raise
+        raise DiskFull("The disk of {path} is full.", hint="Free some space, or use -o on another disk.", path=final) from None
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _swap(staging: Path, final: Path) -> None:
+    old = final.with_name(f"{final.name}.old-{os.getpid()}")
+    if final.exists():
+        final.replace(old)
+    staging.replace(final)
+    if old.is_dir():
+        shutil.rmtree(old)
+    else:
+        old.unlink(missing_ok=True)
+
+
+def _remove_abandoned(final: Path) -> None:
+    """Staging folders of processes that are gone hold nothing anyone will use."""
+    for folder in final.parent.glob(f"{final.name}.staging-*"):
+        match = STAGING.fullmatch(folder.name)
+        if match and not _alive(int(match["pid"])):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        pass
+    return True
+
+
+def require_space(place: Path, needed: int) -> None:
+    """Raises DiskFull unless the disk that will hold `place` has `needed` bytes free."""
+    existing = next(p for p in (place, *place.absolute().parents) if p.exists())
+    free = shutil.disk_usage(existing).free
+    if free < needed:
+        raise DiskFull(
+            "{path} needs {needed} MB, its disk has {free} MB free.",
+            hint="Free some space, or use -o on another disk.",
+            path=place,
+            needed=needed // 1_000_000,
+            free=free // 1_000_000,
+        )
+
+
+def copy_file(source: Path, target: Path) -> None:
+    """A real file at `target`: a hard link where the disk allows, else a copy."""
+    try:
+        os.link(source.resolve(), target)
+    except OSError:
+        shutil.copyfile(source, target)

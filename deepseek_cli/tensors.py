@@ -1,0 +1,125 @@
+"""Tensors as they lie in files: lazy references, group-wise quantized weights, and block formats that are carried as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from deepseek_cli import blocks
+
+
+@dataclass(frozen=True, slots=True)
+class QuantizedTensor:
+    """weight[o, i] = (code[o, i] - zero[o, g]) * scale[o, g] + offset[o, g], with g = i // group.
+
+    `packed` holds the codes as every target wants them: along the input, least significant bits first,
+    so that byte b of a 4-bit row holds input 2b in its low nibble and 2b + 1 in its high one.
+    Without `zero` the zero point is the middle of the range, 2 ** (bits - 1); `offset` excludes `zero`.
+    """
+
+    packed: Tensor  # uint8 [out, in * bits / 8]
+    scale: Tensor  # float32 [out, ceil(in / group)]
+    bits: int  # 4 or 8
+    group: int  # inputs per scale; the last group may be shorter
+    zero: Tensor | None = None  # uint8 [out, ceil(in / group)]
+    offset: Tensor | None = None  # float32 [out, ceil(in / group)]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.packed.shape[0], self.packed.shape[1] * 8 // self.bits
+
+    @property
+    def codes(self) -> Tensor:
+        """uint8 [out, in]"""
+        return unpack(self.packed, self.bits)
+
+    def dequantize(self) -> Tensor:
+        """float32 [out, in]"""
+        return dequantize(self.codes, self.scale, self.group, self.zero_point, self.offset)
+
+    @property
+    def zero_point(self) -> Tensor | int:
+        if self.zero is not None:
+            return self.zero
+        return 0 if self.offset is not None else 1 << (self.bits - 1)
+
+    def rows(self, index: Tensor | slice) -> QuantizedTensor:
+        """The same weight with only these output rows, in this order."""
+        pick = lambda t: None if t is None else t[index]  # noqa: E731
+        return QuantizedTensor(
+            self.packed[index], self.scale[index], self.bits, self.group, pick(self.zero), pick(self.offset)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class BlockTensor:
+    """A weight in a format with its own blocks (Q4_K, Q6_K, Q5_0 …): carried, never reinterpreted."""
+
+    format: str
+    raw: Tensor  # uint8 [out, bytes per row]
+    shape: tuple[int, int]
+
+    def dequantize(self) -> Tensor:
+        """float32 [out, in]"""
+        return blocks.decode(self.format, self.raw, self.shape)
+
+    def rows(self, index: Tensor | slice) -> BlockTensor:
+        raw = self.raw[index]
+        return BlockTensor(self.format, raw, (raw.shape[0], self.shape[1]))
+
+
+Weight = Tensor | QuantizedTensor | BlockTensor
+
+
+@dataclass(frozen=True, slots=True)
+class TensorRef:
+    """A tensor in a file. Nothing is read until `read` is called."""
+
+    name: str
+    shape: tuple[int, ...]
+    stored: str  # how its bytes lie on disk: "bf16", "f32", "int4-g32", "q4_k"
+    size_bytes: int  # on disk, with scales
+    read: Callable[[], Weight]
+    release: Callable[[], None] = lambda: None  # lets the pages that `read` touched go
+
+    @property
+    def quantized(self) -> bool:
+        return self.stored not in DENSE_DTYPES
+
+
+DENSE_DTYPES = {"f64": torch.float64, "f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
+
+
+def dense(weight: Weight) -> Tensor:
+    """The weight's values; dequantized to float32 where it is quantized."""
+    return weight if isinstance(weight, Tensor) else weight.dequantize()
+
+
+def take_rows(weight: Weight, index: Tensor | slice) -> Weight:
+    return weight[index] if isinstance(weight, Tensor) else weight.rows(index)
+
+
+def pack(codes: Tensor, bits: int) -> Tensor:
+    """uint8 codes [..., n] to bytes [..., n * bits / 8], least significant bits first."""
+    if bits == 8:
+        return codes
+    return codes[..., 0::2] | (codes[..., 1::2] << 4)
+
+
+def unpack(packed: Tensor, bits: int) -> Tensor:
+    """The inverse of `pack`."""
+    if bits == 8:
+        return packed
+    return torch.stack((packed & 15, packed >> 4), dim=-1).flatten(-2)
+
+
+def dequantize(codes: Tensor, scale: Tensor, group: int, zero: Tensor | int, offset: Tensor | None = None) -> Tensor:
+    """codes uint8 [out, in], scale [out, groups] to float32 [out, in]; a last group may be shorter than `group`."""
+    length = codes.shape[-1]
+    spread = lambda t: t.repeat_interleave(group, dim=-1)[..., :length]  # noqa: E731
+    zero = spread(zero.float()) if isinstance(zero, Tensor) else float(zero)
+    values = (codes.float() - zero) * spread(scale)
+    return values if offset is None else values + spread(offset)
