@@ -8,6 +8,8 @@ import unicodedata
 
 from deepseek_cli.errors import fill
 
+NO_BREAK = "\u00a0"
+
 
 def language() -> str:
     """ "zh" or "en", from DEEPSEEK_LANG, LC_ALL, LC_MESSAGES or LANG, the first that says anything."""
@@ -35,11 +37,11 @@ def cells(text: str) -> int:
 
 
 def wrap(text: str, width: int) -> list[str]:
-    """Lines of at most `width` columns, broken at spaces and between Chinese characters."""
+    """Lines of at most `width` columns, broken at spaces and between Chinese characters, but not at no-break spaces."""
     lines = [""]
-    for piece in re.findall(r"[\u2e80-\uffef]|[^\s\u2e80-\uffef]+|\s+", text):
+    for piece in re.findall(r"[\u2e80-\uffef]|[^ \u2e80-\uffef]+| +", text):
         if cells(lines[-1] + piece.rstrip()) > width and lines[-1]:
             lines.append(piece.lstrip())
         else:
             lines[-1] += piece
-    return [line.rstrip() for line in lines]
+    return [line.rstrip().replace(NO_BREAK, " ") for line in lines]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import io
 import json
 import math
 import os
@@ -10,6 +12,7 @@ import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, TextIO
 
 from deepseek_cli.errors import AnswerIsNo, DeepseekError, UsageError
@@ -105,8 +108,13 @@ class Output:
 
     # how a command ends
 
-    def result(self, result: Result) -> int:
-        """Show it, and give the exit code."""
+    def result(self, result: Result, file: Path | None = None) -> int:
+        """Show it, or save what would be shown in `file`, and give the exit code."""
+        if file:
+            with contextlib.redirect_stdout(io.StringIO()) as text:
+                code = self.result(result)
+            file.write_text(text.getvalue(), encoding="utf-8")
+            return code
         self.bars.close()
         unwanted = AnswerIsNo("There were {count} warnings, and --strict counts them as errors.", count=len(self.warnings))
         error = AnswerIsNo("The answer is no.") if result.exit_code else unwanted if self.strict and self.warnings else None
@@ -151,7 +159,7 @@ class Output:
             message, hint = (SECRET.sub("hf_...", say(text, error.facts)) for text in (error.message, error.hint))
             document["error"] = {"code": error.code, "message": message, "hint": hint, "exit_code": error.exit_code}
         document["warnings"] = self.warnings
-        utf8 = sys.stdout.encoding.lower().replace("-", "") == "utf8"
+        utf8 = (sys.stdout.encoding or "utf-8").lower().replace("-", "") == "utf8"
         self.text(json.dumps(_plain(document), ensure_ascii=not utf8, indent=2, allow_nan=False))
 
     def _aside(self, text: str, style: str = "") -> None:

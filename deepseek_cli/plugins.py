@@ -1,6 +1,7 @@
 """Architectures, algorithms and targets that other installed packages add through entry points.
 
-Nothing here runs until a name is missing from our own registries: a broken package must not slow down or break what does not need it.
+Nothing here runs until a name is missing from our own registries: a broken package must not slow down
+or break what does not need it.
 """
 
 from __future__ import annotations
@@ -24,6 +25,10 @@ class Plugin:
     name: str
     distribution: str  # "name version"
     entry: EntryPoint
+
+    @property
+    def kind(self) -> str:
+        return self.group.partition(".")[2]
 
 
 def load(path: str) -> Any:

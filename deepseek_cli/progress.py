@@ -61,14 +61,21 @@ class Progress:
             self.close()
         elif self.bars and step.task is not None:
             self.bars.remove_task(step.task)
-        self.say(t("{step}: {done} in {seconds} s").format(step=t(name), done=_amount(done, unit), seconds=f"{now - step.started:.1f}"))
+        self.say(
+            t("{step}: {done} in {seconds} s").format(step=t(name), done=_amount(done, unit), seconds=f"{now - step.started:.1f}")
+        )
 
     def _draw(self, name: str, step: Step, done: int, total: int, unit: str) -> None:
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
         if not self.bars:
-            columns = (TextColumn("{task.description}", markup=False), BarColumn(), TextColumn("{task.fields[amount]}"), TimeRemainingColumn())
+            columns = (
+                TextColumn("{task.description}", markup=False),
+                BarColumn(),
+                TextColumn("{task.fields[amount]}"),
+                TimeRemainingColumn(),
+            )
             self.bars = Progress(*columns, console=Console(file=self.terminal), transient=True, redirect_stdout=False)
             self.bars.start()
         amount = f"{_amount(done, unit)} / {_amount(total, unit)}"

@@ -1,12 +1,12 @@
 """Where a value comes from: the command line, DEEPSEEK_* variables, ./deepseek.toml, the user's config.toml, or its default.
 
-    model = "hf:deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B"     # meant where MODEL is left out
-    threads = 4                                                # for every command that has it
+model = "hf:deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B"     # meant where MODEL is left out
+threads = 4                                                # for every command that has it
 
-    [quantize]                                                 # a command's options, written with underscores
-    group = "64"
-    [quantize.rules]                                           # the items of a repeatable option, in order
-    "lm_head" = "int8"
+[quantize]                                                 # a command's options, written with underscores
+group = "64"
+[quantize.rules]                                           # the items of a repeatable option, in order
+"lm_head" = "int8"
 """
 
 from __future__ import annotations
@@ -63,7 +63,9 @@ class Settings:
     files: tuple[SettingsFile, ...]  # nearest first
     environ: Mapping[str, str]
 
-    def resolve(self, command: str, fields: Mapping[str, Field], given: Mapping[str, Any], general: Collection[str] = ()) -> dict[str, Value]:
+    def resolve(
+        self, command: str, fields: Mapping[str, Field], given: Mapping[str, Any], general: Collection[str] = ()
+    ) -> dict[str, Value]:
         """Each field's value and origin; `given` is what stands on the command line.
 
         Fields named in `general` also listen to DEEPSEEK_<FIELD> and to the top of a settings file. Raises UsageError
@@ -80,11 +82,13 @@ class Settings:
         prefix = f"DEEPSEEK_{command.upper()}_"
         for variable in self.environ:
             if variable.startswith(prefix):
-                _known(variable, [prefix + name.upper() for name in fields], "the environment")
+                require_known(variable, [prefix + name.upper() for name in fields], "the environment")
         for file in self.files:
             for key, value in file.table.get(command, {}).items():
                 many = isinstance(value, dict)
-                _known(key, [f"{n}s" if many else n for n, f in fields.items() if f.many or not many], f"{file.shown}: [{command}]")
+                require_known(
+                    key, [f"{n}s" if many else n for n, f in fields.items() if f.many or not many], f"{file.shown}: [{command}]"
+                )
 
     def _candidates(self, command: str, field: Field, given: Mapping[str, Any], general: bool) -> Iterator[tuple[Any, str]]:
         name, items = field.name, self._items(command, field.name)
@@ -117,9 +121,11 @@ def read_settings(folder: Path, environ: Mapping[str, str], commands: Collection
     files = tuple(SettingsFile(path, shown, _read(path, shown)) for path, shown in candidates if path.is_file())
     for file in files:
         for key, value in file.table.items():
-            _known(key, commands if isinstance(value, dict) else [*general, "model", "home"], file.shown)
+            require_known(key, commands if isinstance(value, dict) else [*general, "model", "home"], file.shown)
             if key in ("model", "home") and not isinstance(value, str):
-                raise UsageError("{origin} is {value!r}, not a text.", hint="Write it in quotes.", origin=f"{file.shown}: {key}", value=value)
+                raise UsageError(
+                    "{origin} is {value!r}, not a text.", hint="Write it in quotes.", origin=f"{file.shown}: {key}", value=value
+                )
     model, model_origin = next(((f.table["model"], f.shown) for f in files if "model" in f.table), ("", "default"))
     home, home_origin = _home(environ, files)
     return Settings(home, home_origin, model, model_origin, files, environ)
@@ -156,14 +162,17 @@ def _read(path: Path, shown: str) -> dict[str, Any]:
     try:
         return tomli.loads(path.read_text(encoding="utf-8-sig"))  # Windows editors put a byte order mark in front
     except (OSError, ValueError) as error:
-        raise UsageError("{file} cannot be read: {reason}.", hint="Correct it, or move it away.", file=shown, reason=error) from None
+        raise UsageError(
+            "{file} cannot be read: {reason}.", hint="Correct it, or move it away.", file=shown, reason=error
+        ) from None
 
 
-def _known(name: str, names: Collection[str], place: str) -> None:
+def require_known(name: str, names: Collection[str], place: str) -> None:
+    """Raises UsageError for a name that is none of `names`, with the closest one."""
     if name not in names:
-        hint = "Did you mean {close}?" if (close := difflib.get_close_matches(name, names, 1)) else "Known are: {known}."
-        known = ", ".join(names) or "none"
-        raise UsageError("{place}: there is no setting {name!r}.", hint=hint, place=place, name=name, close="".join(close), known=known)
+        close, known = "".join(difflib.get_close_matches(name, names, 1)), ", ".join(names)
+        hint = "Did you mean {close}?" if close else "Known are: {known}." if known else "It has none."
+        raise UsageError("{place}: {name!r} is unknown.", hint=hint, place=place, name=name, close=close, known=known)
 
 
 def convert(field: Field, raw: Any, origin: str) -> Any:
@@ -202,5 +211,7 @@ def _refuse(field: Field, raw: Any, origin: str) -> NoReturn:
         names = [str(choice) for choice in field.choices]
         close = difflib.get_close_matches(str(raw), names, 1)
         hint = "Did you mean {close}?" if close else "It is one of: {names}."
-        raise UsageError("{origin} cannot be {value!r}.", hint=hint, origin=origin, value=raw, names=", ".join(names), close="".join(close))
+        raise UsageError(
+            "{origin} cannot be {value!r}.", hint=hint, origin=origin, value=raw, names=", ".join(names), close="".join(close)
+        )
     raise UsageError("{origin} cannot be {value!r}.", hint=EXPECTED[field.kind], origin=origin, value=raw)

@@ -48,8 +48,12 @@ class Field:
 
     @property
     def flags(self) -> tuple[str, ...]:
-        """`-o/--output` gives both; the last one is the long one."""
-        return tuple((self.option.flag or f"--{self.name.replace('_', '-')}").split("/"))
+        """`-o/--output` gives both; the last one is the long one. A rare field has none but `--set`."""
+        return (
+            (f"--set {self.name}",)
+            if self.option.rare
+            else tuple((self.option.flag or f"--{self.name.replace('_', '-')}").split("/"))
+        )
 
     @property
     def metavar(self) -> str:

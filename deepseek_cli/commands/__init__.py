@@ -19,6 +19,7 @@ class Command:
     module: str
     panel: str  # its group in `deepseek --help`
     help: str
+    prints: bool = False  # its result is text, which -o saves in a file
 
 
 COMMANDS = {
@@ -30,15 +31,19 @@ COMMANDS = {
     "run": Command("deepseek_cli.commands.run", "Ship", "Answer a prompt, or chat."),
     "bench": Command("deepseek_cli.commands.bench", "Measure", "Measure speed and memory, and compare."),
     "profile": Command("deepseek_cli.commands.profile", "Measure", "Show where memory and time go."),
-    "eval": Command("deepseek_cli.commands.eval", "Measure", "Measure what was lost against another model."),
-    "show": Command("deepseek_cli.commands.show", "Measure", "Show a model's config, lineage and report card."),
-    "verify": Command("deepseek_cli.commands.verify", "Measure", "Check a model's files against its manifest."),
-    "list": Command("deepseek_cli.commands.list", "Maintain", "List what the store holds."),
-    "rm": Command("deepseek_cli.commands.rm", "Maintain", "Delete something from the store."),
-    "doctor": Command("deepseek_cli.commands.doctor", "Maintain", "Check this machine, for use and for bug reports."),
-    "config": Command("deepseek_cli.commands.config", "Maintain", "Show the settings, and where each one comes from."),
-    "plugins": Command("deepseek_cli.commands.plugins", "Maintain", "List and check installed plug-ins."),
-    "completion": Command("deepseek_cli.commands.completion", "Maintain", "Print a shell's completion script."),
+    "eval": Command("deepseek_cli.commands.eval", "Measure", "Measure what was lost against another model.", prints=True),
+    "show": Command("deepseek_cli.commands.show", "Measure", "Show a model's config, lineage and report card.", prints=True),
+    "verify": Command("deepseek_cli.commands.verify", "Measure", "Check a model's files against its manifest.", prints=True),
+    "list": Command("deepseek_cli.commands.list", "Maintain", "List what the store holds.", prints=True),
+    "rm": Command("deepseek_cli.commands.rm", "Maintain", "Delete something from the store.", prints=True),
+    "doctor": Command(
+        "deepseek_cli.commands.doctor", "Maintain", "Check this machine, for use and for bug reports.", prints=True
+    ),
+    "config": Command(
+        "deepseek_cli.commands.config", "Maintain", "Show the settings, and where each one comes from.", prints=True
+    ),
+    "plugins": Command("deepseek_cli.commands.plugins", "Maintain", "List and check installed plug-ins.", prints=True),
+    "completion": Command("deepseek_cli.commands.completion", "Maintain", "Print a shell's completion script.", prints=True),
 }
 
 

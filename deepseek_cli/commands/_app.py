@@ -1,26 +1,21 @@
-"""A command's line and its help, both read from the same specs. Typer parses; `settings` turns the text into values."""
+"""A command line becomes a `Call`: Typer parses what the command's specs say, `settings` turns the text into values."""
 
 from __future__ import annotations
 
 import inspect
 import re
-import shutil
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cache
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from types import ModuleType
 from typing import Annotated, Any
 
-from deepseek_cli.commands import COMMANDS
 from deepseek_cli.commands._call import EVERYWHERE, GENERAL, Call, Common
 from deepseek_cli.errors import UsageError
-from deepseek_cli.i18n import t
-from deepseek_cli.output import Output, cells, wrap
-from deepseek_cli.settings import Settings
+from deepseek_cli.output import Output
+from deepseek_cli.settings import Settings, Value, convert, require_known
 from deepseek_cli.spec import Field, fields_of
 
-PANELS = ("Get", "Transform", "Ship", "Measure", "Maintain")
-MODEL_HELP = "{name} is a path, a name in the store, an alias, hf:ORG/NAME, ms:ORG/NAME or pkg:PACKAGE."
+SEE_HELP = "See: deepseek {command} --help"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,33 +65,43 @@ def parse(name: str, module: ModuleType, argv: Sequence[str]) -> dict[str, Any]:
     def collect(**given: Any) -> dict[str, Any]:
         return given
 
-    kinds = {f.name: bool | None if f.kind is bool else int | None if f.name == "verbose" else list[str] | None if f.many else str | None for f in flags_of(module)}
-    options = {f.name: typer.Option(*f.flags, count=f.name == "verbose") for f in flags_of(module)}
-    hints: dict[str, Any] = {option: Annotated[kinds[option], info] for option, info in options.items()}
+    fields = flags_of(module)
+    hints: dict[str, Any] = {f.name: Annotated[_shape(f), typer.Option(*f.flags, count=f.name == "verbose")] for f in fields}
     hints["arguments"] = Annotated[list[str] | None, typer.Argument()]
-    parameters = [inspect.Parameter(n, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=hint) for n, hint in hints.items()]
+    parameters = [
+        inspect.Parameter(n, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=hint) for n, hint in hints.items()
+    ]
     collect.__signature__, collect.__annotations__ = inspect.Signature(parameters), hints  # type: ignore[attr-defined]
     app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
     app.command(name, add_help_option=False)(collect)
     try:
-        return app(list(argv), prog_name=f"deepseek {name}", standalone_mode=False)
+        return typer.main.get_command(app).main(list(argv), prog_name=f"deepseek {name}", standalone_mode=False)
     except Exception as error:
         if getattr(error, "exit_code", None) != 2:
             raise
         raise _explain(name, error) from None
 
 
+def _shape(field: Field) -> Any:
+    """How Typer reads it. Values stay text: `settings.convert` reads them, wherever they come from."""
+    if field.name == "verbose":
+        return int | None
+    return bool | None if field.kind is bool else list[str] | None if field.many else str | None
+
+
 def _explain(name: str, error: Any) -> UsageError:
     option, close = getattr(error, "option_name", ""), getattr(error, "possibilities", None)
     match type(error).__name__:
         case "NoSuchOption":
-            hint = "Did you mean {close}?" if close else "See: deepseek {command} --help"
-            return UsageError("{command} has no option {option}.", hint=hint, command=name, option=option, close=close[0] if close else "")
+            hint = "Did you mean {close}?" if close else SEE_HELP
+            return UsageError(
+                "{command} has no option {option}.", hint=hint, command=name, option=option, close=close[0] if close else ""
+            )
         case "BadOptionUsage" if "requires" in str(error):
-            return UsageError("{option} needs a value.", hint="See: deepseek {command} --help", option=option, command=name)
+            return UsageError("{option} needs a value.", hint=SEE_HELP, option=option, command=name)
         case "BadOptionUsage":
-            return UsageError("{option} takes no value.", hint="See: deepseek {command} --help", option=option, command=name)
-    return UsageError("{reason}", hint="See: deepseek {command} --help", reason=error.format_message(), command=name)
+            return UsageError("{option} takes no value.", hint=SEE_HELP, option=option, command=name)
+    return UsageError("{reason}", hint=SEE_HELP, reason=error.format_message(), command=name)
 
 
 def make_call(name: str, module: ModuleType, given: Mapping[str, Any], settings: Settings, output: Output) -> Call:
@@ -107,7 +112,9 @@ def make_call(name: str, module: ModuleType, given: Mapping[str, Any], settings:
     arguments = _arguments(name, arguments_of(module), list(given["arguments"] or []))
     spec = settings.resolve(name, own, {**given, **_set_values(given.get("set") or (), own)})
     common = settings.resolve(name, general, given, GENERAL)
-    flags = {n: convert(field, given[n], field.flags[-1]) for n, field in shared.items() if n not in general and given[n] is not None}
+    flags = {
+        n: convert(field, given[n], field.flags[-1]) for n, field in shared.items() if n not in general and given[n] is not None
+    }
     call = Call(name, arguments, module.SPEC(**_values(spec)), Common(**flags, **_values(common)), output, settings)
     for option, value in (spec | common).items() if call.common.verbose else ():
         if value.origin != "default":
@@ -139,10 +146,16 @@ def _arguments(command: str, expected: Sequence[Argument], given: list[str]) -> 
             continue
         value = values[argument.name] = given.pop(0) if given else None
         if value is None and not argument.optional:
-            hint = "It is one of: {names}." if argument.choices else "See: deepseek {command} --help"
-            raise UsageError("{command} needs {argument}.", hint=hint, command=command, argument=argument.name.upper(), names=", ".join(argument.choices))
+            hint = "It is one of: {names}." if argument.choices else SEE_HELP
+            raise UsageError(
+                "{command} needs {argument}.",
+                hint=hint,
+                command=command,
+                argument=argument.name.upper(),
+                names=", ".join(argument.choices),
+            )
         if value is not None and argument.choices:
             require_known(value, argument.choices, command)
     if given:
-        raise UsageError("{command} takes no argument {argument!r}.", hint="See: deepseek {command} --help", command=command, argument=given[0])
+        raise UsageError("{command} takes no argument {argument!r}.", hint=SEE_HELP, command=command, argument=given[0])
     return values

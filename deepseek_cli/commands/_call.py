@@ -40,6 +40,11 @@ class Common:
 
 
 @dataclass(frozen=True, slots=True)
+class NoOptions:
+    """The spec of a command without options of its own."""
+
+
+@dataclass(frozen=True, slots=True)
 class Call:
     command: str
     arguments: dict[str, Any]

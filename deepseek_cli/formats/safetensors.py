@@ -165,7 +165,7 @@ class Planned:
 
 
 class Writer:
-    """Writes planned tensors in their planned order, into shards of at most SHARD_BYTES, holding none of them."""
+    """Writes planned tensors in their planned order, into shards of at most SHARD_BYTES, holding none of them. A context manager."""
 
     def __init__(self, folder: Path, planned: Iterable[Planned], shard_bytes: int = SHARD_BYTES) -> None:
         self.folder = folder
@@ -180,12 +180,19 @@ class Writer:
         file = self._open(shard)
         file.write(memoryview(tensor.contiguous().view(torch.uint8).flatten().numpy()) if tensor.numel() else b"")
 
-    def close(self) -> None:
-        """Finish the last shard and, where there are several, write the index."""
-        if (missing := next(self.expected, None)) is not None:
-            raise ValueError(f"{missing[1].name} was planned and not written")
+    def __enter__(self) -> Writer:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if self.current:
             self.current[1].close()
+        if kind is None:
+            self._finish()
+
+    def _finish(self) -> None:
+        """Where there are several shards, an index says which tensor lies in which."""
+        if (missing := next(self.expected, None)) is not None:
+            raise ValueError(f"{missing[1].name} was planned and not written")
         if len(self.shards) > 1:
             index = {
                 "metadata": {"total_size": sum(t.size for tensors in self.shards.values() for t in tensors)},

@@ -136,7 +136,7 @@ def document(run: Run, traced: Run | None, settings: dict[str, Any]) -> dict[str
         "phases": [phase_row(p, run.started) for p in run.phases],
         "moments": found,
         "weights": details.get("weights", []),
-        "kv": run.details.get("kv"),
+        "kv": {**run.details["kv"], "resident_bytes": run.phases[-1]["kv_resident_bytes"]} if run.details else None,
         "layers": details.get("layers", []),
         "operators": details.get("operators", []),
         "arena": arena,

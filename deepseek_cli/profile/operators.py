@@ -21,9 +21,7 @@ def layer_of(name: str) -> str | None:
         return match[1]
     if "embed" in name:
         return "embedding"
-    if "lm_head" in name or name.endswith("logits"):
-        return "head"
-    return "norm" if "norm" in name else None
+    return "head" if "lm_head" in name or "norm" in name else None  # the last norm is the head's
 
 
 def node_events(events: Iterable[Event]) -> list[Event]:

@@ -11,7 +11,7 @@ from typing import Any
 
 PARTS = {
     "weights_mapped": "weights, mapped from the file",
-    "weights_memory": "weights in memory, with prepacked copies",
+    "weights_memory": "weights, copied into memory",
     "kv": "KV cache",
     "activations": "activations and workspace",
     "logits": "logits",

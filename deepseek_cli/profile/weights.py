@@ -10,7 +10,7 @@ from typing import Any
 
 from deepseek_cli.profile.operators import layer_of
 
-ORDER = {"embedding": -1, "norm": 1 << 20, "head": (1 << 20) + 1, "other": (1 << 20) + 2}
+ORDER = {"embedding": -1, "head": 1 << 20, "other": (1 << 20) + 1}
 
 
 @dataclass(frozen=True, slots=True)

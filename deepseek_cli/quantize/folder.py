@@ -57,16 +57,16 @@ def write(handle: ModelHandle, spec: QuantizeSpec, plan: Plan, name: str, final:
 
 
 def _write_tensors(handle: ModelHandle, plan: Plan, folder: Path, planned: list[Planned], reporter: Reporter) -> dict[str, float]:
-    writer = Writer(folder, planned)
-    total, done, errors = handle.size_bytes, 0, {}
-    for item in plan.items:
-        for part, tensor in _parts(handle, item, errors):
-            writer.write(part, tensor)
-        ref = handle.tensors[item.name]
-        ref.release()
-        done += ref.size_bytes
-        reporter.progress("quantize", done, total, "B")
-    writer.close()
+    total, done = handle.size_bytes, 0
+    errors: dict[str, float] = {}
+    with Writer(folder, planned) as writer:
+        for item in plan.items:
+            for part, tensor in _parts(handle, item, errors):
+                writer.write(part, tensor)
+            ref = handle.tensors[item.name]
+            ref.release()
+            done += ref.size_bytes
+            reporter.progress("quantize", done, total, "B")
     return errors
 
 
@@ -132,16 +132,26 @@ def _copy_licence(root: Path, folder: Path) -> None:
 
 
 def _manifest(handle: ModelHandle, spec: QuantizeSpec, plan: Plan, name: str, folder: Path) -> Manifest:
-    resolved = {"scheme": str(plan.scheme), "level": spec.level, "algorithm": spec.algorithm, "rules": list(spec.rule)}
     return Manifest(
         name,
         parent=handle.digest,
-        source={**handle.manifest.source, "parent": handle.name, "parent_path": str(handle.root.resolve())},
-        steps=(*handle.manifest.steps, step("quantize", as_record(spec), resolved)),
+        source=lineage(handle),
+        steps=(*handle.manifest.steps, step("quantize", as_record(spec), resolved_record(spec, plan))),
         files=list_files(folder),
         quantization={i.name: str(i.scheme) for i in plan.items if i.scheme.bits < 16},
         readers=readers(plan),
     )
+
+
+def lineage(handle: ModelHandle) -> dict[str, Any]:
+    """The `source` of what is made from `handle`: the same origin, and where parent and original lie."""
+    path = str(handle.root.resolve())
+    return {"original_path": path, **handle.manifest.source, "parent": handle.name, "parent_path": path}
+
+
+def resolved_record(spec: QuantizeSpec, plan: Plan) -> dict[str, Any]:
+    """What the options came to; the same record from the same input is the same output."""
+    return {"scheme": str(plan.scheme), "embeddings": spec.embeddings, "level": spec.level, "algorithm": spec.algorithm, "rules": list(spec.rule)}
 
 
 def readers(plan: Plan) -> tuple[str, ...]:

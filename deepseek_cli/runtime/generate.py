@@ -64,12 +64,12 @@ def generate_tokens(session: Session, prompt: Sequence[int], most: int, sampling
 
 
 def generate_text(
-    session: Session, tokenizer: Tokenizer, prompt: str, most: int = 256, sampling: Sampling | None = None, stop: Sequence[str] = ()
+    session: Session, tokenizer: Tokenizer, prompt: Sequence[int], most: int = 256, sampling: Sampling | None = None, stop: Sequence[str] = ()
 ) -> Iterator[tuple[str, Generation]]:
-    """Pieces of text behind `prompt`. Text that might begin a stop string is held back until it is known not to."""
+    """Pieces of text behind the tokens of `prompt`. Text that might begin a stop string is held back until it is known not to."""
     stream, held = tokenizer.stream(), ""
     made = Generation()
-    for token, made in generate_tokens(session, tokenizer.encode(prompt), most, sampling or Sampling(), tokenizer.eos):
+    for token, made in generate_tokens(session, prompt, most, sampling or Sampling(), tokenizer.eos):
         held += stream.push(token)
         ends = [held.index(s) for s in stop if s in held]
         if ends:

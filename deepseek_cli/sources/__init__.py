@@ -25,6 +25,14 @@ class Located:
     says: str = ""
 
 
+def canonical(ref: str) -> str:
+    """One spelling per origin: `ORG/NAME` is `hf:ORG/NAME` unless a path of that name exists."""
+    scheme, _, rest = ref.partition(":")
+    if scheme in ("hf", "ms", "pkg") and rest or Path(ref).expanduser().exists() or not HUB_ID.fullmatch(ref):
+        return ref
+    return f"hf:{ref}"
+
+
 def locate(ref: str, store: Store) -> Located:
     """Find the files of something that is on this machine already.
 

@@ -1,0 +1,41 @@
+"""What can be said to `deepseek bench`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from deepseek_cli.errors import UsageError
+from deepseek_cli.spec import option
+
+FORMATS = (".json", ".md", ".csv")
+
+
+@dataclass(frozen=True, slots=True)
+class BenchSpec:
+    prompt_tokens: int = option(512, help="tokens of the prompt")
+    new_tokens: int = option(64, help="tokens to generate at each depth")
+    depth: str = option("0,512", help="tokens in the KV cache where decoding starts", metavar="N,...")
+    rounds: int = option(5, help="measured rounds; every model takes its turn in each")
+    save: tuple[Path, ...] = option((), help="write the figures to a .json, .md or .csv file", metavar="FILE")
+
+    def __post_init__(self) -> None:
+        for flag, value in (("--prompt-tokens", self.prompt_tokens), ("--new-tokens", self.new_tokens), ("--rounds", self.rounds)):
+            if value < 1:
+                raise UsageError("{flag} must be at least 1, not {value}.", hint="Leave it out for its default.", flag=flag, value=value)
+        words = [word.strip() for word in self.depth.split(",")]
+        if not all(word.isdecimal() for word in words):
+            raise UsageError("--depth {text!r} is not a list of token counts.", hint="Write it like 0,512.", text=self.depth)
+        wrong = next((path for path in self.save if path.suffix not in FORMATS), None)
+        if wrong:
+            raise UsageError("--save {file}: only .json, .md and .csv are known.", hint="End the name in one of them.", file=wrong)
+
+    @property
+    def depths(self) -> tuple[int, ...]:
+        """Each depth once, in rising order."""
+        return tuple(sorted({int(word) for word in self.depth.split(",")}))
+
+    @property
+    def longest(self) -> int:
+        """The context that a round needs."""
+        return max(self.prompt_tokens, self.depths[-1] + self.new_tokens)

@@ -1,0 +1,44 @@
+"""deepseek compress"""
+
+from __future__ import annotations
+
+from deepseek_cli.commands._call import Call
+from deepseek_cli.commands._report import report_lines
+from deepseek_cli.commands._subject import model_subject, shown, store_of
+from deepseek_cli.commands.quantize import limit_threads
+from deepseek_cli.compress.spec import CompressSpec
+from deepseek_cli.output import Line, Result, Table
+
+ARGUMENTS = ("model?",)
+COMMON = ("dry_run", "strict", "threads")
+SPEC = CompressSpec
+EXAMPLES = ["deepseek compress smollm2 --smaller 85%", "deepseek compress ./my-model --to-size 900MB --dry-run"]
+
+
+def run(call: Call) -> Result:
+    from deepseek_cli.compress.engine import compress, record
+
+    limit_threads(call.common.threads)
+    common = call.common
+    done = compress(
+        model_subject(call, "source"), call.spec, store_of(call), common.output, force=common.force, dry_run=common.dry_run, reporter=call.reporter
+    )
+    result = done.result
+    data = {
+        "name": result.name,
+        "path": result.path,
+        "goal_bytes": done.goal_bytes,
+        "bytes": done.folder_bytes,
+        "met": done.met,
+        "frontier": record(done),
+        "report": result.manifest.report if result.manifest else None,
+    }
+    sentence = "{name}: {mb} MB, within the goal of {goal} MB." if done.met else "{name}: {mb} MB is the closest, and above the goal of {goal} MB."
+    rows = [[c.scheme, c.embeddings, round(c.size_bytes / 1e6, 1), "yes" if c.fits else "no"] for c in done.frontier]
+    lines = [
+        Table(["scheme", "embeddings", "MB", "fits"], rows),
+        *report_lines(result.manifest.report if result.manifest else None),
+        Line(sentence, name=result.name, mb=round(done.folder_bytes / 1e6, 1), goal=round(done.goal_bytes / 1e6, 1)),
+    ]
+    quiet = shown(call, result.name, result.path)
+    return Result(data, lines, quiet=quiet, exit_code=0 if done.met else 1, next=f"deepseek deploy {quiet} --target cpu")

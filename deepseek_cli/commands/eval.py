@@ -1,0 +1,47 @@
+"""deepseek eval"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from deepseek_cli.commands._call import Call
+from deepseek_cli.commands._report import report_lines
+from deepseek_cli.commands._subject import store_of, subject
+from deepseek_cli.output import Line, Result
+from deepseek_cli.spec import option
+
+ARGUMENTS = ("model?",)
+COMMON = ("threads",)
+
+
+@dataclass(frozen=True, slots=True)
+class EvalSpec:
+    against: str | None = option(None, help="the reference; by default what the model was made from", metavar="MODEL")
+    text: str | None = option(None, help="a text file to measure on, instead of the built-in one", metavar="FILE")
+    windows: int = option(16, help="windows of 256 tokens")
+    max_kld: float | None = option(None, help="exit with 1 when the KL divergence is above this")
+    max_accuracy_loss: float | None = option(None, help="exit with 1 when next-token accuracy falls by more, relatively")
+
+
+SPEC = EvalSpec
+EXAMPLES = ["deepseek eval smollm2@int4-g32-fast", "deepseek eval my-bundle --against ./my-model --max-kld 0.1"]
+
+
+def run(call: Call) -> Result:
+    from deepseek_cli.eval_engine import evaluate
+
+    spec: EvalSpec = call.spec
+    report = evaluate(subject(call, "any"), spec.against, store_of(call), spec.text, spec.windows, call.common.threads, call.reporter)
+    failed = list(_gates(spec, report))
+    return Result({"report": report, "gates": [line.template for line in failed]}, [*report_lines(report), *failed], quiet=f"{report['kl']:.6f}", exit_code=1 if failed else 0)
+
+
+def _gates(spec: EvalSpec, report: dict[str, Any]) -> list[Line]:
+    loss = 1 - report["accuracy"] / report["reference_accuracy"] if report["reference_accuracy"] else 0.0
+    gates = []
+    if spec.max_kld is not None and report["kl"] > spec.max_kld:
+        gates.append(Line("The KL divergence {kl:.4f} is above --max-kld {most}.", kl=report["kl"], most=spec.max_kld))
+    if spec.max_accuracy_loss is not None and loss > spec.max_accuracy_loss:
+        gates.append(Line("The accuracy loss {loss:.2%} is above --max-accuracy-loss {most:.2%}.", loss=loss, most=spec.max_accuracy_loss))
+    return gates

@@ -1,0 +1,117 @@
+"""deepseek profile"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from deepseek_cli.commands._call import Call
+from deepseek_cli.commands._subject import reference, store_of, subject
+from deepseek_cli.output import Line, Result, Table
+from deepseek_cli.profile.spec import ProfileSpec
+from deepseek_cli.spec import as_record, fields_of
+
+if TYPE_CHECKING:
+    from deepseek_cli.profile.gates import Gate
+
+ARGUMENTS = ("model?",)
+COMMON = ("dry_run", "strict", "threads", "context", "device")
+SPEC = ProfileSpec
+EXAMPLES = [
+    "deepseek profile smollm2@int4-g32-fast+cpu --memory-profile",
+    "deepseek profile smollm2 --prompt-tokens 128 --save before.json",
+    "deepseek profile smollm2 --baseline before.json --max-growth 5%",
+]
+
+
+def run(call: Call) -> Result:
+    if call.spec.estimate:
+        return _estimate(call)
+    from deepseek_cli.profile.gates import gates, read_baseline
+    from deepseek_cli.profile.measure import profile
+    from deepseek_cli.profile.report import check_writable, save
+    from deepseek_cli.sources import locate
+
+    spec, common, ref = call.spec, call.common, reference(call, "any")
+    page = _page(call, locate(ref, store_of(call)).name)
+    baseline = read_baseline(spec.baseline) if spec.baseline else None
+    targets = [*([page] if page else []), *spec.save]
+    for path in targets:
+        check_writable(path, common.force)
+    if common.dry_run:
+        return _plan(call, targets)
+    document, error = profile(
+        ref, spec, home=call.settings.home, context=common.context, threads=common.threads, device=common.device,
+        command=_command(call), reporter=call.reporter,
+    )  # fmt: skip
+    for path in targets:
+        save(path, document, baseline)
+    if error:
+        for path in targets:
+            call.reporter.note("{path} holds what was measured until then.", path=path)
+        raise error
+    checked = gates(document, spec, baseline)
+    data = {**document, "page": page, "saved": spec.save, "gates": [{"name": g.name, "limit_bytes": g.limit_bytes, "passed": g.passed} for g in checked]}
+    return Result(data, list(_lines(document, checked, targets)), quiet=str(targets[0]) if targets else "", exit_code=int(not all(g.passed for g in checked)))
+
+
+def _page(call: Call, name: str) -> Path | None:
+    """Where the page goes: --html, or -o, or <name>-memory.html with --memory-profile."""
+    return call.spec.html or call.common.output or (Path(f"{name}-memory.html") if call.spec.memory_profile else None)
+
+
+def _command(call: Call) -> str:
+    """The command as someone else could type it."""
+    fields, words = fields_of(ProfileSpec), ["deepseek", "profile", *([call.arguments["model"]] if call.arguments.get("model") else [])]
+    for name, value in as_record(call.spec).items():
+        for item in value if isinstance(value, list) else [value]:
+            words += [fields[name].flags[-1]] if item is True else [fields[name].flags[-1], str(item)]
+    return shlex.join(words)
+
+
+def _plan(call: Call, targets: list[Path]) -> Result:
+    model, spec = subject(call, "any"), call.spec
+    lines = [
+        Line("{model} would be measured in a fresh process: import, load, {prompt} tokens in, {new} out.", model=model.name, prompt=spec.prompt_tokens, new=spec.new_tokens),
+        *(Line("{path} would be written.", path=path) for path in targets),
+    ]
+    return Result({"model": model.name, "phases": ["import", "load", "prefill", "decode"], "files": targets}, lines)
+
+
+def _lines(document: dict[str, Any], checked: list[Gate], targets: list[Path]) -> Iterator[Line | Table]:
+    from deepseek_cli.i18n import t
+    from deepseek_cli.profile.parts import PARTS
+
+    mib = lambda size: None if size is None else round(size / (1 << 20), 1)  # noqa: E731
+    yield Table(
+        ["phase", "seconds", "tokens/s", "resident MiB", "anonymous", "file-backed", "peak MiB"],
+        [
+            [t(p["phase"]), round(p["seconds"], 2), p["tokens_per_second"] and round(p["tokens_per_second"], 1),
+             *(mib(p[key]) for key in ("rss_bytes", "anonymous_bytes", "file_bytes", "peak_bytes"))]
+            for p in document["phases"]
+        ],
+    )  # fmt: skip
+    peak = document["moments"][0]
+    yield Line("")
+    rows = [[t(PARTS[p["part"]]), mib(p["bytes"]), f"{p['bytes'] / peak['bytes']:.1%}"] for p in peak["parts"] if p["bytes"]]
+    yield Table(["where the bytes are", "MiB", "share"], [*rows, [t("resident memory"), mib(peak["bytes"]), "100.0%"]])
+    yield Line("")
+    yield Line("The peak was {peak} MiB, during {phase}.", peak=mib(peak["bytes"]), phase=t(peak["phase"]))
+    for gate in checked:
+        word = "{gate}: {peak} MiB is within {limit} MiB." if gate.passed else "{gate}: {peak} MiB is above {limit} MiB."
+        yield Line(word, gate=f"--{gate.name}", peak=mib(gate.peak_bytes), limit=mib(gate.limit_bytes))
+    for path in targets:
+        yield Line("{path} is written.", path=path)
+
+
+def _estimate(call: Call) -> Result:
+    from deepseek_cli.profile.estimate import estimate
+
+    found = estimate(subject(call, "any"), call.common.context)
+    kv = found["kv"]
+    rows = [[f"weights, {w['form']}", w["tensors"], round(w["bytes"] / (1 << 20), 1)] for w in found["weights"]]
+    rows.append([f"KV cache, {kv['context']} tokens", None, round(kv["full_bytes"] / (1 << 20), 1)])
+    last = Line("{name} needs {mib} MiB for these, besides what the runtime takes.", name=found["name"], mib=round(found["total_bytes"] / (1 << 20), 1))
+    return Result(found, [Table(["part", "tensors", "MiB"], rows), last])

@@ -1,0 +1,78 @@
+"""deepseek quantize"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from deepseek_cli.commands._call import Call
+from deepseek_cli.commands._report import report_lines
+from deepseek_cli.commands._subject import model_subject, shown, store_of
+from deepseek_cli.output import Line, Result, Table
+from deepseek_cli.quantize.spec import QuantizeSpec
+
+if TYPE_CHECKING:
+    from deepseek_cli.quantize.engine import Quantized
+
+ARGUMENTS = ("model?",)
+COMMON = ("dry_run", "strict", "threads")
+SPEC = QuantizeSpec
+EXAMPLES = [
+    "deepseek quantize smollm2 --int4",
+    "deepseek quantize ./my-model --int8 -o my-model-int8",
+    "deepseek quantize smollm2 --scheme int4-g64 --rule lm_head=int4-g64",
+]
+
+
+def run(call: Call) -> Result:
+    from deepseek_cli.quantize.engine import quantize
+
+    limit_threads(call.common.threads)
+    if not (call.spec.int4 or call.spec.int8 or call.spec.scheme):
+        call.reporter.note("No scheme is named: --int4.")
+    common = call.common
+    done = quantize(
+        model_subject(call, "source"),
+        call.spec,
+        store_of(call),
+        common.output,
+        force=common.force,
+        dry_run=common.dry_run,
+        reporter=call.reporter,
+    )
+    data = {
+        "name": done.name,
+        "path": done.path,
+        "bytes": done.size_bytes,
+        "unchanged": done.unchanged,
+        "tensors": [
+            {"name": i.name, "scheme": None if i.kept else str(i.scheme), "reason": i.reason or None, "error": done.errors.get(i.name)}
+            for i in done.plan.items
+        ],
+        "report": done.manifest.report if done.manifest else None,
+        "readers": done.manifest.readers if done.manifest else None,
+    }
+    return Result(data, list(_lines(done)), quiet=shown(call, done.name, done.path), next=f"deepseek deploy {shown(call, done.name, done.path)} --target cpu")
+
+
+def _lines(done: Quantized) -> list[str | Line | Table]:
+    schemes: dict[str, list[str]] = {}
+    for item in done.plan.items:
+        schemes.setdefault("kept" if item.kept else str(item.scheme), []).append(item.name)
+    rows = []
+    for scheme, names in schemes.items():
+        errors = [done.errors[n] for n in names if n in done.errors]
+        rows.append([scheme, len(names), f"{sum(errors) / len(errors):.4f}" if errors else None, names[0]])
+    table = Table(["scheme", "tensors", "mean error", "first"], rows)
+    if done.manifest is None:
+        return [table]
+    sentence = "{name} is up to date, at {path}." if done.unchanged else "{name}: {mb} MB, at {path}."
+    line = Line(sentence, name=done.name, mb=round(done.size_bytes / 1e6), path=done.path)
+    return [table, *report_lines(done.manifest.report), line]
+
+
+def limit_threads(threads: int | None) -> None:
+    """PyTorch's threads, where --threads says how many."""
+    if threads:
+        import torch
+
+        torch.set_num_threads(threads)

@@ -1,0 +1,101 @@
+"""deepseek run"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from deepseek_cli.commands._call import Call
+from deepseek_cli.commands._subject import subject
+from deepseek_cli.errors import UsageError
+from deepseek_cli.output import Result
+from deepseek_cli.spec import option
+
+if TYPE_CHECKING:
+    from deepseek_cli.runtime.chat_session import Chat
+
+ARGUMENTS = ("model?", "prompt?")
+COMMON = ("threads", "context", "seed", "device")
+
+
+@dataclass(frozen=True, slots=True)
+class RunSpec:
+    max_tokens: int = option(256, help="most tokens to generate")
+    temperature: float = option(0.0, help="0 is greedy")
+    top_k: int = option(0, help="only the K likeliest tokens; 0 is all")
+    top_p: float = option(1.0, help="only the likeliest tokens that sum to this")
+    min_p: float = option(0.0, help="only tokens at least this likely, relative to the likeliest")
+    repetition_penalty: float = option(1.0, help="above 1, seen tokens become less likely")
+    stop: tuple[str, ...] = option((), help="end at this text", metavar="TEXT")
+    system: str | None = option(None, help="a system message", metavar="TEXT")
+    raw: bool = option(False, help="continue the prompt as it is, without the chat template")
+
+
+SPEC = RunSpec
+EXAMPLES = [
+    'deepseek run smollm2@int4-g32-fast+cpu "What is the capital of France?"',
+    "echo 'Once upon a time' | deepseek run smollm2 --raw --max-tokens 50",
+    "deepseek run smollm2",
+]
+
+
+def run(call: Call) -> Result:
+    from deepseek_cli.runtime.chat_session import open_chat
+    from deepseek_cli.runtime.sampling import Sampling
+
+    spec: RunSpec = call.spec
+    prompt, model = _prompt(call)
+    call.arguments["model"] = model
+    sampling = Sampling(spec.repetition_penalty, spec.temperature, spec.top_k, spec.top_p, spec.min_p, call.common.seed)
+    common = call.common
+    chat = open_chat(
+        subject(call, "any"), sampling, spec.max_tokens, spec.stop, spec.system, spec.raw, context=common.context, threads=common.threads, device=common.device
+    )
+    if prompt is None:
+        return _converse(call, chat)
+    answer = _answer(call, chat, prompt)
+    return Result({"text": answer, **chat.last_record()}, quiet="")
+
+
+def _prompt(call: Call) -> tuple[str | None, str | None]:
+    """The prompt and MODEL. One argument is a prompt only where deepseek.toml names the model and no such model exists; None is a conversation."""
+    model, prompt = call.arguments.get("model"), call.arguments.get("prompt")
+    if prompt is None and not sys.stdin.isatty():
+        prompt = sys.stdin.read().rstrip("\n")
+        if not prompt:
+            raise UsageError("The prompt on standard input is empty.", hint='Give one: deepseek run MODEL "PROMPT"')
+    return prompt, model
+
+
+def _answer(call: Call, chat: Chat, prompt: str) -> str:
+    pieces = []
+    for piece in chat.ask(prompt):
+        pieces.append(piece)
+        call.reporter.stream(piece)
+    call.reporter.stream("\n")
+    if call.common.verbose:
+        timing = chat.last.timing
+        call.reporter.note(
+            "{prompt} tokens at {prefill:.0f} tokens/s, then {new} at {decode:.1f} tokens/s.",
+            prompt=timing.prompt,
+            prefill=timing.prefill_rate,
+            new=timing.new,
+            decode=timing.decode_rate,
+        )
+    return "".join(pieces)
+
+
+def _converse(call: Call, chat: Chat) -> Result:
+    """Turn after turn on a terminal, until an empty line or the end of input."""
+    turns: list[dict[str, Any]] = []
+    call.reporter.note("An empty line ends the conversation.")
+    while True:
+        try:
+            prompt = input("> ")
+        except EOFError:
+            break
+        if not prompt.strip():
+            break
+        turns.append({"prompt": prompt, "text": _answer(call, chat, prompt)})
+    return Result({"turns": turns})

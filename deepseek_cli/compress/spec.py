@@ -1,0 +1,33 @@
+"""What can be said to `deepseek compress`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from deepseek_cli.errors import UsageError
+from deepseek_cli.spec import Size, option
+
+
+@dataclass(frozen=True, slots=True)
+class CompressSpec:
+    smaller: str | None = option(None, help="how much smaller, such as 85%", metavar="PERCENT")
+    to_size: Size | None = option(None, help="the size to reach, such as 900MB")
+    relative_to: Literal["fp32", "bf16"] = option("fp32", help="what --smaller counts from")
+
+    def __post_init__(self) -> None:
+        if (self.smaller is None) == (self.to_size is None):
+            raise UsageError("compress needs a goal: --smaller or --to-size, one of them.", hint="For example: --smaller 85%")
+
+    def most_bytes(self, parameters: int) -> int:
+        """The goal in bytes, for a model of so many parameters."""
+        if self.to_size is not None:
+            return self.to_size
+        text = str(self.smaller).removesuffix("%")
+        try:
+            percent = float(text)
+        except ValueError:
+            percent = -1.0
+        if not 0 < percent < 100:
+            raise UsageError("--smaller {value} is not a percentage between 0 and 100.", hint="For example: --smaller 85%", value=self.smaller)
+        return int(parameters * (4 if self.relative_to == "fp32" else 2) * (1 - percent / 100))

@@ -1,0 +1,68 @@
+"""What a report is held against: a largest peak, and an earlier report."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from deepseek_cli.errors import UsageError
+from deepseek_cli.profile.measure import SCHEMA
+from deepseek_cli.profile.spec import ProfileSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """One comparison of the peak; bytes."""
+
+    name: str  # "max-peak" or "max-growth"
+    peak_bytes: int
+    limit_bytes: int
+
+    @property
+    def passed(self) -> bool:
+        return self.peak_bytes <= self.limit_bytes
+
+
+def gates(document: dict[str, Any], spec: ProfileSpec, baseline: dict[str, Any] | None) -> list[Gate]:
+    """The gates that `spec` asks for."""
+    peak = document["peak"]["bytes"]
+    found = [Gate("max-peak", peak, spec.max_peak)] if spec.max_peak else []
+    if baseline and spec.growth is not None:
+        found.append(Gate("max-growth", peak, int(baseline["peak"]["bytes"] * (1 + spec.growth))))
+    return found
+
+
+def read_baseline(path: Path) -> dict[str, Any]:
+    """An earlier report, from --save or --json.
+
+    Raises UsageError where the file is not one, or is of another schema, or of a run that failed.
+    """
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not JSON"
+        raise UsageError("{file} cannot be read: {reason}.", hint=SAVE, file=path, reason=reason) from None
+    schema = document.get("schema") if isinstance(document, dict) else None
+    if schema != SCHEMA:
+        raise UsageError("{file} has the schema {schema}, not {known}.", hint=SAVE, file=path, schema=schema or "none", known=SCHEMA)
+    if document.get("failed"):
+        raise UsageError("{file} is of a run that failed.", hint=SAVE, file=path)
+    if not is_whole(document):
+        raise UsageError("{file} is damaged: its peak or its parts are missing.", hint=SAVE, file=path)
+    return {key: document[key] for key in ("schema", "model", "run", "peak", "moments")}
+
+
+SAVE = "Make one with: deepseek profile MODEL --save baseline.json"
+
+
+def is_whole(document: dict[str, Any]) -> bool:
+    """Whether all that is read of a baseline is there, of its type."""
+    try:
+        parts = [part for moment in document["moments"] for part in moment["parts"]]
+        texts = [document["model"]["name"], document["run"]["when"], *(part["part"] for part in parts)]
+        sizes = [document["peak"]["bytes"], *(moment["bytes"] for moment in document["moments"]), *(part["bytes"] for part in parts)]
+    except (KeyError, TypeError):
+        return False
+    return all(isinstance(text, str) for text in texts) and all(type(size) is int for size in sizes) and bool(parts) and sizes[0] > 0

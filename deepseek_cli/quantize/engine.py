@@ -1,0 +1,108 @@
+"""`quantize` from handle to handle: plan, write, measure."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from deepseek_cli.evaluate import WINDOW, check_vocabulary, cut_windows, evaluate_handle, seconds_for
+from deepseek_cli.handle import ModelHandle, open_model
+from deepseek_cli.manifest import Manifest, read_manifest, write_manifest
+from deepseek_cli.quantize.folder import relative_error, resolved_record, write
+from deepseek_cli.quantize.plan import Plan, make_plan
+from deepseek_cli.quantize.spec import QuantizeSpec
+from deepseek_cli.reporter import SILENT, Reporter
+from deepseek_cli.runtime.tokenizer import open_tokenizer
+from deepseek_cli.store import Store, result_name
+
+REPORT_SECONDS = 120  # a report card that would take longer is left to `deepseek eval`
+REPORT_WINDOWS = 16
+
+__all__ = ["Quantized", "measure", "quantize", "relative_error"]
+
+
+@dataclass(frozen=True, slots=True)
+class Quantized:
+    """`manifest` is None under `dry_run`; `unchanged` means the same result was there already."""
+
+    name: str
+    path: Path
+    plan: Plan
+    size_bytes: int  # of all tensors
+    manifest: Manifest | None = None
+    errors: dict[str, float] = dataclasses.field(default_factory=dict)
+    unchanged: bool = False
+
+
+def quantize(
+    handle: ModelHandle,
+    spec: QuantizeSpec,
+    store: Store,
+    output: Path | None = None,
+    *,
+    label: str = "",
+    force: bool = False,
+    dry_run: bool = False,
+    reporter: Reporter = SILENT,
+) -> Quantized:
+    """Write `handle` with quantized weights, into `output` or the store; `label` stands for the level in its name.
+
+    Raises what `make_plan` and `folder.write` raise.
+    """
+    plan = make_plan(handle, spec)
+    name = result_name(handle.name, str(plan.scheme), label or ("" if plan.scheme.bits == 16 else spec.level))
+    final = output or store.models / name
+    size = plan.bytes_with({n: ref.size_bytes for n, ref in handle.weights.items()})
+    _tell(handle, plan, size, reporter)
+    if dry_run:
+        return Quantized(name, final, plan, size)
+    if (known := unchanged(final, "quantize", resolved_record(spec, plan), handle)) and not force:
+        return Quantized(name, final, plan, size, known, unchanged=True)
+    written = write(handle, spec, plan, name, final, force, reporter)
+    manifest = written.manifest
+    if spec.report:
+        report = measure(handle, open_model(str(final), store), reporter)
+        manifest = dataclasses.replace(manifest, report=report)
+        write_manifest(final, manifest)
+    return Quantized(name, final, plan, size, manifest, dict(written.errors))
+
+
+def _tell(handle: ModelHandle, plan: Plan, size: int, reporter: Reporter) -> None:
+    reporter.note(
+        "{name}: {before} MB to {scheme}, {after} MB ({bpw:.2f} bits per weight).",
+        name=handle.name,
+        before=round(handle.size_bytes / 1e6),
+        scheme=plan.scheme,
+        after=round(size / 1e6),
+        bpw=8 * size / handle.parameters,
+    )
+    if any(ref.quantized for ref in handle.weights.values()):
+        reporter.note("{name} is quantized already; this works from its dequantized values.", name=handle.name)
+    for item in plan.fallbacks:
+        reporter.warn("{tensor} stays dense: {reason}.", tensor=item.name, reason=item.reason)
+
+
+def unchanged(final: Path, command: str, resolved: dict[str, Any], handle: ModelHandle) -> Manifest | None:
+    """The manifest at `final`, if it is the complete result of the same command, options and input."""
+    known = read_manifest(final) if final.is_dir() else None
+    if not known or not known.steps or known.parent != handle.digest:
+        return None
+    same = known.steps[-1]["command"] == command and known.steps[-1]["resolved"] == resolved
+    complete = all((final / f["path"]).is_file() and (final / f["path"]).stat().st_size == f["bytes"] for f in known.files)
+    return known if same and complete else None
+
+
+def measure(reference: ModelHandle, candidate: ModelHandle, reporter: Reporter = SILENT) -> dict[str, Any]:
+    """The report card, or its reason for being empty."""
+    check_vocabulary((reference.config.vocabulary, candidate.config.vocabulary))
+    seconds = seconds_for(reference, 2 * REPORT_WINDOWS * WINDOW)
+    body = {"bits_per_weight": 8 * candidate.size_bytes / candidate.parameters, "size_bytes": candidate.size_bytes}
+    if seconds > REPORT_SECONDS:
+        reporter.note(
+            "Measuring quality would take about {minutes:.0f} minutes: deepseek eval {name}", minutes=seconds / 60, name=candidate.name
+        )
+        return {**body, "unmeasured": f"estimated at {seconds:.0f} s"}
+    windows = cut_windows(open_tokenizer(reference.root), most=REPORT_WINDOWS)
+    return {**body, "against": reference.name, **evaluate_handle(reference, candidate, windows, reporter)}
