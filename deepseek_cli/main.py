@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import platform
 import sys
 import traceback
 from collections.abc import Sequence
@@ -73,6 +72,7 @@ def dispatch(words: list[str], output: Output) -> int:
 
 
 def version() -> Result:
+    import platform
     from importlib import metadata
 
     versions = {"version": __version__, "python": platform.python_version()}

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from deepseek_cli.commands._call import Call
 from deepseek_cli.commands._subject import reference, store_of, subject
+from deepseek_cli.i18n import say, t
 from deepseek_cli.output import Line, Result, Table
 from deepseek_cli.profile.spec import ProfileSpec
 from deepseek_cli.spec import as_record, fields_of
@@ -31,7 +32,7 @@ def run(call: Call) -> Result:
         return _estimate(call)
     from deepseek_cli.profile.gates import gates, read_baseline
     from deepseek_cli.profile.measure import profile
-    from deepseek_cli.profile.report import check_writable, save
+    from deepseek_cli.profile.report import check_writable, render_html, render_json, render_markdown, write
     from deepseek_cli.sources import locate
 
     spec, common, ref = call.spec, call.common, reference(call, "any")
@@ -43,18 +44,36 @@ def run(call: Call) -> Result:
     if common.dry_run:
         return _plan(call, targets)
     document, error = profile(
-        ref, spec, home=call.settings.home, context=common.context, threads=common.threads, device=common.device,
-        command=_command(call), reporter=call.reporter,
-    )  # fmt: skip
-    for path in targets:
-        save(path, document, baseline)
+        ref,
+        spec,
+        home=call.settings.home,
+        context=common.context,
+        threads=common.threads,
+        device=common.device,
+        command=_command(call),
+        reporter=call.reporter,
+    )
+    if page:
+        write(page, render_html(document, baseline))
+    for path in spec.save:
+        write(path, render_json(document) if path.suffix == ".json" else render_markdown(document))
     if error:
         for path in targets:
             call.reporter.note("{path} holds what was measured until then.", path=path)
         raise error
     checked = gates(document, spec, baseline)
-    data = {**document, "page": page, "saved": spec.save, "gates": [{"name": g.name, "limit_bytes": g.limit_bytes, "passed": g.passed} for g in checked]}
-    return Result(data, list(_lines(document, checked, targets)), quiet=str(targets[0]) if targets else "", exit_code=int(not all(g.passed for g in checked)))
+    data = {
+        **document,
+        "page": page,
+        "saved": spec.save,
+        "gates": [{"name": g.name, "limit_bytes": g.limit_bytes, "passed": g.passed} for g in checked],
+    }
+    return Result(
+        data,
+        list(_lines(document, checked, targets)),
+        quiet=str(targets[0]) if targets else "",
+        exit_code=int(not all(g.passed for g in checked)),
+    )
 
 
 def _page(call: Call, name: str) -> Path | None:
@@ -64,7 +83,10 @@ def _page(call: Call, name: str) -> Path | None:
 
 def _command(call: Call) -> str:
     """The command as someone else could type it."""
-    fields, words = fields_of(ProfileSpec), ["deepseek", "profile", *([call.arguments["model"]] if call.arguments.get("model") else [])]
+    fields, words = (
+        fields_of(ProfileSpec),
+        ["deepseek", "profile", *([call.arguments["model"]] if call.arguments.get("model") else [])],
+    )
     for name, value in as_record(call.spec).items():
         for item in value if isinstance(value, list) else [value]:
             words += [fields[name].flags[-1]] if item is True else [fields[name].flags[-1], str(item)]
@@ -74,30 +96,37 @@ def _command(call: Call) -> str:
 def _plan(call: Call, targets: list[Path]) -> Result:
     model, spec = subject(call, "any"), call.spec
     lines = [
-        Line("{model} would be measured in a fresh process: import, load, {prompt} tokens in, {new} out.", model=model.name, prompt=spec.prompt_tokens, new=spec.new_tokens),
+        Line(
+            "{model} would be measured in a fresh process: import, load, {prompt} tokens in, {new} out.",
+            model=model.name,
+            prompt=spec.prompt_tokens,
+            new=spec.new_tokens,
+        ),
         *(Line("{path} would be written.", path=path) for path in targets),
     ]
     return Result({"model": model.name, "phases": ["import", "load", "prefill", "decode"], "files": targets}, lines)
 
 
-def _lines(document: dict[str, Any], checked: list[Gate], targets: list[Path]) -> Iterator[Line | Table]:
-    from deepseek_cli.i18n import t
+def _lines(document: dict[str, Any], checked: list[Gate], targets: list[Path]) -> Iterator[str | Line | Table]:
     from deepseek_cli.profile.parts import PARTS
 
-    mib = lambda size: None if size is None else round(size / (1 << 20), 1)  # noqa: E731
     yield Table(
         ["phase", "seconds", "tokens/s", "resident MiB", "anonymous", "file-backed", "peak MiB"],
         [
-            [t(p["phase"]), round(p["seconds"], 2), p["tokens_per_second"] and round(p["tokens_per_second"], 1),
-             *(mib(p[key]) for key in ("rss_bytes", "anonymous_bytes", "file_bytes", "peak_bytes"))]
+            [
+                t(p["phase"]),
+                round(p["seconds"], 2),
+                p["tokens_per_second"] and round(p["tokens_per_second"], 1),
+                *(mib(p[key]) for key in ("rss_bytes", "anonymous_bytes", "file_bytes", "peak_bytes")),
+            ]
             for p in document["phases"]
         ],
-    )  # fmt: skip
+    )
     peak = document["moments"][0]
-    yield Line("")
+    yield ""
     rows = [[t(PARTS[p["part"]]), mib(p["bytes"]), f"{p['bytes'] / peak['bytes']:.1%}"] for p in peak["parts"] if p["bytes"]]
     yield Table(["where the bytes are", "MiB", "share"], [*rows, [t("resident memory"), mib(peak["bytes"]), "100.0%"]])
-    yield Line("")
+    yield ""
     yield Line("The peak was {peak} MiB, during {phase}.", peak=mib(peak["bytes"]), phase=t(peak["phase"]))
     for gate in checked:
         word = "{gate}: {peak} MiB is within {limit} MiB." if gate.passed else "{gate}: {peak} MiB is above {limit} MiB."
@@ -111,7 +140,15 @@ def _estimate(call: Call) -> Result:
 
     found = estimate(subject(call, "any"), call.common.context)
     kv = found["kv"]
-    rows = [[f"weights, {w['form']}", w["tensors"], round(w["bytes"] / (1 << 20), 1)] for w in found["weights"]]
-    rows.append([f"KV cache, {kv['context']} tokens", None, round(kv["full_bytes"] / (1 << 20), 1)])
-    last = Line("{name} needs {mib} MiB for these, besides what the runtime takes.", name=found["name"], mib=round(found["total_bytes"] / (1 << 20), 1))
-    return Result(found, [Table(["part", "tensors", "MiB"], rows), last])
+    rows = [[t("weights"), form["form"], mib(form["bytes"])] for form in found["weights"]]
+    rows.append([t("KV cache"), say("{count} tokens", {"count": kv["context"]}), mib(kv["full_bytes"])])
+    last = Line(
+        "{name} needs {mib} MiB for these, besides what the runtime takes.",
+        name=found["name"],
+        mib=mib(found["total_bytes"]),
+    )
+    return Result(found, [Table(["part", "stored as", "MiB"], rows), last])
+
+
+def mib(size_bytes: int | None) -> float | None:
+    return None if size_bytes is None else round(size_bytes / (1 << 20), 1)

@@ -46,7 +46,9 @@ def read_baseline(path: Path) -> dict[str, Any]:
         raise UsageError("{file} cannot be read: {reason}.", hint=SAVE, file=path, reason=reason) from None
     schema = document.get("schema") if isinstance(document, dict) else None
     if schema != SCHEMA:
-        raise UsageError("{file} has the schema {schema}, not {known}.", hint=SAVE, file=path, schema=schema or "none", known=SCHEMA)
+        raise UsageError(
+            "{file} has the schema {schema}, not {known}.", hint=SAVE, file=path, schema=schema or "none", known=SCHEMA
+        )
     if document.get("failed"):
         raise UsageError("{file} is of a run that failed.", hint=SAVE, file=path)
     if not is_whole(document):
@@ -62,7 +64,13 @@ def is_whole(document: dict[str, Any]) -> bool:
     try:
         parts = [part for moment in document["moments"] for part in moment["parts"]]
         texts = [document["model"]["name"], document["run"]["when"], *(part["part"] for part in parts)]
-        sizes = [document["peak"]["bytes"], *(moment["bytes"] for moment in document["moments"]), *(part["bytes"] for part in parts)]
+        sizes = [
+            document["peak"]["bytes"],
+            *(moment["bytes"] for moment in document["moments"]),
+            *(part["bytes"] for part in parts),
+        ]
     except (KeyError, TypeError):
         return False
-    return all(isinstance(text, str) for text in texts) and all(type(size) is int for size in sizes) and bool(parts) and sizes[0] > 0
+    return (
+        all(isinstance(text, str) for text in texts) and all(type(size) is int for size in sizes) and bool(parts) and sizes[0] > 0
+    )

@@ -23,7 +23,11 @@ def machine() -> dict[str, Any]:
         "memory_bytes": psutil.virtual_memory().total,
         "limit_bytes": cgroup_limit(),
         "system": f"{platform.system()} {platform.release()}",
-        "versions": {"deepseek-cli": __version__, "python": platform.python_version(), **{p: v for p in PACKAGES if (v := version(p))}},
+        "versions": {
+            "deepseek-cli": __version__,
+            "python": platform.python_version(),
+            **{p: v for p in PACKAGES if (v := version(p))},
+        },
     }
 
 

@@ -5,6 +5,7 @@ The child is watched from outside, so that the timeline costs it nothing, and so
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -25,8 +26,14 @@ from deepseek_cli.reporter import SILENT, Reporter
 
 SCHEMA = "deepseek.profile/1"
 POINTS = 1500  # of the timeline, at most
-# `-P` and this line instead of `-m`: the folder the user stands in must not lend the child its modules.
-BOOT = "import json, sys; r = json.load(sys.stdin); sys.path[:] = r['path']; from deepseek_cli.profile.worker import main; main(r)"
+# `-P` and these lines instead of `-m`: the folder the user stands in must not lend the child its modules.
+BOOT = """
+import json, sys
+request = json.load(sys.stdin)
+sys.path[:] = request["path"]
+from deepseek_cli.profile.worker import main
+main(request)
+"""
 PHASES = ("import", "load", "prefill", "decode")
 
 
@@ -44,31 +51,51 @@ class Run:
 
 
 def profile(
-    ref: str, spec: ProfileSpec, *, home: Path, context: int | None = None, threads: int | None = None, device: str = "auto",
-    command: str = "", reporter: Reporter = SILENT,
-) -> tuple[dict[str, Any], DeepseekError | None]:  # fmt: skip
+    ref: str,
+    spec: ProfileSpec,
+    *,
+    home: Path,
+    context: int | None = None,
+    threads: int | None = None,
+    device: str = "auto",
+    command: str = "",
+    reporter: Reporter = SILENT,
+) -> tuple[dict[str, Any], DeepseekError | None]:
     """The document, and the error that ended the run early, if one did: the document then holds what was measured until then.
 
     Raises what opening the model raises: where nothing was measured, there is nothing to show.
     """
     request = {
-        "ref": ref, "home": str(home), "context": context, "threads": threads, "device": device, "prompt_tokens": spec.prompt_tokens,
-        "new_tokens": spec.new_tokens, "operators": False, "path": sys.path,
-    }  # fmt: skip
+        "ref": ref,
+        "home": str(home),
+        "context": context,
+        "threads": threads,
+        "device": device,
+        "prompt_tokens": spec.prompt_tokens,
+        "new_tokens": spec.new_tokens,
+        "operators": False,
+        "path": sys.path,
+    }
     run = run_worker(request, spec.sample_ms / 1000, reporter)
     if run.error and not run.model:
         raise run.error
     traced = None
     if spec.operators and run.model["kind"] == "bundle" and not run.error:
-        traced = run_worker({**request, "operators": True}, spec.sample_ms / 1000, SILENT)
+        traced = run_worker({**request, "operators": True}, spec.sample_ms / 1000, reporter, "Profiling operators")
         if traced.error:
             reporter.warn("The second run, with ONNX Runtime's profiler on, failed: {reason}", reason=str(traced.error))
             traced = None
-    settings = {"command": command, "prompt_tokens": spec.prompt_tokens, "new_tokens": spec.new_tokens, "threads": threads, "device": device}
+    settings = {
+        "command": command,
+        "prompt_tokens": spec.prompt_tokens,
+        "new_tokens": spec.new_tokens,
+        "threads": threads,
+        "device": device,
+    }
     return document(run, traced, {**settings, "sample_ms": spec.sample_ms}), run.error
 
 
-def run_worker(request: dict[str, Any], period: float, reporter: Reporter = SILENT) -> Run:
+def run_worker(request: dict[str, Any], period: float, reporter: Reporter = SILENT, step: str = "Profiling") -> Run:
     """Start a worker, follow it to its end, and give back all that it said."""
     run = Run(time.monotonic())
     with tempfile.TemporaryFile() as log:
@@ -77,11 +104,12 @@ def run_worker(request: dict[str, Any], period: float, reporter: Reporter = SILE
         sampler.start()
         try:
             assert child.stdin and child.stdout
-            with child.stdin as stdin:
+            with contextlib.suppress(BrokenPipeError), child.stdin as stdin:
                 stdin.write(json.dumps({**request, "started": run.started}).encode())
             with child.stdout as stdout:
                 for line in stdout:
-                    take(run, json.loads(line), reporter)
+                    if line.endswith(b"\n"):  # a process that is killed may leave half a line
+                        take(run, json.loads(line), reporter, step)
             child.wait()
         finally:
             sampler.stop()
@@ -94,14 +122,14 @@ def run_worker(request: dict[str, Any], period: float, reporter: Reporter = SILE
     return run
 
 
-def take(run: Run, event: dict[str, Any], reporter: Reporter) -> None:
+def take(run: Run, event: dict[str, Any], reporter: Reporter, step: str) -> None:
     """One line of the worker's."""
     match event.pop("event"):
         case "model":
             run.model = event
         case "phase":
             run.phases.append(event)
-            reporter.progress("Profiling", len(run.phases), len(PHASES))
+            reporter.progress(step, len(run.phases), len(PHASES), "phases")
         case "details":
             run.details = event
         case "error":
@@ -114,11 +142,15 @@ def died(code: int, log: str, run: Run) -> DeepseekError:
     run.failed_in = PHASES[min(len(run.phases), len(PHASES) - 1)]
     if code < 0:
         return MemoryShort(
-            "The measured process was killed during {phase} (signal {signal}).", hint="Most often that means that memory ran out.",
-            phase=run.failed_in, signal=-code,
-        )  # fmt: skip
+            "The measured process was killed during {phase} (signal {signal}).",
+            hint="Most often that means that memory ran out.",
+            phase=run.failed_in,
+            signal=-code,
+        )
     last = log.strip().splitlines()[-1] if log.strip() else "it left no message"
-    return DeepseekError("The measured process failed during {phase}: {reason}", hint="Please report this.", phase=run.failed_in, reason=last)
+    return DeepseekError(
+        "The measured process failed during {phase}: {reason}", hint="Please report this.", phase=run.failed_in, reason=last
+    )
 
 
 def document(run: Run, traced: Run | None, settings: dict[str, Any]) -> dict[str, Any]:
@@ -154,10 +186,17 @@ def phase_row(phase: dict[str, Any], started: float) -> dict[str, Any]:
     seconds = phase["end"] - phase["start"]
     files = None if phase["anonymous_bytes"] is None else phase["rss_bytes"] - phase["anonymous_bytes"]
     return {
-        "phase": phase["name"], "start_seconds": phase["start"] - started, "seconds": seconds, "tokens": phase["tokens"],
-        "tokens_per_second": phase["tokens"] / seconds if phase["tokens"] and seconds else None, "rss_bytes": phase["rss_bytes"],
-        "anonymous_bytes": phase["anonymous_bytes"], "file_bytes": files, "peak_bytes": phase["peak_bytes"], "peak_reset": phase["peak_reset"],
-    }  # fmt: skip
+        "phase": phase["name"],
+        "start_seconds": phase["start"] - started,
+        "seconds": seconds,
+        "tokens": phase["tokens"],
+        "tokens_per_second": phase["tokens"] / seconds if phase["tokens"] and seconds else None,
+        "rss_bytes": phase["rss_bytes"],
+        "anonymous_bytes": phase["anonymous_bytes"],
+        "file_bytes": files,
+        "peak_bytes": phase["peak_bytes"],
+        "peak_reset": phase["peak_reset"],
+    }
 
 
 def overhead(run: Run, traced: Run | None) -> dict[str, float] | None:

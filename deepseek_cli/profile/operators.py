@@ -25,7 +25,9 @@ def layer_of(name: str) -> str | None:
 
 
 def node_events(events: Iterable[Event]) -> list[Event]:
-    return [e for e in events if e.get("cat") == "Node" and str(e.get("name", "")).endswith(SUFFIX) and "op_name" in e.get("args", {})]
+    return [
+        e for e in events if e.get("cat") == "Node" and str(e.get("name", "")).endswith(SUFFIX) and "op_name" in e.get("args", {})
+    ]
 
 
 def split_passes(events: Iterable[Event], decode_passes: int) -> float:
@@ -42,7 +44,15 @@ def by_operator(nodes: Iterable[Event], decode_from: float) -> list[dict[str, An
         args = event["args"]
         row = rows.setdefault(
             args["op_name"],
-            {"operator": args["op_name"], "nodes": 0, "calls": 0, "prefill_seconds": 0.0, "decode_seconds": 0.0, "output_bytes": 0, "arena_growth_bytes": 0},
+            {
+                "operator": args["op_name"],
+                "nodes": 0,
+                "calls": 0,
+                "prefill_seconds": 0.0,
+                "decode_seconds": 0.0,
+                "output_bytes": 0,
+                "arena_growth_bytes": 0,
+            },
         )
         names.setdefault(args["op_name"], set()).add(event["name"])
         row["calls"] += 1
@@ -67,7 +77,7 @@ def time_by_layer(nodes: Iterable[Event], decode_from: float, weights: Mapping[s
 
 
 def arena_of(nodes: Iterable[Event]) -> dict[str, int] | None:
-    """The arena: what it held before the first node ran (weights, prepacked copies), and how far it grew; None without counters."""
+    """What the arena held before the first node ran (weights, prepacked copies), and how far it grew; None without counters."""
     ordered = sorted((e for e in nodes if "mem_bytes_in_use" in e["args"]), key=lambda e: e["ts"])
     if not ordered:
         return None

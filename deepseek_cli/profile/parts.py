@@ -54,7 +54,10 @@ def parts_at(phase: Mapping[str, Any], base: Mapping[str, Any], arena: Mapping[s
         "runtime_files": phase["other_file_bytes"] or 0,
         "runtime_heap": heap,
     }
-    return [*({"part": k, "bytes": v} for k, v in known.items()), {"part": "unattributed", "bytes": phase["rss_bytes"] - sum(known.values())}]
+    return [
+        *({"part": k, "bytes": v} for k, v in known.items()),
+        {"part": "unattributed", "bytes": phase["rss_bytes"] - sum(known.values())},
+    ]
 
 
 def _moment(name: str, phase: str, size: int, parts: list[Part]) -> dict[str, Any]:

@@ -52,6 +52,10 @@ def json_block(data: Any) -> str:
     return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
 
 
+def render_json(document: dict[str, Any]) -> str:
+    return json.dumps(document, indent=1) + "\n"
+
+
 def render_markdown(document: dict[str, Any]) -> str:
     """A short summary for a pull request."""
     model, failed = document["model"], document["failed"]
@@ -61,10 +65,18 @@ def render_markdown(document: dict[str, Any]) -> str:
     if document["moments"]:
         peak = document["moments"][0]
         lines += [f"| at the peak ({peak['phase']}) | MiB | share |", "|---|--:|--:|"]
-        lines += [f"| {PARTS[p['part']]} | {mib(p['bytes'])} | {p['bytes'] / peak['bytes']:.1%} |" for p in peak["parts"] if p["bytes"]]
-        lines += [f"| **all** | **{mib(peak['bytes'])}** | 100.0% |", "", "| phase | s | tok/s | resident MiB | peak MiB |", "|---|--:|--:|--:|--:|"]
         lines += [
-            f"| {p['phase']} | {p['seconds']:.2f} | {rate(p)} | {mib(p['rss_bytes'])} | {mib(p['peak_bytes'])} |" for p in document["phases"]
+            f"| {PARTS[p['part']]} | {mib(p['bytes'])} | {p['bytes'] / peak['bytes']:.1%} |" for p in peak["parts"] if p["bytes"]
+        ]
+        lines += [
+            f"| **all** | **{mib(peak['bytes'])}** | 100.0% |",
+            "",
+            "| phase | s | tok/s | resident MiB | peak MiB |",
+            "|---|--:|--:|--:|--:|",
+        ]
+        lines += [
+            f"| {p['phase']} | {p['seconds']:.2f} | {rate(p)} | {mib(p['rss_bytes'])} | {mib(p['peak_bytes'])} |"
+            for p in document["phases"]
         ]
     return "\n".join([*lines, ""])
 
@@ -117,12 +129,9 @@ def write(path: Path, text: str) -> None:
 
 
 def cannot_write(path: Path, error: OSError) -> ResourceError:
-    return ResourceError("{path} cannot be written: {reason}.", hint="Name another place with --html or --save.", path=path, reason=error.strerror or error)
-
-
-def save(path: Path, document: dict[str, Any], baseline: dict[str, Any] | None = None) -> None:
-    """Write what the ending of `path` asks for: .json, .md, or else the page."""
-    if path.suffix == ".json":
-        write(path, json.dumps(document, indent=1) + "\n")
-    else:
-        write(path, render_markdown(document) if path.suffix == ".md" else render_html(document, baseline))
+    return ResourceError(
+        "{path} cannot be written: {reason}.",
+        hint="Name another place with --html or --save.",
+        path=path,
+        reason=error.strerror or error,
+    )

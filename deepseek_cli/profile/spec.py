@@ -9,7 +9,6 @@ from pathlib import Path
 from deepseek_cli.errors import UsageError
 from deepseek_cli.spec import Size, option
 
-
 GROWTH = re.compile(r"(\d+(?:\.\d+)?)\s*%")
 
 

@@ -24,10 +24,17 @@ class ModelSubject:
     def __init__(self, handle: ModelHandle, request: dict[str, Any]) -> None:
         import torch  # noqa: F401  the import phase pays for it
 
-        self.request, self.context, self.seconds = request, context_of(handle.config.context, request), defaultdict[str, list[float]](list)
+        self.request, self.context, self.seconds = (
+            request,
+            context_of(handle.config.context, request),
+            defaultdict[str, list[float]](list),
+        )
         parts = handle.architecture
         timed = dataclasses.replace(
-            parts, embed=self._timed(parts.embed, "embedding"), block=self._timed(parts.block, ""), head=self._timed(parts.head, "head")
+            parts,
+            embed=self._timed(parts.embed, "embedding"),
+            block=self._timed(parts.block, ""),
+            head=self._timed(parts.head, "head"),
         )
         self.handle = dataclasses.replace(handle, architecture=timed)
 
@@ -55,7 +62,7 @@ class ModelSubject:
 
 
 class BundleSubject:
-    """ONNX Runtime. With `request["operators"]` its own profiler is on, which costs time and memory; that run's memory is not shown."""
+    """ONNX Runtime. With `request["operators"]` its own profiler is on, and that run's memory is not shown."""
 
     runtime = "ONNX Runtime"
 
@@ -107,12 +114,20 @@ def context_of(longest: int, request: dict[str, Any]) -> int:
 def describe(handle: Any, kind: str, runtime: str, size: int) -> dict[str, Any]:
     config = handle.config
     return {
-        "ref": handle.ref, "name": handle.name, "kind": kind, "runtime": runtime, "architecture": handle.architecture.name,
-        "layers": config.layers, "size_bytes": size, "longest_context": config.context,
-    }  # fmt: skip
+        "ref": handle.ref,
+        "name": handle.name,
+        "kind": kind,
+        "runtime": runtime,
+        "architecture": handle.architecture.name,
+        "layers": config.layers,
+        "size_bytes": size,
+        "longest_context": config.context,
+    }
 
 
-def common_details(session: Session, handle: Any, stored: list[weights.Stored], times: dict[str, dict[str, float]]) -> dict[str, Any]:
+def common_details(
+    session: Session, handle: Any, stored: list[weights.Stored], times: dict[str, dict[str, float]]
+) -> dict[str, Any]:
     """Weights, KV cache and the layer table. The KV cache is spread over layers evenly, as every layer has the same heads."""
     used, layers = session.kv_bytes, handle.config.layers
     rows = weights.by_layer(stored)
@@ -120,11 +135,19 @@ def common_details(session: Session, handle: Any, stored: list[weights.Stored], 
     return {
         "weights": weights.by_form(stored),
         "kv": {
-            "used_bytes": used, "reserved_bytes": used * session.context // max(session.position, 1), "positions": session.position,
-            "context": session.context, "bytes_per_token": used // max(session.position, 1),
+            "used_bytes": used,
+            "reserved_bytes": used * session.context // max(session.position, 1),
+            "positions": session.position,
+            "context": session.context,
+            "bytes_per_token": used // max(session.position, 1),
         },
         "layers": [
-            {"layer": name, "weights_bytes": rows.get(name, 0), "kv_bytes": used // layers if name.isdigit() else 0, **times.get(name, nothing)}
+            {
+                "layer": name,
+                "weights_bytes": rows.get(name, 0),
+                "kv_bytes": used // layers if name.isdigit() else 0,
+                **times.get(name, nothing),
+            }
             for name in [*rows, *(n for n in times if n not in rows)]
         ],
-    }  # fmt: skip
+    }

@@ -25,7 +25,8 @@ class Stored:
 def of_handle(handle: Any) -> list[Stored]:
     """The tensors that the architecture computes with, as they lie on disk, scales included."""
     return [
-        Stored(ref.name, layer_of(ref.name) or "other", ref.stored, prod(ref.shape), ref.size_bytes) for ref in handle.weights.values()
+        Stored(ref.name, layer_of(ref.name) or "other", ref.stored, prod(ref.shape), ref.size_bytes)
+        for ref in handle.weights.values()
     ]
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -44,11 +43,21 @@ class Worker:
         end = time.monotonic()
         peak, now = memory.peak(), memory.resident(self.model_files)
         self.emit(
-            "phase", name=name, start=start, end=end, tokens=tokens, rss_bytes=now.rss, anonymous_bytes=now.anonymous,
-            model_file_bytes=now.model_file, other_file_bytes=now.other_file, peak_bytes=None if peak is None else max(peak, now.rss),
-            weights_memory_bytes=weights_in_memory(self.session, self.model_files), kv_resident_bytes=kv_resident(self.session),
-            logits_bytes=0 if self.logits is None else self.logits.nbytes, peak_reset=memory.reset_peak(),
-        )  # fmt: skip
+            "phase",
+            name=name,
+            start=start,
+            end=end,
+            tokens=tokens,
+            rss_bytes=now.rss,
+            anonymous_bytes=now.anonymous,
+            model_file_bytes=now.model_file,
+            other_file_bytes=now.other_file,
+            peak_bytes=None if peak is None else max(peak, now.rss),
+            weights_memory_bytes=weights_in_memory(self.session, self.model_files),
+            kv_resident_bytes=kv_resident(self.session),
+            logits_bytes=0 if self.logits is None else self.logits.nbytes,
+            peak_reset=memory.reset_peak(),
+        )
 
 
 def main(request: dict[str, Any]) -> None:
@@ -65,7 +74,7 @@ def main(request: dict[str, Any]) -> None:
 
 
 def report(worker: Worker, error: DeepseekError) -> None:
-    facts = {name: str(value) for name, value in error.facts.items()}
+    facts = {name: value if isinstance(value, (int, float)) else str(value) for name, value in error.facts.items()}
     worker.emit("error", phase=worker.current, kind=type(error).__name__, message=error.message, hint=error.hint, facts=facts)
 
 
@@ -77,7 +86,7 @@ def work(worker: Worker) -> None:
         from deepseek_cli.store import Store
 
         handle = open_any(request["ref"], Store(Path(request["home"])))
-        subject = (BundleSubject if isinstance(handle, Bundle) else ModelSubject)(handle, request)
+        subject = BundleSubject(handle, request) if isinstance(handle, Bundle) else ModelSubject(handle, request)
         worker.model_files = files_of(handle.root)
     worker.emit("model", **subject.describe())
     with worker.phase("load"):
@@ -109,7 +118,7 @@ def weights_in_memory(session: Any, model_files: frozenset[str]) -> int:
 
 
 def kv_resident(session: Any) -> int:
-    """Bytes of the KV cache's buffers that are resident, in whole pages; those that hold tokens where the system does not tell."""
+    """Bytes of the KV cache that are resident, in whole pages; those that hold tokens where the system does not tell."""
     if session is None:
         return 0
     pages = [memory.resident_of(address, size) for address, size in kv_buffers(session)]

@@ -1,0 +1,110 @@
+"""`deploy` from handle to bundle: emit for the target, verify in the target's own runtime, record both."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from deepseek_cli.deploy import find_target
+from deepseek_cli.deploy.spec import DeploySpec
+from deepseek_cli.deploy.verify import verify
+from deepseek_cli.errors import UsageError
+from deepseek_cli.handle import Bundle, ModelHandle, open_any
+from deepseek_cli.manifest import Manifest, list_files, step, write_manifest
+from deepseek_cli.quantize.engine import unchanged
+from deepseek_cli.quantize.folder import lineage
+from deepseek_cli.reporter import SILENT, Reporter
+from deepseek_cli.spec import as_record
+from deepseek_cli.store import Store, require_space, result_name, staged
+
+LONGEST_CONTEXT = 32768  # positions that get rotary tables, unless --context says more
+
+
+@dataclass(frozen=True, slots=True)
+class Deployed:
+    """`verification` as the manifest records it; `manifest` is None under `dry_run`."""
+
+    name: str
+    path: Path
+    target: str
+    context: int
+    manifest: Manifest | None = None
+    unchanged: bool = False
+
+    @property
+    def verification(self) -> dict[str, Any]:
+        return (self.manifest.verification if self.manifest else None) or {}
+
+
+def deploy(
+    handle: ModelHandle,
+    spec: DeploySpec,
+    store: Store,
+    output: Path | None = None,
+    *,
+    context: int | None = None,
+    threads: int | None = None,
+    force: bool = False,
+    dry_run: bool = False,
+    reporter: Reporter = SILENT,
+) -> Deployed:
+    """Build a bundle for `spec.target`, into `output` or the store, and verify it.
+
+    Raises UsageError for an unknown target or an impossible context; a failed verification is not raised but recorded.
+    """
+    name, target = find_target(spec.target)
+    context = _context(handle, context)
+    bundle_name = result_name(handle.name, target=name)
+    final = output or store.models / bundle_name
+    if output and handle.root.is_dir() and final.resolve().is_relative_to(handle.root.resolve()):
+        raise UsageError("The output {path} lies inside the model's own folder.", hint="Choose another -o.", path=final)
+    resolved = {"target": name, "context": context, "verify": spec.verify}
+    reporter.note("{name} for {target}, up to {context} tokens.", name=handle.name, target=name, context=context)
+    if dry_run:
+        return Deployed(bundle_name, final, name, context)
+    if (known := unchanged(final, "deploy", resolved, handle)) and not force:
+        return Deployed(bundle_name, final, name, context, known, unchanged=True)
+    require_space(final, 2 * handle.size_bytes)
+    with staged(final, force) as folder:
+        record = target(handle, spec, folder, context, threads, reporter)
+        verification = verify(handle, folder, spec.verify, threads, reporter)
+        manifest = Manifest(
+            bundle_name,
+            "bundle",
+            parent=handle.digest,
+            source=lineage(handle),
+            steps=(*handle.manifest.steps, step("deploy", as_record(spec), resolved)),
+            files=list_files(folder),
+            quantization=handle.manifest.quantization,
+            readers=tuple(record.get("readers", ())),
+            report=handle.manifest.report,
+            verification=verification,
+        )
+        write_manifest(folder, manifest)
+    return Deployed(bundle_name, final, name, context, manifest)
+
+
+def _context(handle: ModelHandle, context: int | None) -> int:
+    longest = handle.config.context
+    if context and context > longest:
+        raise UsageError(
+            "--context {context} is more than the {longest} tokens of {model}.", hint="Use at most {longest}.", context=context, longest=longest, model=handle.name
+        )
+    return context or min(longest, LONGEST_CONTEXT)
+
+
+def verify_again(bundle: Bundle, handle: ModelHandle, threads: int | None, reporter: Reporter = SILENT) -> dict[str, Any]:
+    """The verification that the bundle's manifest records, done again against the model it was made from."""
+    level = str(bundle.manifest.steps[-1]["resolved"].get("verify") or "tokens")
+    return verify(handle, bundle.root, level, threads, reporter)
+
+
+def with_report(bundle: Bundle, report: dict[str, Any]) -> Bundle:
+    """The bundle with a report card of its own, written into its manifest."""
+    manifest = dataclasses.replace(bundle.manifest, report=report)
+    write_manifest(bundle.root, manifest)
+    opened = open_any(str(bundle.root), Store(bundle.root))
+    assert isinstance(opened, Bundle)
+    return opened
