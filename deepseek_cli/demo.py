@@ -56,16 +56,19 @@ def walk(model: str, folder: Path, environment: Mapping[str, str], say: Callable
     bundle = step("deploy", quantized["name"], "--target", "cpu")
     verified = step("verify", bundle["name"])
     answer = step("run", bundle["name"], QUESTION, "--max-tokens", "40")
-    speed = step("bench", bundle["name"], pulled["name"], "--prompt-tokens", "128", "--new-tokens", "32", "--depth", "0", "--rounds", "3")
+    speed = step(
+        "bench", bundle["name"], pulled["name"], "--prompt-tokens", "128", "--new-tokens", "32", "--depth", "0", "--rounds", "3"
+    )
     profile = step("profile", bundle["name"], "--memory-profile", "--html", str(report))
-    rates = [_decode_rate(arm) for arm in speed["arms"]]
+    ours, torch = (_decode_rate(arm) for arm in speed["arms"])
     return Demo(
-        pulled["name"],
-        folder,
-        2 * pulled["parameters"],
-        quantized["bytes"],
-        (quantized["report"] or {}).get("kl", float("nan")),
-        *rates,
+        model=pulled["name"],
+        folder=folder,
+        size_before=2 * pulled["parameters"],
+        size_after=quantized["bytes"],
+        kl=(quantized["report"] or {}).get("kl", float("nan")),
+        rate=ours,
+        torch_rate=torch,
         peak_bytes=profile.get("peak_bytes"),
         level=str(verified["level"]),
         answer=answer["text"].strip(),
@@ -80,14 +83,25 @@ def _decode_rate(arm: Mapping[str, Any]) -> float:
 def deepseek(argv: tuple[str, ...], environment: Mapping[str, str]) -> dict[str, Any]:
     """The `--json` document of one command, run in a process of its own; what it says on stderr goes to ours."""
     done = subprocess.run(
-        [sys.executable, "-m", "deepseek_cli", *argv, "--json"], env={**os.environ, **environment}, stdout=subprocess.PIPE, text=True, check=False
+        [sys.executable, "-m", "deepseek_cli", *argv, "--json"],
+        env={**os.environ, **environment},
+        stdout=subprocess.PIPE,
+        text=True,
+        check=False,
     )
     try:
         document: dict[str, Any] = json.loads(done.stdout)
     except ValueError:
-        raise DeepseekError("The step {command} ended with exit code {code} and said nothing.", command=argv[0], code=done.returncode) from None
+        raise DeepseekError(
+            "The step {command} ended with exit code {code} and said nothing.", command=argv[0], code=done.returncode
+        ) from None
     if done.returncode:
         error = document.get("error", {})
         kind = AnswerIsNo if done.returncode == 1 else ResourceError
-        raise kind("The step {command} failed: {reason}", hint=error.get("hint", ""), command=argv[0], reason=error.get("message", done.returncode))
+        raise kind(
+            "The step {command} failed: {reason}",
+            hint=error.get("hint", ""),
+            command=argv[0],
+            reason=error.get("message", done.returncode),
+        )
     return document

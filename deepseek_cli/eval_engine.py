@@ -6,7 +6,16 @@ from pathlib import Path
 from typing import Any
 
 from deepseek_cli.errors import ModelNotFound, UsageError
-from deepseek_cli.evaluate import TEXT, WINDOW, HandlePredictor, Predictor, SessionPredictor, check_vocabulary, compare, cut_windows
+from deepseek_cli.evaluate import (
+    TEXT,
+    WINDOW,
+    HandlePredictor,
+    Predictor,
+    SessionPredictor,
+    check_vocabulary,
+    compare,
+    cut_windows,
+)
 from deepseek_cli.handle import Bundle, ModelHandle, open_any
 from deepseek_cli.reporter import SILENT, Reporter
 from deepseek_cli.runtime.session import open_session
@@ -44,9 +53,16 @@ def source_of(candidate: ModelHandle | Bundle) -> str:
     source = candidate.manifest.source
     path = source.get("original_path") or source.get("parent_path")
     if not candidate.manifest.parent or not path:
-        raise UsageError("{name} was not made from another model here.", hint="Name a reference: --against MODEL", name=candidate.name)
+        raise UsageError(
+            "{name} was not made from another model here.", hint="Name a reference: --against MODEL", name=candidate.name
+        )
     if not Path(path).exists():
-        raise ModelNotFound("{name} was made from {path}, which is gone.", hint="Name a reference: --against MODEL", name=candidate.name, path=path)
+        raise ModelNotFound(
+            "{name} was made from {path}, which is gone.",
+            hint="Name a reference: --against MODEL",
+            name=candidate.name,
+            path=path,
+        )
     return str(path)
 
 

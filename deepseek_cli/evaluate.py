@@ -170,15 +170,23 @@ def seconds_for(handle: ModelHandle, tokens: int) -> float:
     return 2 * handle.parameters * tokens / (0.5 * rate)
 
 
-def evaluate_handle(reference: ModelHandle, candidate: ModelHandle, windows: Windows, reporter: Reporter = SILENT) -> dict[str, object]:
+def evaluate_handle(
+    reference: ModelHandle, candidate: ModelHandle, windows: Windows, reporter: Reporter = SILENT
+) -> dict[str, object]:
     """Compare two model folders, each streamed block by block."""
     steps = reference.config.layers + candidate.config.layers
     a = HandlePredictor(reference, windows.tokens, lambda done: reporter.progress("evaluate", done, steps))
-    b = HandlePredictor(candidate, windows.tokens, lambda done: reporter.progress("evaluate", reference.config.layers + done, steps))
+    b = HandlePredictor(
+        candidate, windows.tokens, lambda done: reporter.progress("evaluate", reference.config.layers + done, steps)
+    )
     return compare(a, b, windows, reporter)
 
 
 def check_vocabulary(sizes: Sequence[int]) -> None:
     """Raises UsageError unless both models speak the same vocabulary."""
     if len(set(sizes)) > 1:
-        raise UsageError("The models have vocabularies of {sizes} tokens.", hint="Compare models of one family.", sizes=" and ".join(map(str, sizes)))
+        raise UsageError(
+            "The models have vocabularies of {sizes} tokens.",
+            hint="Compare models of one family.",
+            sizes=" and ".join(map(str, sizes)),
+        )

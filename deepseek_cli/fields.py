@@ -40,25 +40,25 @@ class Fields:
     values: Mapping[str, Any]
     file: Path
 
-    def int(self, name: str, default: int | None = None, *, low: int = 1, high: int = MAX_COUNT) -> int:
+    def integer(self, name: str, default: int | None = None, *, low: int = 1, high: int = MAX_COUNT) -> int:
         value = self._get(name, default)
         if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
             raise self.wrong(name, f"an integer from {low} to {high}")
         return value
 
-    def float(self, name: str, default: float | None = None, *, low: float = 0.0, high: float = 1e12) -> float:
+    def number(self, name: str, default: float | None = None, *, low: float = 0.0, high: float = 1e12) -> float:
         value = self._get(name, default)
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or not low <= value <= high:
             raise self.wrong(name, f"a number from {low:g} to {high:g}")
         return float(value)
 
-    def bool(self, name: str, default: bool | None = None) -> bool:
+    def flag(self, name: str, default: bool | None = None) -> bool:
         value = self._get(name, default)
         if not isinstance(value, bool):
             raise self.wrong(name, "true or false")
         return value
 
-    def str(self, name: str, default: str | None = None) -> str:
+    def text(self, name: str, default: str | None = None) -> str:
         value = self._get(name, default)
         if not isinstance(value, str):
             raise self.wrong(name, "a string")
@@ -103,6 +103,9 @@ class Fields:
             return default
         if value is None:
             raise ModelCorrupt(
-                "{file} lacks the field {field}.", hint="Pull the model again, or name another folder.", file=self.file, field=name
+                "{file} lacks the field {field}.",
+                hint="Pull the model again, or name another folder.",
+                file=self.file,
+                field=name,
             )
         return value

@@ -1,4 +1,4 @@
-"""The one handle: where a model's tensors lie, its checked config, its tokenizer's place, its lineage. Commands take it and give it back."""
+"""The one handle: where a model's tensors lie, its checked config, its lineage. Commands take it and give it back."""
 
 from __future__ import annotations
 
@@ -46,7 +46,11 @@ class ModelHandle:
 
     @property
     def digest(self) -> str:
-        files = [self.root] if self.root.is_file() else [f for f in self.root.iterdir() if f.suffix in (".safetensors", ".json") and f.name != "deepseek.json"]
+        files = (
+            [self.root]
+            if self.root.is_file()
+            else [f for f in self.root.iterdir() if f.suffix in (".safetensors", ".json") and f.name != "deepseek.json"]
+        )
         return fingerprint(self.root, files)
 
 
@@ -82,7 +86,9 @@ def open_model(ref: str, store: Store) -> ModelHandle:
     """Like `open_any`, for commands that need weights. Raises UsageError for a bundle."""
     opened = open_any(ref, store)
     if isinstance(opened, Bundle):
-        raise UsageError("{ref} is a bundle for the target {target}.", hint="Name the model it was made from.", ref=ref, target=opened.target)
+        raise UsageError(
+            "{ref} is a bundle for the target {target}.", hint="Name the model it was made from.", ref=ref, target=opened.target
+        )
     return opened
 
 
@@ -122,7 +128,7 @@ def _read_tensors(folder: Path) -> dict[str, TensorRef]:
 
 def _read_config(file: Path, raw: Mapping[str, Any]) -> tuple[Architecture, Any]:
     fields = Fields(raw, file)
-    architecture = find_architecture(fields.str("model_type"))
+    architecture = find_architecture(fields.text("model_type"))
     return architecture, architecture.read_config(fields)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from deepseek_cli import __version__, commands
 from deepseek_cli.errors import DeepseekError, DiskFull, Interrupted, MemoryShort, MissingExtra, ResourceError, UsageError
-from deepseek_cli.output import Output, Result
+from deepseek_cli.output import Output, ReaderGone, Result
 
 PACKAGES = ("torch", "onnxruntime")  # what a bug report is asked about first
 
@@ -22,17 +22,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     make_streams_safe()
     options = words[: words.index("--")] if "--" in words else words
     output = Output(words[0] if words and words[0] in commands.COMMANDS else "error", as_json="--json" in options)
+    code = 0
     try:
-        code = dispatch(words, output)
+        try:
+            code = dispatch(words, output)
+        except ReaderGone:
+            raise
+        except (Exception, KeyboardInterrupt) as error:
+            if os.environ.get("DEEPSEEK_DEBUG", "0") not in ("", "0"):
+                traceback.print_exc()
+            code = output.error(explain(error))
         sys.stdout.flush()
-        return code
-    except BrokenPipeError:  # the reader, such as `head`, has seen enough
+    except (ReaderGone, BrokenPipeError):
         silence()
-        return 0
-    except (Exception, KeyboardInterrupt) as error:
-        if os.environ.get("DEEPSEEK_DEBUG", "0") not in ("", "0"):
-            traceback.print_exc()
-        return output.error(explain(error))
+    return code
 
 
 def dispatch(words: list[str], output: Output) -> int:

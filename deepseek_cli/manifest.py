@@ -63,14 +63,21 @@ def read_manifest(folder: Path) -> Manifest | None:
         return None
     values = read_json(file)
     if values.get("schema") != SCHEMA:
-        raise ModelUnsupported("{file} has schema {schema}.", hint="This version reads {known}.", file=file, schema=values.get("schema"), known=SCHEMA)
+        raise ModelUnsupported(
+            "{file} has schema {schema}.",
+            hint="This version reads {known}.",
+            file=file,
+            schema=values.get("schema"),
+            known=SCHEMA,
+        )
     for field, allowed in TYPES.items():
         if field in values and not isinstance(values[field], allowed):
             raise ModelCorrupt("{file}: {field} has the wrong type.", hint="Make the folder again.", file=file, field=field)
     if values.get("kind", "model") not in ("model", "bundle"):
         raise ModelCorrupt("{file}: kind is neither model nor bundle.", hint="Make the folder again.", file=file)
-    picked = {field: tuple(values[field]) if TYPES[field] is list else values[field] for field in TYPES if field in values}
-    return Manifest(**{"name": folder.name, **picked})
+    picked: dict[str, Any] = {field: tuple(values[field]) if TYPES[field] is list else values[field] for field in TYPES if field in values}
+    picked.setdefault("name", folder.name)
+    return Manifest(**picked)
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
@@ -87,10 +94,12 @@ def step(command: str, given: dict[str, Any], resolved: dict[str, Any], seed: in
 
 def list_files(folder: Path, progress: Callable[[int], None] = lambda done: None) -> tuple[dict[str, Any], ...]:
     """Path, bytes and sha256 of every file below a folder but the manifest itself."""
-    found = []
+    found: list[dict[str, Any]] = []
+    done = 0
     for path in sorted(p for p in folder.rglob("*") if p.is_file() and p.name != FILE):
         found.append({"path": path.relative_to(folder).as_posix(), "bytes": path.stat().st_size, "sha256": sha256(path)})
-        progress(sum(f["bytes"] for f in found))
+        done += found[-1]["bytes"]
+        progress(done)
     return tuple(found)
 
 

@@ -23,6 +23,10 @@ BOLD, DIM, RED, YELLOW = "1", "2", "1;31", "33"
 SECRET = re.compile(r"\bhf_[A-Za-z0-9]{8,}")
 
 
+class ReaderGone(Exception):
+    """Whoever read our output, such as `head`, has seen enough."""
+
+
 @dataclass(frozen=True, slots=True, init=False)
 class Line:
     """A sentence of a result, as people read it: an English template and its facts."""
@@ -88,8 +92,7 @@ class Output:
         """Part of a result that is shown while it grows; with --json the whole belongs into the document instead."""
         if not self.json:
             self.bars.close()
-            sys.stdout.write(text)
-            sys.stdout.flush()
+            _write(sys.stdout, text, flush=True)
 
     def confirm(self, question: str, **facts: object) -> None:
         """Return only if the user agrees: by --yes, or by answering on a terminal.
@@ -101,8 +104,7 @@ class Output:
         text = say(question, facts)
         if self.json or self.quiet or not (sys.stdin.isatty() and sys.stderr.isatty()):
             raise UsageError("{question} Nobody is there to answer.", hint="Agree with --yes.", question=text)
-        sys.stderr.write(f"{text} [y/N] ")
-        sys.stderr.flush()
+        _write(sys.stderr, f"{text} [y/N] ", flush=True)
         if sys.stdin.readline().strip().lower() not in ("y", "yes", "是"):
             raise AnswerIsNo("Nothing was done.")
 
@@ -141,7 +143,7 @@ class Output:
         return error.exit_code
 
     def text(self, text: str) -> None:
-        sys.stdout.write(f"{text}\n")
+        _write(sys.stdout, f"{text}\n")
 
     # how things look
 
@@ -167,7 +169,7 @@ class Output:
             self._err(self._styled(text, style, sys.stderr))
 
     def _err(self, text: str) -> None:
-        sys.stderr.write(f"{SECRET.sub('hf_...', text)}\n")
+        _write(sys.stderr, f"{SECRET.sub('hf_...', text)}\n")
 
     def _styled(self, text: str, style: str, stream: TextIO) -> str:
         return f"\x1b[{style}m{text}\x1b[0m" if style and self._colored(stream) else text
@@ -177,6 +179,15 @@ class Output:
             return self.color == "always"
         plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
         return not plain and (stream.isatty() or bool(os.environ.get("FORCE_COLOR")))
+
+
+def _write(stream: TextIO, text: str, flush: bool = False) -> None:
+    try:
+        stream.write(text)
+        if flush:
+            stream.flush()
+    except BrokenPipeError:  # of this stream; the engine's own pipes are another matter
+        raise ReaderGone from None
 
 
 def _plain(value: Any) -> Any:
@@ -196,15 +207,16 @@ def _texts(table: Table) -> list[list[str]]:
     return [["-" if cell is None else str(cell) for cell in row] for row in table.rows]
 
 
-def _is_number(cell: Any) -> bool:
-    return isinstance(cell, (int, float)) and not isinstance(cell, bool)
+def _numeric(table: Table, column: int) -> bool:
+    kinds = {type(row[column]) for row in table.rows} - {type(None)}
+    return kinds <= {int, float}
 
 
 def _aligned(table: Table) -> list[str]:
     """Columns two spaces apart, never cut: what a pipe or a log file gets."""
     rows = [[t(header) for header in table.headers], *_texts(table)]
     widths = [max(cells(row[i]) for row in rows) for i in range(len(table.headers))]
-    right = [all(_is_number(row[i]) for row in table.rows) for i in range(len(widths))]
+    right = [_numeric(table, i) for i in range(len(widths))]
     padded = [[_pad(cell, width, r) for cell, width, r in zip(row, widths, right, strict=True)] for row in rows]
     return ["  ".join(row).rstrip() for row in padded]
 
@@ -221,7 +233,7 @@ def _print_rich(table: Table) -> None:
 
     shown = rich_table.Table(box=None, pad_edge=False, header_style="bold")
     for i, header in enumerate(table.headers):
-        shown.add_column(t(header), overflow="fold", justify="right" if all(_is_number(row[i]) for row in table.rows) else "left")
+        shown.add_column(t(header), overflow="fold", justify="right" if _numeric(table, i) else "left")
     for row in _texts(table):
         shown.add_row(*(Text(cell) for cell in row))
     Console(file=sys.stdout, highlight=False).print(shown)

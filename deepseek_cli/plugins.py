@@ -43,7 +43,7 @@ def installed() -> list[Plugin]:
         return []
     from importlib.metadata import entry_points
 
-    found = [(group, entry) for group in GROUPS for entry in entry_points(group=group)]
+    found = [(group, entry) for group in GROUPS for entry in sorted(entry_points(group=group))]
     return [Plugin(group, e.name, f"{e.dist.name} {e.dist.version}" if e.dist else "?", e) for group, e in found]
 
 

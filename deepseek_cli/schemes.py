@@ -58,7 +58,9 @@ def parse_scheme(text: str, default_group: int = 32) -> Scheme:
         raise UsageError("There is no scheme named {scheme!r}.", hint="Schemes are: {grammar}.", scheme=text, grammar=GRAMMAR)
     bits, group = int(match["bits"]), match["group"]
     if bits == 4 and group == "channel":
-        raise UsageError("int4 needs groups: one scale for a whole row loses too much.", hint="Use int4-g32, int4-g64 or int4-g128.")
+        raise UsageError(
+            "int4 needs groups: one scale for a whole row loses too much.", hint="Use int4-g32, int4-g64 or int4-g128."
+        )
     size = default_group if group is None and bits == 4 else int((group or "g0").lstrip("g")) if group != "channel" else 0
     if match["asym"] and match["pos"]:
         raise UsageError("{scheme}: -pos is for symmetric schemes.", hint="Leave -asym or -pos out.", scheme=text)

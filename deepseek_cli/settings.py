@@ -1,12 +1,14 @@
 """Where a value comes from: the command line, DEEPSEEK_* variables, ./deepseek.toml, the user's config.toml, or its default.
 
-model = "hf:deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B"     # meant where MODEL is left out
-threads = 4                                                # for every command that has it
+A settings file:
 
-[quantize]                                                 # a command's options, written with underscores
-group = "64"
-[quantize.rules]                                           # the items of a repeatable option, in order
-"lm_head" = "int8"
+    model = "hf:deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B"     # meant where MODEL is left out
+    threads = 4                                                # for every command that has it
+
+    [quantize]                                                 # a command's options, written with underscores
+    group = "64"
+    [quantize.rules]                                           # the items of a repeatable option, in order
+    "lm_head" = "int8"
 """
 
 from __future__ import annotations
@@ -85,10 +87,10 @@ class Settings:
                 require_known(variable, [prefix + name.upper() for name in fields], "the environment")
         for file in self.files:
             for key, value in file.table.get(command, {}).items():
-                many = isinstance(value, dict)
-                require_known(
-                    key, [f"{n}s" if many else n for n, f in fields.items() if f.many or not many], f"{file.shown}: [{command}]"
-                )
+                place, many = f"{file.shown}: [{command}]", isinstance(value, dict)
+                require_known(key, [f"{name}s" for name, f in fields.items() if f.many] if many else fields, place)
+                if many and key[:-1] in file.table[command]:
+                    raise UsageError("{place} has both {one} and {many}.", hint="Keep one.", place=place, one=key[:-1], many=key)
 
     def _candidates(self, command: str, field: Field, given: Mapping[str, Any], general: bool) -> Iterator[tuple[Any, str]]:
         name, items = field.name, self._items(command, field.name)
@@ -112,8 +114,11 @@ class Settings:
         return tuple(f"{key}={value}" for table in tables for key, value in table.items())
 
 
-def read_settings(folder: Path, environ: Mapping[str, str], commands: Collection[str], general: Collection[str]) -> Settings:
-    """The settings files that hold in `folder`, checked at their top level; options are checked when a command asks for them.
+def read_settings(
+    folder: Path, environ: Mapping[str, str], commands: Collection[str] = (), general: Collection[str] = ()
+) -> Settings:
+    """The settings files that hold in `folder`. Given the names of all commands and general options, their top level is
+    checked; a command's own options are checked when it asks for them.
 
     Raises UsageError for a file that cannot be read, or holds an unknown key or table.
     """
@@ -121,7 +126,8 @@ def read_settings(folder: Path, environ: Mapping[str, str], commands: Collection
     files = tuple(SettingsFile(path, shown, _read(path, shown)) for path, shown in candidates if path.is_file())
     for file in files:
         for key, value in file.table.items():
-            require_known(key, commands if isinstance(value, dict) else [*general, "model", "home"], file.shown)
+            if commands:
+                require_known(key, commands if isinstance(value, dict) else [*general, "model", "home"], file.shown)
             if key in ("model", "home") and not isinstance(value, str):
                 raise UsageError(
                     "{origin} is {value!r}, not a text.", hint="Write it in quotes.", origin=f"{file.shown}: {key}", value=value

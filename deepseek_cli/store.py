@@ -53,7 +53,9 @@ class Store:
                 return found[0]
         return None
 
-    def newest(self, source: str, *, kinds: tuple[str, ...] = ("model", "bundle"), quantized: bool | None = None) -> tuple[Path, Manifest] | None:
+    def newest(
+        self, source: str, *, kinds: tuple[str, ...] = ("model", "bundle"), quantized: bool | None = None
+    ) -> tuple[Path, Manifest] | None:
         """The newest entry that came from `source`."""
         for folder, manifest in reversed(self.entries()):
             fits = quantized is None or bool(manifest.quantization) == quantized
@@ -98,7 +100,9 @@ def staged(final: Path, force: bool = False) -> Iterator[Path]:
         _remove_abandoned(final)
         staging.mkdir()
     except OSError as error:
-        raise ResourceError("{path} cannot be written: {reason}.", hint="Use another -o.", path=final, reason=error.strerror) from None
+        raise ResourceError(
+            "{path} cannot be written: {reason}.", hint="Use another -o.", path=final, reason=error.strerror
+        ) from None
     try:
         yield staging
         _swap(staging, final)

@@ -49,9 +49,7 @@ class QuantizedTensor:
     def rows(self, index: Tensor | slice) -> QuantizedTensor:
         """The same weight with only these output rows, in this order."""
         pick = lambda t: None if t is None else t[index]  # noqa: E731
-        return QuantizedTensor(
-            self.packed[index], self.scale[index], self.bits, self.group, pick(self.zero), pick(self.offset)
-        )
+        return QuantizedTensor(self.packed[index], self.scale[index], self.bits, self.group, pick(self.zero), pick(self.offset))
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +118,6 @@ def dequantize(codes: Tensor, scale: Tensor, group: int, zero: Tensor | int, off
     """codes uint8 [out, in], scale [out, groups] to float32 [out, in]; a last group may be shorter than `group`."""
     length = codes.shape[-1]
     spread = lambda t: t.repeat_interleave(group, dim=-1)[..., :length]  # noqa: E731
-    zero = spread(zero.float()) if isinstance(zero, Tensor) else float(zero)
-    values = (codes.float() - zero) * spread(scale)
+    middle = spread(zero.float()) if isinstance(zero, Tensor) else float(zero)
+    values = (codes.float() - middle) * spread(scale)
     return values if offset is None else values + spread(offset)

@@ -18,7 +18,9 @@ def store(tmp_path: Path) -> Store:
     for i, name in enumerate(["org--Model-1B", "org--Model-1B@int4-g32-fast", "org--Model-1B@int8-channel-fast", "Other"]):
         folder = store.models / name
         folder.mkdir(parents=True)
-        write_manifest(folder, Manifest(name, source={"ref": "hf:org/Model-1B"}, quantization={"*": "int4"} if "@" in name else {}))
+        write_manifest(
+            folder, Manifest(name, source={"ref": "hf:org/Model-1B"}, quantization={"*": "int4"} if "@" in name else {})
+        )
         os.utime(folder / "deepseek.json", (i, i))
     return store
 
@@ -103,7 +105,12 @@ def test_a_full_disk_leaves_nothing(tmp_path: Path) -> None:
 
 
 def test_staging_of_a_killed_process_is_swept(tmp_path: Path) -> None:
-    code = "import os, sys; from pathlib import Path; from deepseek_cli.store import staged\nwith staged(Path(sys.argv[1])): os.kill(os.getpid(), 9)"
+    code = """
+import os, sys, pathlib
+from deepseek_cli.store import staged
+with staged(pathlib.Path(sys.argv[1])):
+    os.kill(os.getpid(), 9)
+"""
     subprocess.run([sys.executable, "-c", code, str(tmp_path / "out")], check=False)
     assert [p.name.split("-")[0] for p in tmp_path.iterdir()] == ["out.staging"]
     with staged(tmp_path / "out"):

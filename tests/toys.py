@@ -10,14 +10,38 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
-FAMILIES = {"llama": (LlamaConfig, LlamaForCausalLM), "qwen2": (Qwen2Config, Qwen2ForCausalLM), "qwen3": (Qwen3Config, Qwen3ForCausalLM)}
+FAMILIES = {
+    "llama": (LlamaConfig, LlamaForCausalLM),
+    "qwen2": (Qwen2Config, Qwen2ForCausalLM),
+    "qwen3": (Qwen3Config, Qwen3ForCausalLM),
+}
 SCALINGS: list[dict[str, Any]] = [
     {"rope_type": "default"},
     {"rope_type": "linear", "factor": 4.0},
-    {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 32},
+    {
+        "rope_type": "llama3",
+        "factor": 8.0,
+        "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 32,
+    },
     {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32},
-    {"rope_type": "yarn", "factor": 8.0, "original_max_position_embeddings": 16, "beta_fast": 16.0, "beta_slow": 2.0, "attention_factor": 1.3},
-    {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32, "mscale": 0.7, "mscale_all_dim": 1.2, "truncate": False},
+    {
+        "rope_type": "yarn",
+        "factor": 8.0,
+        "original_max_position_embeddings": 16,
+        "beta_fast": 16.0,
+        "beta_slow": 2.0,
+        "attention_factor": 1.3,
+    },
+    {
+        "rope_type": "yarn",
+        "factor": 4.0,
+        "original_max_position_embeddings": 32,
+        "mscale": 0.7,
+        "mscale_all_dim": 1.2,
+        "truncate": False,
+    },
 ]
 VOCABULARY = 272  # 256 bytes and room
 
@@ -47,7 +71,15 @@ def random_settings(family: str, seed: int) -> dict[str, Any]:
     return settings
 
 
-def make_toy(folder: Path, family: str = "llama", seed: int = 0, *, tokenizer: bool = True, dtype: torch.dtype = torch.float32, **settings: Any) -> Any:
+def make_toy(
+    folder: Path,
+    family: str = "llama",
+    seed: int = 0,
+    *,
+    tokenizer: bool = True,
+    dtype: torch.dtype = torch.float32,
+    **settings: Any,
+) -> Any:
     """Write a toy checkpoint; gives back the transformers model in evaluation mode."""
     config_type, model_type = FAMILIES[family]
     torch.manual_seed(seed)
@@ -59,7 +91,9 @@ def make_toy(folder: Path, family: str = "llama", seed: int = 0, *, tokenizer: b
     model.to(dtype).save_pretrained(folder)
     if tokenizer:
         byte_tokenizer().save(str(folder / "tokenizer.json"))
-        (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": "<s>", "eos_token": "</s>"}')
+        (folder / "tokenizer_config.json").write_text(
+            '{"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": "<s>", "eos_token": "</s>"}'
+        )
     return model.float()
 
 

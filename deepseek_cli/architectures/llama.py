@@ -55,32 +55,32 @@ def read_config(fields: Fields, family: str) -> LlamaConfig:
     Raises ModelCorrupt naming the field, ModelUnsupported for a variant that these operators do not compute.
     """
     refuse_variants(fields)
-    heads, hidden = fields.int("num_attention_heads", high=4096), fields.int("hidden_size", high=1 << 20)
-    context = fields.int("max_position_embeddings", 2048)
-    head_dim = fields.int("head_dim", max(hidden // heads, 1), high=4096)
-    kv_heads = fields.int("num_key_value_heads", heads, high=heads)
+    heads, hidden = fields.integer("num_attention_heads", high=4096), fields.integer("hidden_size", high=1 << 20)
+    context = fields.integer("max_position_embeddings", 2048)
+    head_dim = fields.integer("head_dim", max(hidden // heads, 1), high=4096)
+    kv_heads = fields.integer("num_key_value_heads", heads, high=heads)
     if heads % kv_heads:
         raise fields.wrong("num_key_value_heads", f"a divisor of num_attention_heads ({heads})")
     if head_dim % 2:
         raise fields.wrong("head_dim", "even, since rotary embeddings work on pairs")
-    biased = fields.bool("attention_bias", False)
+    biased = fields.flag("attention_bias", False)
     bos = fields.ids("bos_token_id")
     return LlamaConfig(
         family=family,
-        layers=fields.int("num_hidden_layers", high=4096),
+        layers=fields.integer("num_hidden_layers", high=4096),
         hidden=hidden,
-        intermediate=fields.int("intermediate_size", high=1 << 22),
+        intermediate=fields.integer("intermediate_size", high=1 << 22),
         heads=heads,
         kv_heads=kv_heads,
         head_dim=head_dim,
-        vocabulary=fields.int("vocab_size", high=1 << 24),
+        vocabulary=fields.integer("vocab_size", high=1 << 24),
         context=context,
-        norm_eps=fields.float("rms_norm_eps", 1e-6, high=1.0),
+        norm_eps=fields.number("rms_norm_eps", 1e-6, high=1.0),
         rope=read_rope(fields, head_dim, context),
-        tied=fields.bool("tie_word_embeddings", False),
+        tied=fields.flag("tie_word_embeddings", False),
         qkv_bias=biased or family == "qwen2",
         o_bias=biased and family != "qwen2",
-        mlp_bias=fields.bool("mlp_bias", False) and family == "llama",
+        mlp_bias=fields.flag("mlp_bias", False) and family == "llama",
         qk_norm=family == "qwen3",
         bos=bos[0] if bos else None,
         eos=fields.ids("eos_token_id"),
@@ -89,12 +89,18 @@ def read_config(fields: Fields, family: str) -> LlamaConfig:
 
 def refuse_variants(fields: Fields) -> None:
     """Configs that say llama but compute something else must not run as if they were."""
-    if fields.str("hidden_act", "silu") != "silu":
-        raise ModelUnsupported("{file}: hidden_act {value} is not supported.", hint="Only silu is.", file=fields.file, value=fields.str("hidden_act"))
+    if fields.text("hidden_act", "silu") != "silu":
+        raise ModelUnsupported(
+            "{file}: hidden_act {value} is not supported.", hint="Only silu is.", file=fields.file, value=fields.text("hidden_act")
+        )
     if fields.values.get("use_sliding_window") or "sliding_attention" in (fields.values.get("layer_types") or []):
-        raise ModelUnsupported("{file}: sliding-window attention is not supported.", hint="Use a model with full attention.", file=fields.file)
-    if fields.float("partial_rotary_factor", 1.0) != 1.0:
-        raise ModelUnsupported("{file}: partial rotary embeddings are not supported.", hint="Use another model.", file=fields.file)
+        raise ModelUnsupported(
+            "{file}: sliding-window attention is not supported.", hint="Use a model with full attention.", file=fields.file
+        )
+    if fields.number("partial_rotary_factor", 1.0) != 1.0:
+        raise ModelUnsupported(
+            "{file}: partial rotary embeddings are not supported.", hint="Use another model.", file=fields.file
+        )
 
 
 def weights(config: LlamaConfig) -> Iterator[tuple[str, tuple[int, ...]]]:

@@ -15,14 +15,18 @@ def read_rope(fields: Fields, head_dim: int, context: int) -> Rope:
     Raises ModelUnsupported for a scaling that is not one of SCALINGS, ModelCorrupt for a damaged one.
     """
     scaling = fields.object("rope_parameters") or fields.object("rope_scaling")
-    theta = fields.float("rope_theta", 10000.0, low=1.0)
+    theta = fields.number("rope_theta", 10000.0, low=1.0)
     if scaling is None:
         return Rope(plain(theta, head_dim))
-    theta = scaling.float("rope_theta", theta, low=1.0)
-    kind = scaling.str("rope_type", scaling.str("type", "default"))
+    theta = scaling.number("rope_theta", theta, low=1.0)
+    kind = scaling.text("rope_type", scaling.text("type", "default"))
     if kind not in SCALINGS:
         raise ModelUnsupported(
-            "{file}: rope scaling {kind} is not supported.", hint="Supported are {known}.", file=fields.file, kind=kind, known=", ".join(SCALINGS)
+            "{file}: rope scaling {kind} is not supported.",
+            hint="Supported are {known}.",
+            file=fields.file,
+            kind=kind,
+            known=", ".join(SCALINGS),
         )
     return SCALINGS[kind](scaling, plain(theta, head_dim), theta, context)
 
@@ -37,7 +41,7 @@ def default(_: Fields, inverse: tuple[float, ...], theta: float, context: int) -
 
 def linear(scaling: Fields, inverse: tuple[float, ...], theta: float, context: int) -> Rope:
     """Position interpolation (arXiv 2306.15595)."""
-    factor = scaling.float("factor", low=1e-6)
+    factor = scaling.number("factor", low=1e-6)
     return Rope(tuple(f / factor for f in inverse))
 
 
@@ -51,9 +55,9 @@ def frequency_factors(scaling: Fields, inverse: tuple[float, ...], theta: float,
 
 def llama3(scaling: Fields, inverse: tuple[float, ...], theta: float, context: int) -> Rope:
     """Llama 3.1: long wavelengths are divided by `factor`, short ones kept, those between blended."""
-    factor = scaling.float("factor", low=1e-6)
-    low, high = scaling.float("low_freq_factor", low=1e-6), scaling.float("high_freq_factor", low=1e-6)
-    original = scaling.int("original_max_position_embeddings")
+    factor = scaling.number("factor", low=1e-6)
+    low, high = scaling.number("low_freq_factor", low=1e-6), scaling.number("high_freq_factor", low=1e-6)
+    original = scaling.integer("original_max_position_embeddings")
 
     def scaled(frequency: float) -> float:
         wavelength = 2 * math.pi / frequency
@@ -69,15 +73,15 @@ def llama3(scaling: Fields, inverse: tuple[float, ...], theta: float, context: i
 
 def yarn(scaling: Fields, inverse: tuple[float, ...], theta: float, context: int) -> Rope:
     """YaRN (arXiv 2309.00071, section 3): a ramp from interpolated to kept frequencies, and a factor on cos and sin."""
-    original = scaling.int("original_max_position_embeddings", context)
-    factor = scaling.float("factor", context / original, low=1e-6)
+    original = scaling.integer("original_max_position_embeddings", context)
+    factor = scaling.number("factor", context / original, low=1e-6)
     dim = 2 * len(inverse)
 
     def dimension_of(rotations: float) -> float:
         return dim * math.log(original / (rotations * 2 * math.pi)) / (2 * math.log(theta))
 
-    low, high = dimension_of(scaling.float("beta_fast", 32.0)), dimension_of(scaling.float("beta_slow", 1.0))
-    if scaling.bool("truncate", True):
+    low, high = dimension_of(scaling.number("beta_fast", 32.0)), dimension_of(scaling.number("beta_slow", 1.0))
+    if scaling.flag("truncate", True):
         low, high = math.floor(low), math.ceil(high)
     low, high = max(low, 0), min(high, dim - 1)
     high = high + 0.001 if low == high else high
@@ -88,13 +92,13 @@ def yarn(scaling: Fields, inverse: tuple[float, ...], theta: float, context: int
 
 def _yarn_factor(scaling: Fields, factor: float) -> float:
     if scaling.values.get("attention_factor") is not None:
-        return scaling.float("attention_factor")
+        return scaling.number("attention_factor")
 
     def magnitude(scale: float, weight: float = 1.0) -> float:
         return 0.1 * weight * math.log(scale) + 1.0 if scale > 1 else 1.0
 
     if scaling.values.get("mscale") and scaling.values.get("mscale_all_dim"):
-        return magnitude(factor, scaling.float("mscale")) / magnitude(factor, scaling.float("mscale_all_dim"))
+        return magnitude(factor, scaling.number("mscale")) / magnitude(factor, scaling.number("mscale_all_dim"))
     return magnitude(factor)
 
 

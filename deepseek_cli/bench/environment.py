@@ -8,7 +8,8 @@ from typing import Any
 
 from deepseek_cli.profile.machine import machine, version
 
-FLAGS = ("avx2", "avx_vnni", "avx512f", "avx512_bf16", "avx512_vnni", "amx_int8", "amx_bf16", "f16c", "asimd", "asimddp", "i8mm", "sve")
+X86 = ("f16c", "avx2", "avx_vnni", "avx512f", "avx512_bf16", "avx512_vnni", "amx_int8", "amx_bf16")
+ARM = ("asimd", "asimddp", "i8mm", "sve")
 PACKAGES = ("onnx-ir", "onnx", "tokenizers", "safetensors")
 
 
@@ -20,13 +21,13 @@ def environment() -> dict[str, Any]:
 
 
 def flags() -> list[str] | None:
-    """Those of FLAGS that the processor has; None where the system does not list them."""
+    """Those of the processor that matter to matrix products; None where the system does not list them."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         return None
     present = next((line.split(":", 1)[1].split() for line in lines if line.startswith(("flags", "Features"))), [])
-    return [flag for flag in FLAGS if flag in present]
+    return [flag for flag in X86 + ARM if flag in present]
 
 
 def physical_cores() -> int:

@@ -11,7 +11,7 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,8 +25,14 @@ from deepseek_cli.errors import DeepseekError, MemoryShort, UsageError
 from deepseek_cli.reporter import SILENT, Reporter
 
 SCHEMA = "deepseek.bench/1"
-# `-P` and this line instead of `-m`: the folder the user stands in must not lend the worker its modules.
-BOOT = "import json, sys; s = json.loads(sys.stdin.readline()); sys.path[:] = s['path']; from deepseek_cli.bench.worker import main; main(s)"
+# `-P` and this program instead of `-m`: the folder the user stands in must not lend the worker its modules.
+BOOT = """
+import json, sys
+settings = json.loads(sys.stdin.readline())
+sys.path[:] = settings["path"]
+from deepseek_cli.bench.worker import main
+main(settings)
+"""
 
 
 @dataclass
@@ -49,9 +55,16 @@ class Arm:
 
 
 def bench(
-    refs: Sequence[str], spec: BenchSpec, *, home: Path, context: int | None = None, threads: int | None = None, device: str = "auto",
-    seed: int = 0, reporter: Reporter = SILENT,
-) -> tuple[dict[str, Any], DeepseekError | None]:  # fmt: skip
+    refs: Sequence[str],
+    spec: BenchSpec,
+    *,
+    home: Path,
+    context: int | None = None,
+    threads: int | None = None,
+    device: str = "auto",
+    seed: int = 0,
+    reporter: Reporter = SILENT,
+) -> tuple[dict[str, Any], DeepseekError | None]:
     """The document `deepseek.bench/1`, and the error of the first arm that failed, if one did.
 
     Raises UsageError for settings that cannot be measured, and the error itself where every arm failed.
@@ -65,6 +78,9 @@ def bench(
     failed = [arm.error for arm in arms if arm.error]
     if len(failed) == len(arms):
         raise failed[0]
+    for arm in arms:
+        if arm.error:
+            reporter.warn("{model}: {reason}", model=arm.name, reason=str(arm.error))
     return document(arms, settings | {"rounds": spec.rounds}, before), failed[0] if failed else None
 
 
@@ -72,22 +88,31 @@ def check(spec: BenchSpec, context: int | None, threads: int | None) -> dict[str
     """What every worker is told. Raises UsageError for more threads than cores, or a context that is too short."""
     cores = environment()["cores"]
     if threads is not None and not 1 <= threads <= cores:
-        raise UsageError("--threads {threads}: this machine has {cores} cores.", hint="Use 1 to {cores}.", threads=threads, cores=cores)
+        raise UsageError(
+            "--threads {threads}: this machine has {cores} cores.", hint="Use 1 to {cores}.", threads=threads, cores=cores
+        )
     if context and context < spec.longest:
         raise UsageError(
-            "--context {context} is too short for {needed} tokens.", hint="Leave it out, or measure fewer.", context=context, needed=spec.longest
+            "--context {context} is too short for {needed} tokens.",
+            hint="Leave it out, or measure fewer.",
+            context=context,
+            needed=spec.longest,
         )
     return {
-        "prompt_tokens": spec.prompt_tokens, "new_tokens": spec.new_tokens, "depths": list(spec.depths),
-        "context": context or spec.longest, "threads": threads or physical_cores(),
-    }  # fmt: skip
+        "prompt_tokens": spec.prompt_tokens,
+        "new_tokens": spec.new_tokens,
+        "depths": list(spec.depths),
+        "context": context or spec.longest,
+        "threads": threads or physical_cores(),
+    }
 
 
 @contextlib.contextmanager
-def started(ref: str, settings: dict[str, Any]) -> Any:
-    """An arm whose worker loads its model; the worker ends with the block."""
+def started(ref: str, settings: dict[str, Any], command: Sequence[str] = ()) -> Iterator[Arm]:
+    """An arm whose worker loads its model; the worker ends with the block. Another `command` may speak worker.py's language."""
     with tempfile.TemporaryFile() as log:
-        process = subprocess.Popen([sys.executable, "-P", "-c", BOOT], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log)
+        words = command or [sys.executable, "-P", "-c", BOOT]
+        process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log)
         arm = Arm(ref, process, log)
         try:
             arm.ready = ask(arm, settings)
@@ -120,13 +145,17 @@ def died(arm: Arm) -> DeepseekError:
     code = arm.process.wait()
     if code < 0:
         return MemoryShort(
-            "The process that measured {model} was killed (signal {signal}).", hint="Most often that means that memory ran out.",
-            model=arm.name, signal=-code,
-        )  # fmt: skip
+            "The process that measured {model} was killed (signal {signal}).",
+            hint="Most often that means that memory ran out.",
+            model=arm.name,
+            signal=-code,
+        )
     arm.log.seek(0)
     lines = arm.log.read().decode(errors="replace").strip().splitlines()
     reason = lines[-1] if lines else "it left no message"
-    return DeepseekError("The process that measured {model} failed: {reason}", hint="Please report this.", model=arm.name, reason=reason)
+    return DeepseekError(
+        "The process that measured {model} failed: {reason}", hint="Please report this.", model=arm.name, reason=reason
+    )
 
 
 def measure(arms: Sequence[Arm], rounds: int, reporter: Reporter) -> None:
@@ -134,15 +163,16 @@ def measure(arms: Sequence[Arm], rounds: int, reporter: Reporter) -> None:
     for arm in arms:
         arm.warmed = ask(arm, {"do": "warm-up"})
         if not arm.warmed.get("stable", True):
-            reporter.warn("{model} did not settle in {count} warm-up rounds: its figures are noisy.", model=arm.name, count=len(arm.warmed["seconds"]))
+            reporter.warn(
+                "{model} did not settle in {count} warm-up rounds: its figures are noisy.",
+                model=arm.name,
+                count=len(arm.warmed["seconds"]),
+            )
     for index in range(rounds):
         for arm in arms if index % 2 == 0 else reversed(arms):
             if answer := ask(arm, {"do": "round"}):
                 arm.rounds.append(answer)
         reporter.progress("Measuring", index + 1, rounds, "rounds")
-    for arm in arms:
-        if arm.error:
-            reporter.warn("{model}: {reason}", model=arm.name, reason=str(arm.error))
 
 
 def name_apart(arms: Sequence[Arm]) -> None:
@@ -159,7 +189,12 @@ def document(arms: Sequence[Arm], settings: dict[str, Any], load_before: list[fl
         "schema": SCHEMA,
         "when": datetime.now(UTC).isoformat(timespec="seconds"),
         "settings": settings,
-        "environment": {**environment(), "threads": settings["threads"], "load_before": load_before, "load_after": load_average()},
+        "environment": {
+            **environment(),
+            "threads": settings["threads"],
+            "load_before": load_before,
+            "load_after": load_average(),
+        },
         "metrics": {name: {"unit": unit, "formula": formula} for name, (unit, formula) in METRICS.items()},
         "arms": [arm_record(arm, arms[0]) for arm in arms],
     }
@@ -167,6 +202,7 @@ def document(arms: Sequence[Arm], settings: dict[str, Any], load_before: list[fl
 
 def arm_record(arm: Arm, first: Arm) -> dict[str, Any]:
     samples, others = samples_of(arm), samples_of(first)
+    shared = [name for name in samples if name in others and arm is not first]
     return {
         "ref": arm.ref,
         "name": arm.name,
@@ -175,7 +211,7 @@ def arm_record(arm: Arm, first: Arm) -> dict[str, Any]:
         "warm_up": arm.warmed or None,
         "metrics": {name: summary(values) for name, values in samples.items()},
         "missing": arm.rounds[0]["missing"] if arm.rounds else {},
-        "ratios": {} if arm is first else {name: paired_ratio(values, others[name]) for name, values in samples.items() if name in others},
+        "ratios": {name: paired_ratio(samples[name], others[name]) for name in shared},
     }
 
 

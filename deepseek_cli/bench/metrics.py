@@ -9,13 +9,16 @@ from typing import Any
 
 # A figure taken at a depth is named `decode@512`: 512 tokens lie in the KV cache when the first of its tokens is fed.
 METRICS: dict[str, tuple[str, str]] = {
-    "load": ("s", "opening the session in a fresh process, after imports: files mapped, graph or weights ready; files as the page cache has them"),
-    "first_token": ("ms", "from the prompt's token ids to the first new token id, cache empty: prefill and choosing the likeliest; no tokenization"),
-    "prefill": ("tok/s", "prompt tokens / seconds of feeding them all at once into an empty cache, logits of the last position only"),
+    "load": ("s", "opening the session in a fresh process, its imports done; files as the page cache holds them"),
+    "first_token": (
+        "ms",
+        "from the prompt's token ids to the first new token id: prefill, and choosing the likeliest; no tokenization",
+    ),
+    "prefill": ("tok/s", "prompt tokens / seconds of feeding them into an empty cache, logits of the last position only"),
     "decode": ("tok/s", "new tokens / sum of their gaps, at this depth"),
-    "gap_p50": ("ms", "half of the gaps between two tokens at this depth are at most this; a gap is feeding one token and choosing the next"),
-    "gap_p95": ("ms", "95 % of the gaps between two tokens at this depth are at most this (nearest rank)"),
-    "peak": ("MB", "the most that was resident in the model's process since it started (VmHWM), 1 MB = 1,000,000 bytes"),
+    "gap_p50": ("ms", "half of the gaps between tokens are at most this; a gap is feeding a token and choosing the next"),
+    "gap_p95": ("ms", "95 % of the gaps between tokens at this depth are at most this (nearest rank)"),
+    "peak": ("MB", "the most that was resident in the model's process since it started; 1 MB is 1,000,000 bytes"),
     "rss": ("MB", "resident after decoding at the greatest depth, anonymous + file-backed"),
     "anonymous": ("MB", "the part of rss that no file backs: heaps, activations, KV cache, converted weights"),
     "file": ("MB", "the part of rss that files back: mapped weights, libraries"),

@@ -52,7 +52,8 @@ def factor(ratio: float | None) -> str | None:
 
 def digits(value: float) -> str:
     """Three figures are what these measurements carry."""
-    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}" if value >= 1 else f"{value:.3f}"
+    decimals = next((i for i, least in enumerate((100, 10, 1)) if value >= least), 3)
+    return f"{value:,.{decimals}f}"
 
 
 def machine_line(document: Mapping[str, Any]) -> str:
@@ -65,9 +66,9 @@ def machine_line(document: Mapping[str, Any]) -> str:
 def markdown(document: Mapping[str, Any]) -> str:
     settings = document["settings"]
     headers, rows = table(document)
+    counts = "{rounds} interleaved rounds, {prompt_tokens} prompt tokens, {new_tokens} new tokens, seed {seed}".format(**settings)
     lines = [
-        f"{settings['rounds']} interleaved rounds, {settings['prompt_tokens']} prompt tokens, {settings['new_tokens']} new tokens, seed {settings['seed']};"
-        " median ± median absolute deviation; ratios are medians of per-round ratios.",
+        f"{counts}; median ± median absolute deviation; ratios are medians of per-round ratios.",
         "",
         row(headers),
         row(["---", "---", *("---:" for _ in headers[2:])]),
@@ -91,8 +92,8 @@ def csv_text(document: Mapping[str, Any]) -> str:
     for arm in document["arms"]:
         for name, metric in arm["metrics"].items():
             better = name.partition("@")[0] in MORE_IS_BETTER
-            figures = [metric[s] for s in STATISTICS]
-            writer.writerow([arm["name"], name, unit(name), better, *figures, arm["ratios"].get(name, ""), " ".join(map(str, metric["samples"]))])
+            figures = [*(metric[s] for s in STATISTICS), arm["ratios"].get(name, "")]
+            writer.writerow([arm["name"], name, unit(name), better, *figures, " ".join(map(str, metric["samples"]))])
     return out.getvalue()
 
 

@@ -20,15 +20,21 @@ class BenchSpec:
     save: tuple[Path, ...] = option((), help="write the figures to a .json, .md or .csv file", metavar="FILE")
 
     def __post_init__(self) -> None:
-        for flag, value in (("--prompt-tokens", self.prompt_tokens), ("--new-tokens", self.new_tokens), ("--rounds", self.rounds)):
+        counts = {"--prompt-tokens": self.prompt_tokens, "--new-tokens": self.new_tokens, "--rounds": self.rounds}
+        for flag, value in counts.items():
             if value < 1:
-                raise UsageError("{flag} must be at least 1, not {value}.", hint="Leave it out for its default.", flag=flag, value=value)
+                hint = "Leave it out for its default."
+                raise UsageError("{flag} must be at least 1, not {value}.", hint=hint, flag=flag, value=value)
         words = [word.strip() for word in self.depth.split(",")]
         if not all(word.isdecimal() for word in words):
             raise UsageError("--depth {text!r} is not a list of token counts.", hint="Write it like 0,512.", text=self.depth)
         wrong = next((path for path in self.save if path.suffix not in FORMATS), None)
         if wrong:
-            raise UsageError("--save {file}: only .json, .md and .csv are known.", hint="End the name in one of them.", file=wrong)
+            raise UsageError(
+                "--save {file}: only .json, .md and .csv are known.",
+                hint="End the name in one of them.",
+                file=wrong,
+            )
 
     @property
     def depths(self) -> tuple[int, ...]:

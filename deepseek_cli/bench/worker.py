@@ -53,7 +53,8 @@ def main(settings: dict[str, Any]) -> None:
         facts = {name: str(value) for name, value in error.facts.items()}
         say("error", kind=type(error).__name__, message=error.message, hint=error.hint, facts=facts)
     except MemoryError:
-        say("error", kind=MemoryShort.__name__, message="There is not enough memory for this run.", hint="Use a smaller --depth.", facts={})
+        message = "There is not enough memory for this run."
+        say("error", kind=MemoryShort.__name__, message=message, hint="Use a smaller --depth.", facts={})
 
 
 def load(settings: dict[str, Any]) -> tuple[Arm, dict[str, Any]]:
@@ -94,7 +95,7 @@ def warm_up(arm: Arm) -> dict[str, Any]:
 
 
 def measure_round(arm: Arm) -> dict[str, Any]:
-    """One prefill, and one run of decoding at each depth, the greatest first: rewinding from there reaches the others without feeding."""
+    """One prefill, and one run of decoding at each depth, the greatest first: rewinding reaches the others from there."""
     session = arm.session
     session.rewind(0)
     start = time.perf_counter()
@@ -102,7 +103,7 @@ def measure_round(arm: Arm) -> dict[str, Any]:
     prefilled = time.perf_counter()
     token = int(logits[-1].argmax())
     chosen = time.perf_counter()
-    values = {"prefill": arm.prompt_tokens / (prefilled - start), "first_token": 1000 * (chosen - start)}
+    values: dict[str, float | None] = {"prefill": arm.prompt_tokens / (prefilled - start), "first_token": 1000 * (chosen - start)}
     for depth in reversed(arm.depths):
         if session.position < depth:
             session.feed(arm.prompt[session.position : depth])
@@ -112,7 +113,7 @@ def measure_round(arm: Arm) -> dict[str, Any]:
         values[f"gap_p50@{depth}"], values[f"gap_p95@{depth}"] = 1000 * rank(gaps, 0.5), 1000 * rank(gaps, 0.95)
         if depth == arm.depths[-1]:
             values |= memory_now(session)
-    return {"values": values, "missing": {name: NOT_TOLD for name, value in values.items() if value is None}}
+    return {"values": values, "missing": dict.fromkeys((name for name, value in values.items() if value is None), NOT_TOLD)}
 
 
 def decode(session: Any, token: int, count: int) -> list[float]:

@@ -15,6 +15,7 @@ from deepseek_cli.output import Output
 from deepseek_cli.settings import Settings, Value, convert, require_known
 from deepseek_cli.spec import Field, fields_of
 
+PANELS = ("Get", "Transform", "Ship", "Measure", "Maintain")
 SEE_HELP = "See: deepseek {command} --help"
 
 

@@ -7,12 +7,11 @@ from collections.abc import Iterable
 from types import ModuleType
 
 from deepseek_cli.commands import COMMANDS
-from deepseek_cli.commands._app import arguments_of, common_fields, own_fields
+from deepseek_cli.commands._app import PANELS, arguments_of, common_fields, own_fields
 from deepseek_cli.commands._call import EVERYWHERE, Common
 from deepseek_cli.i18n import NO_BREAK, cells, t, wrap
 from deepseek_cli.spec import Field, fields_of
 
-PANELS = ("Get", "Transform", "Ship", "Measure", "Maintain")
 MODEL = "{name} is a path, a name in the store, hf:ORG/NAME, ms:ORG/NAME or pkg:PACKAGE."
 EXAMPLES = [
     "deepseek demo",
@@ -67,7 +66,7 @@ def command_help(name: str, module: ModuleType, *, full: bool = False) -> str:
     if flags := [field for field in own if not field.option.rare]:
         lines += ["", t("Options:"), *_rows(flags)]
     if full:
-        lines += [t("Common options:"), *_rows(shared)]
+        lines += ["", t("Common options:"), *_rows(shared)]
         lines += _settings(name, [field for field in own if field.option.rare])
     else:
         labels = [_label(field, "/").replace(" ", NO_BREAK) for field in shared]
@@ -79,7 +78,7 @@ def _settings(name: str, rare: list[Field]) -> list[str]:
     if not rare:
         return []
     heading = t("Without a flag (--set NAME=VALUE, or [{command}] in deepseek.toml):").format(command=name)
-    return [heading, *(line for field in rare for line in _row(f"{field.name}={field.metavar}", field))]
+    return ["", heading, *(line for field in rare for line in _row(f"{field.name}={field.metavar}", field))]
 
 
 def _rows(fields: Iterable[Field]) -> list[str]:

@@ -16,7 +16,8 @@ def report_lines(report: Mapping[str, Any] | None) -> list[Line]:
         return [Line("Quality is unmeasured: {reason}.", reason=report.get("unmeasured", "-"))]
     return [
         Line(
-            "Against {against}: KL divergence {kl:.4f} (p99 {p99:.2f}), top-1 agreement {agreement:.1%}, perplexity {before:.2f} → {after:.2f}, over {tokens} tokens of {text}.",
+            "Against {against}: KL divergence {kl:.4f} (p99 {p99:.2f}), top-1 agreement {agreement:.1%}, "
+            "perplexity {before:.2f} → {after:.2f}, over {tokens} tokens of {text}.",
             against=report["against"],
             kl=report["kl"],
             p99=report["kl_p99"],

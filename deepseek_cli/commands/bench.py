@@ -49,7 +49,8 @@ def _lines(document: dict[str, Any], call: Call) -> Iterator[Line | Table]:
     from deepseek_cli.bench.report import machine_line, table
 
     yield Table(*table(document))
-    yield Line("Median ± median absolute deviation of {rounds} rounds; ratios are paired, round by round.", rounds=call.spec.rounds)
+    rounds = call.spec.rounds
+    yield Line("Median ± median absolute deviation of {rounds} rounds; ratios are paired, round by round.", rounds=rounds)
     yield Line("{machine}", machine=machine_line(document))
     for name, metric in document["metrics"].items() if call.common.verbose else ():
         yield Line("{name} [{unit}]: {formula}", name=name, unit=metric["unit"], formula=metric["formula"])

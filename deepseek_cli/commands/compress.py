@@ -21,7 +21,13 @@ def run(call: Call) -> Result:
     limit_threads(call.common.threads)
     common = call.common
     done = compress(
-        model_subject(call, "source"), call.spec, store_of(call), common.output, force=common.force, dry_run=common.dry_run, reporter=call.reporter
+        model_subject(call, "source"),
+        call.spec,
+        store_of(call),
+        common.output,
+        force=common.force,
+        dry_run=common.dry_run,
+        reporter=call.reporter,
     )
     result = done.result
     data = {
@@ -33,9 +39,13 @@ def run(call: Call) -> Result:
         "frontier": record(done),
         "report": result.manifest.report if result.manifest else None,
     }
-    sentence = "{name}: {mb} MB, within the goal of {goal} MB." if done.met else "{name}: {mb} MB is the closest, and above the goal of {goal} MB."
+    sentence = (
+        "{name}: {mb} MB, within the goal of {goal} MB."
+        if done.met
+        else "{name}: {mb} MB is the closest, and above the goal of {goal} MB."
+    )
     rows = [[c.scheme, c.embeddings, round(c.size_bytes / 1e6, 1), "yes" if c.fits else "no"] for c in done.frontier]
-    lines = [
+    lines: list[str | Line | Table] = [
         Table(["scheme", "embeddings", "MB", "fits"], rows),
         *report_lines(result.manifest.report if result.manifest else None),
         Line(sentence, name=result.name, mb=round(done.folder_bytes / 1e6, 1), goal=round(done.goal_bytes / 1e6, 1)),

@@ -33,11 +33,9 @@ def run(call: Call) -> Result:
 
 def _show(call: Call) -> Result:
     rows = [row for row in _values(call) if call.spec.all or "." not in row[0] or row[2] != "default"]
-    shown = rows if call.spec.origin else [row[:2] for row in rows]
+    table = Table(("name", "value", "origin"), rows) if call.spec.origin else Table(("name", "value"), [row[:2] for row in rows])
     data = {"values": [{"name": name, "value": value, "origin": origin} for name, value, origin in rows]}
-    return Result(
-        data, [Table(("name", "value", "origin")[: len(shown[0])], shown)], "\n".join(f"{row[0]}={row[1]}" for row in rows)
-    )
+    return Result(data, [table], "\n".join(f"{row[0]}={row[1]}" for row in rows))
 
 
 def _values(call: Call) -> Iterator[tuple[str, Any, str]]:

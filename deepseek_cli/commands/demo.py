@@ -26,7 +26,10 @@ def run(call: Call) -> Result:
     model = call.arguments.get("model") or MODEL
     folder = call.common.output or Path("demo")
     call.reporter.note(
-        "This needs {mb} MB under {folder} and about {minutes} minutes; nothing is written elsewhere.", mb=NEEDED_MB, folder=folder, minutes=MINUTES
+        "This needs {mb} MB under {folder} and about {minutes} minutes; nothing is written elsewhere.",
+        mb=NEEDED_MB,
+        folder=folder,
+        minutes=MINUTES,
     )
     demo = walk(model, folder, {}, lambda command: call.reporter.note("{command}", command=command))
     return Result(dataclasses.asdict(demo), card(demo), quiet=str(demo.report))

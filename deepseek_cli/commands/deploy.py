@@ -27,7 +27,9 @@ def run(call: Call) -> Result:
 
     if call.spec.list:
         rows = [[name, target.help] for name, target in TARGETS.items()]
-        return Result({"targets": [{"name": n, "help": h} for n, h in rows]}, [Table(["target", "emits"], rows)], quiet="\n".join(TARGETS))
+        return Result(
+            {"targets": [{"name": n, "help": h} for n, h in rows]}, [Table(["target", "emits"], rows)], quiet="\n".join(TARGETS)
+        )
     find_target(call.spec.target)
     from deepseek_cli.deploy.engine import deploy
 
@@ -61,6 +63,13 @@ def _lines(done: Deployed) -> list[str | Line | Table]:
     if done.manifest is None:
         return [Line("{name} would be written to {path}.", name=done.name, path=done.path)]
     size = round(sum(f["bytes"] for f in done.manifest.files) / 1e6)
-    sentence = "{name} is up to date: {mb} MB, verified to {level}, at {path}." if done.unchanged else "{name}: {mb} MB, verified to {level}, at {path}."
+    sentence = (
+        "{name} is up to date: {mb} MB, verified to {level}, at {path}."
+        if done.unchanged
+        else "{name}: {mb} MB, verified to {level}, at {path}."
+    )
     checks = [[c["level"], c["name"], c["result"]] for c in done.verification.get("checks", [])]
-    return [Table(["level", "check", "result"], checks), Line(sentence, name=done.name, mb=size, level=done.verification.get("level"), path=done.path)]
+    return [
+        Table(["level", "check", "result"], checks),
+        Line(sentence, name=done.name, mb=size, level=done.verification.get("level"), path=done.path),
+    ]

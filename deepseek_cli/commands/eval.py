@@ -32,9 +32,16 @@ def run(call: Call) -> Result:
     from deepseek_cli.eval_engine import evaluate
 
     spec: EvalSpec = call.spec
-    report = evaluate(subject(call, "any"), spec.against, store_of(call), spec.text, spec.windows, call.common.threads, call.reporter)
+    report = evaluate(
+        subject(call, "any"), spec.against, store_of(call), spec.text, spec.windows, call.common.threads, call.reporter
+    )
     failed = list(_gates(spec, report))
-    return Result({"report": report, "gates": [line.template for line in failed]}, [*report_lines(report), *failed], quiet=f"{report['kl']:.6f}", exit_code=1 if failed else 0)
+    return Result(
+        {"report": report, "gates": [line.template for line in failed]},
+        [*report_lines(report), *failed],
+        quiet=f"{report['kl']:.6f}",
+        exit_code=1 if failed else 0,
+    )
 
 
 def _gates(spec: EvalSpec, report: dict[str, Any]) -> list[Line]:
@@ -43,5 +50,7 @@ def _gates(spec: EvalSpec, report: dict[str, Any]) -> list[Line]:
     if spec.max_kld is not None and report["kl"] > spec.max_kld:
         gates.append(Line("The KL divergence {kl:.4f} is above --max-kld {most}.", kl=report["kl"], most=spec.max_kld))
     if spec.max_accuracy_loss is not None and loss > spec.max_accuracy_loss:
-        gates.append(Line("The accuracy loss {loss:.2%} is above --max-accuracy-loss {most:.2%}.", loss=loss, most=spec.max_accuracy_loss))
+        gates.append(
+            Line("The accuracy loss {loss:.2%} is above --max-accuracy-loss {most:.2%}.", loss=loss, most=spec.max_accuracy_loss)
+        )
     return gates

@@ -25,15 +25,22 @@ def run(call: Call) -> Result:
     store = store_of(call)
     entries = store.entries()
     rows = [_row(manifest) for _, manifest in entries]
-    data = {"home": store.home, "models": [dict(zip(("name", "kind", "bytes", "kl", "verified"), row, strict=True)) for row in rows]}
-    lines: list[str | Line | Table] = [Table(["name", "kind", "MB", "KL", "verified"], [[n, k, round(b / 1e6), kl, v] for n, k, b, kl, v in rows])]
+    data = {
+        "home": store.home,
+        "models": [dict(zip(("name", "kind", "bytes", "kl", "verified"), row, strict=True)) for row in rows],
+    }
+    lines: list[str | Line | Table] = [
+        Table(["name", "kind", "MB", "KL", "verified"], [[n, k, round(b / 1e6), kl, v] for n, k, b, kl, v in rows])
+    ]
     if not entries:
         lines = [Line("The store at {home} is empty.", home=store.home)]
-    return Result(data, lines, quiet="\n".join(manifest.name for _, manifest in entries), next="" if entries else "deepseek pull MODEL")
+    return Result(
+        data, lines, quiet="\n".join(manifest.name for _, manifest in entries), next="" if entries else "deepseek pull MODEL"
+    )
 
 
-def _row(manifest: Manifest) -> list[object]:
+def _row(manifest: Manifest) -> tuple[str, str, int, float | None, str | None]:
     report, verification = manifest.report or {}, manifest.verification or {}
     kl = report.get("kl")
     size = sum(f["bytes"] for f in manifest.files)
-    return [manifest.name, manifest.kind, size, None if kl is None else round(kl, 4), verification.get("level")]
+    return manifest.name, manifest.kind, size, None if kl is None else round(kl, 4), verification.get("level")

@@ -19,10 +19,11 @@ def run(call: Call) -> Result:
         return _check(call, name, plugins)
     if name:
         raise UsageError("plugins list takes no name.", hint="To load one: deepseek plugins check {name}", name=name)
-    rows = [(plugin.name, plugin.kind, plugin.distribution) for plugin in plugins]
-    none = Line("No plug-ins are installed. They come through the entry points {groups}.", groups=", ".join(GROUPS))
-    data = {"plugins": [{"name": name, "group": kind, "distribution": distribution} for name, kind, distribution in rows]}
-    return Result(data, [Table(("name", "adds", "distribution"), rows) if rows else none], "\n".join(row[0] for row in rows))
+    if not plugins:
+        none = Line("No plug-ins are installed. They come through the entry points {groups}.", groups=", ".join(GROUPS))
+        return Result({"plugins": []}, [none])
+    table = Table(("name", "adds", "distribution"), [(plugin.name, plugin.kind, plugin.distribution) for plugin in plugins])
+    return Result({"plugins": [_data(plugin) for plugin in plugins]}, [table], "\n".join(plugin.name for plugin in plugins))
 
 
 def _check(call: Call, name: str | None, plugins: list[Plugin]) -> Result:
@@ -37,5 +38,8 @@ def _check(call: Call, name: str | None, plugins: list[Plugin]) -> Result:
             name=name,
             distribution=plugin.distribution,
         )
-    data = {"name": name, "group": plugin.group, "distribution": plugin.distribution}
-    return Result(data, [Line("{name} of {distribution} loads.", name=name, distribution=plugin.distribution)], name)
+    return Result(_data(plugin), [Line("{name} of {distribution} loads.", name=name, distribution=plugin.distribution)], name)
+
+
+def _data(plugin: Plugin) -> dict[str, str]:
+    return {"name": plugin.name, "group": plugin.group, "distribution": plugin.distribution}

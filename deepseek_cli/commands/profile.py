@@ -64,6 +64,7 @@ def run(call: Call) -> Result:
     checked = gates(document, spec, baseline)
     data = {
         **document,
+        "peak_bytes": document["peak"]["bytes"],
         "page": page,
         "saved": spec.save,
         "gates": [{"name": g.name, "limit_bytes": g.limit_bytes, "passed": g.passed} for g in checked],

@@ -34,14 +34,24 @@ def run(call: Call) -> Result:
     if done.handle is None:
         total = sum(done.plan.values())
         table = Table(["file", "bytes"], [[name, size] for name, size in sorted(done.plan.items())])
-        return Result({"name": done.name, "files": done.plan, "bytes": total}, [table, Line("{mb} MB in all.", mb=round(total / 1e6))])
+        return Result(
+            {"name": done.name, "files": done.plan, "bytes": total}, [table, Line("{mb} MB in all.", mb=round(total / 1e6))]
+        )
     handle = done.handle
     line = Line(
-        "{name} is up to date: {mb} MB, at {root}." if done.unchanged else "{name}: {mb} MB, {parameters} M parameters, at {root}.",
+        "{name} is up to date: {mb} MB, at {root}."
+        if done.unchanged
+        else "{name}: {mb} MB, {parameters} M parameters, at {root}.",
         name=done.name,
         mb=round(handle.size_bytes / 1e6),
         parameters=round(handle.parameters / 1e6),
         root=handle.root,
     )
-    data = {"name": done.name, "path": handle.root, "bytes": handle.size_bytes, "parameters": handle.parameters, "unchanged": done.unchanged}
+    data = {
+        "name": done.name,
+        "path": handle.root,
+        "bytes": handle.size_bytes,
+        "parameters": handle.parameters,
+        "unchanged": done.unchanged,
+    }
     return Result(data, [line], quiet=str(handle.root), next=f"deepseek quantize {done.name} --int4")

@@ -45,13 +45,23 @@ def run(call: Call) -> Result:
         "bytes": done.size_bytes,
         "unchanged": done.unchanged,
         "tensors": [
-            {"name": i.name, "scheme": None if i.kept else str(i.scheme), "reason": i.reason or None, "error": done.errors.get(i.name)}
+            {
+                "name": i.name,
+                "scheme": None if i.kept else str(i.scheme),
+                "reason": i.reason or None,
+                "error": done.errors.get(i.name),
+            }
             for i in done.plan.items
         ],
         "report": done.manifest.report if done.manifest else None,
         "readers": done.manifest.readers if done.manifest else None,
     }
-    return Result(data, list(_lines(done)), quiet=shown(call, done.name, done.path), next=f"deepseek deploy {shown(call, done.name, done.path)} --target cpu")
+    return Result(
+        data,
+        list(_lines(done)),
+        quiet=shown(call, done.name, done.path),
+        next=f"deepseek deploy {shown(call, done.name, done.path)} --target cpu",
+    )
 
 
 def _lines(done: Quantized) -> list[str | Line | Table]:

@@ -30,4 +30,8 @@ def run(call: Call) -> Result:
     kept = Line("Its files stay at {root}.", root=manifest.root) if manifest.root else None
     call.reporter.confirm("Delete {name}?", name=manifest.name)
     store.remove(manifest.name)
-    return Result({"name": manifest.name, "path": folder, "files_kept_at": manifest.root}, [Line("{name} is deleted.", name=manifest.name), *([kept] if kept else [])], quiet=manifest.name)
+    return Result(
+        {"name": manifest.name, "path": folder, "files_kept_at": manifest.root},
+        [Line("{name} is deleted.", name=manifest.name), *([kept] if kept else [])],
+        quiet=manifest.name,
+    )

@@ -50,7 +50,15 @@ def run(call: Call) -> Result:
     sampling = Sampling(spec.repetition_penalty, spec.temperature, spec.top_k, spec.top_p, spec.min_p, call.common.seed)
     common = call.common
     chat = open_chat(
-        subject(call, "any"), sampling, spec.max_tokens, spec.stop, spec.system, spec.raw, context=common.context, threads=common.threads, device=common.device
+        subject(call, "any"),
+        sampling,
+        spec.max_tokens,
+        spec.stop,
+        spec.system,
+        spec.raw,
+        context=common.context,
+        threads=common.threads,
+        device=common.device,
     )
     if prompt is None:
         return _converse(call, chat)
@@ -59,7 +67,7 @@ def run(call: Call) -> Result:
 
 
 def _prompt(call: Call) -> tuple[str | None, str | None]:
-    """The prompt and MODEL. One argument is a prompt only where deepseek.toml names the model and no such model exists; None is a conversation."""
+    """The prompt and MODEL. A prompt may come through a pipe; None starts a conversation."""
     model, prompt = call.arguments.get("model"), call.arguments.get("prompt")
     if prompt is None and not sys.stdin.isatty():
         prompt = sys.stdin.read().rstrip("\n")

@@ -50,13 +50,26 @@ def run(call: Call) -> Result:
         lines.append(Table(["step", "options"], [[s["command"], _options(s["resolved"])] for s in manifest.steps]))
     lines += report_lines(manifest.report)
     if manifest.verification:
-        lines.append(Line("Verified to {level} in {runtime}.", level=manifest.verification.get("level"), runtime=manifest.verification.get("runtime")))
+        lines.append(
+            Line(
+                "Verified to {level} in {runtime}.",
+                level=manifest.verification.get("level"),
+                runtime=manifest.verification.get("runtime"),
+            )
+        )
     return Result(data, lines, quiet=str(opened.root))
 
 
 def _shape(opened: ModelHandle | Bundle) -> dict[str, Any]:
     config = opened.config
-    return {"layers": config.layers, "hidden": config.hidden, "heads": config.heads, "kv_heads": config.kv_heads, "vocabulary": config.vocabulary, "context": config.context}
+    return {
+        "layers": config.layers,
+        "hidden": config.hidden,
+        "heads": config.heads,
+        "kv_heads": config.kv_heads,
+        "vocabulary": config.vocabulary,
+        "context": config.context,
+    }
 
 
 def _options(resolved: dict[str, Any]) -> str:

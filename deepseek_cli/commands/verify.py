@@ -31,15 +31,28 @@ def run(call: Call) -> Result:
 
     opened = subject(call, "any")
     if not opened.manifest.files:
-        raise ModelNotFound("{name} has no manifest to verify against.", hint="Pull it first: deepseek pull {root}", name=opened.name, root=opened.root)
+        raise ModelNotFound(
+            "{name} has no manifest to verify against.",
+            hint="Pull it first: deepseek pull {root}",
+            name=opened.name,
+            root=opened.root,
+        )
     states = check_files(opened.root, opened.manifest, call.reporter)
     wrong = [s for s in states if s.state != "ok"]
-    data: dict[str, Any] = {"name": opened.name, "level": None if wrong else "L0", "files": [dataclasses.asdict(s) for s in states]}
+    data: dict[str, Any] = {
+        "name": opened.name,
+        "level": None if wrong else "L0",
+        "files": [dataclasses.asdict(s) for s in states],
+    }
     lines: list[str | Line | Table] = [Table(["file", "state"], [[s.path, s.state] for s in wrong])]
     if not wrong and isinstance(opened, Bundle) and not call.spec.quick:
         data |= _verify_bundle(call, opened)
     good = not wrong and not data.get("failed")
-    sentence = "{name}: all {count} files are as they were written; verified to {level}." if good else "{name}: {bad} of {count} files are not as they were written; verified to {level}."
+    sentence = (
+        "{name}: all {count} files are as they were written; verified to {level}."
+        if good
+        else "{name}: {bad} of {count} files are not as they were written; verified to {level}."
+    )
     lines.append(Line(sentence, name=opened.name, count=len(states), bad=len(wrong), level=data["level"]))
     return Result(data, lines, quiet=str(data["level"]), exit_code=0 if good else 1)
 

@@ -59,7 +59,12 @@ def compress(
     goal = spec.most_bytes(handle.parameters)
     frontier = tuple(sorted((_candidate(handle, *rung, goal) for rung in LADDER), key=lambda c: -c.size_bytes))
     chosen = next((c for c in frontier if c.fits), frontier[-1])
-    reporter.note("Goal {goal} MB: {scheme}, embeddings {embeddings}.", goal=round(goal / 1e6, 1), scheme=chosen.scheme, embeddings=chosen.embeddings)
+    reporter.note(
+        "Goal {goal} MB: {scheme}, embeddings {embeddings}.",
+        goal=round(goal / 1e6, 1),
+        scheme=chosen.scheme,
+        embeddings=chosen.embeddings,
+    )
     label = f"{goal // 1_000_000}MB"
     result = quantize(handle, _spec(chosen), store, output, label=label, force=force, dry_run=dry_run, reporter=reporter)
     size = chosen.size_bytes if dry_run else sum(f.stat().st_size for f in result.path.iterdir())

@@ -12,7 +12,7 @@ from deepseek_cli.spec import Size, option
 @dataclass(frozen=True, slots=True)
 class CompressSpec:
     smaller: str | None = option(None, help="how much smaller, such as 85%", metavar="PERCENT")
-    to_size: Size | None = option(None, help="the size to reach, such as 900MB")
+    to_size: Size | None = option(None, help="the size to reach, such as 900MB")  # noqa: RUF009
     relative_to: Literal["fp32", "bf16"] = option("fp32", help="what --smaller counts from")
 
     def __post_init__(self) -> None:
@@ -29,5 +29,7 @@ class CompressSpec:
         except ValueError:
             percent = -1.0
         if not 0 < percent < 100:
-            raise UsageError("--smaller {value} is not a percentage between 0 and 100.", hint="For example: --smaller 85%", value=self.smaller)
+            raise UsageError(
+                "--smaller {value} is not a percentage between 0 and 100.", hint="For example: --smaller 85%", value=self.smaller
+            )
         return int(parameters * (4 if self.relative_to == "fp32" else 2) * (1 - percent / 100))

@@ -90,7 +90,11 @@ def _context(handle: ModelHandle, context: int | None) -> int:
     longest = handle.config.context
     if context and context > longest:
         raise UsageError(
-            "--context {context} is more than the {longest} tokens of {model}.", hint="Use at most {longest}.", context=context, longest=longest, model=handle.name
+            "--context {context} is more than the {longest} tokens of {model}.",
+            hint="Use at most {longest}.",
+            context=context,
+            longest=longest,
+            model=handle.name,
         )
     return context or min(longest, LONGEST_CONTEXT)
 

@@ -63,7 +63,8 @@ def quantization_config(schemes: Mapping[str, Scheme], dense: list[str]) -> dict
         names.setdefault(scheme, []).append(name)
     one = len(names) == 1
     groups = {
-        f"group_{i}": {"targets": ["Linear"] if one else modules, "weights": _arguments(scheme)} for i, (scheme, modules) in enumerate(names.items())
+        f"group_{i}": {"targets": ["Linear"] if one else modules, "weights": _arguments(scheme)}
+        for i, (scheme, modules) in enumerate(names.items())
     }
     return {
         "quant_method": "compressed-tensors",
@@ -107,7 +108,9 @@ def assemble(tensors: Mapping[str, TensorRef], config: Mapping[str, Any], file: 
 def _group_sizes(settings: Mapping[str, Any], stem: str, file: Path) -> list[int]:
     """Group sizes the config allows for a module: those of the group that names it, else of all groups. 0 is a whole row."""
     groups = settings.get("config_groups")
-    if not isinstance(groups, dict) or not all(isinstance(g, dict) and isinstance(g.get("weights"), dict) for g in groups.values()):
+    if not isinstance(groups, dict) or not all(
+        isinstance(g, dict) and isinstance(g.get("weights"), dict) for g in groups.values()
+    ):
         raise _corrupt("{file}: quantization_config has no sound config_groups.", file)
     naming = [g for g in groups.values() if any(_matches(str(target), stem) for target in g.get("targets", []))]
     return [int(g["weights"].get("group_size") or 0) for g in naming or groups.values()]

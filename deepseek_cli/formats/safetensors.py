@@ -82,10 +82,21 @@ def _entry(path: Path, name: str, value: Any, data_start: int) -> Entry:
         raise _corrupt("{file}: tensor {tensor} has a damaged header entry.", path, tensor=name)
     if dtype not in DTYPES:
         raise ModelUnsupported(
-            "{file}: tensor {tensor} has dtype {dtype}.", hint="Supported are {known}.", file=path, tensor=name, dtype=dtype, known=", ".join(DTYPES)
+            "{file}: tensor {tensor} has dtype {dtype}.",
+            hint="Supported are {known}.",
+            file=path,
+            tensor=name,
+            dtype=dtype,
+            known=", ".join(DTYPES),
         )
     if math.prod(shape) * DTYPES[dtype].itemsize != end - begin:
-        raise _corrupt("{file}: tensor {tensor} has {size} bytes, its shape {shape} needs others.", path, tensor=name, size=end - begin, shape=shape)
+        raise _corrupt(
+            "{file}: tensor {tensor} has {size} bytes, its shape {shape} needs others.",
+            path,
+            tensor=name,
+            size=end - begin,
+            shape=shape,
+        )
     return Entry(dtype, tuple(shape), data_start + begin, end - begin)
 
 
@@ -96,7 +107,13 @@ def _check_layout(path: Path, entries: Mapping[str, Entry], start: int, file_siz
             raise _corrupt("{file}: tensor {tensor} overlaps its neighbour or leaves a gap.", path, tensor=name)
         position += entry.size
         if position > file_size:
-            raise _corrupt("{file}: tensor {tensor} ends at byte {end}, but the file holds {size}.", path, tensor=name, end=position, size=file_size)
+            raise _corrupt(
+                "{file}: tensor {tensor} ends at byte {end}, but the file holds {size}.",
+                path,
+                tensor=name,
+                end=position,
+                size=file_size,
+            )
     if position != file_size:
         raise _corrupt("{file} has {extra} bytes behind its last tensor.", path, extra=file_size - position)
 
@@ -128,7 +145,9 @@ def read_folder(folder: Path) -> dict[str, TensorRef]:
     if not (folder / INDEX).is_file():
         if single.is_file():
             return read_file(single)
-        raise ModelCorrupt("{folder} holds no model.safetensors and no {index}.", hint="Pull the model again.", folder=folder, index=INDEX)
+        raise ModelCorrupt(
+            "{folder} holds no model.safetensors and no {index}.", hint="Pull the model again.", folder=folder, index=INDEX
+        )
     weight_map = read_json(folder / INDEX).get("weight_map")
     if not isinstance(weight_map, dict) or not all(isinstance(f, str) for f in weight_map.values()):
         raise _corrupt("{file}: weight_map does not map tensors to files.", folder / INDEX)
@@ -165,7 +184,7 @@ class Planned:
 
 
 class Writer:
-    """Writes planned tensors in their planned order, into shards of at most SHARD_BYTES, holding none of them. A context manager."""
+    """A context manager that writes planned tensors in their order, into shards of at most SHARD_BYTES, holding none of them."""
 
     def __init__(self, folder: Path, planned: Iterable[Planned], shard_bytes: int = SHARD_BYTES) -> None:
         self.folder = folder
@@ -178,7 +197,8 @@ class Writer:
         if (name, tensor.dtype, tuple(tensor.shape)) != (planned.name, planned.dtype, planned.shape):
             raise ValueError(f"planned {planned}, got {name} {tensor.dtype} {tuple(tensor.shape)}")
         file = self._open(shard)
-        file.write(memoryview(tensor.contiguous().view(torch.uint8).flatten().numpy()) if tensor.numel() else b"")
+        if tensor.numel():
+            file.write(tensor.contiguous().view(torch.uint8).flatten().numpy().data)
 
     def __enter__(self) -> Writer:
         return self
@@ -226,7 +246,11 @@ def _header(tensors: list[Planned]) -> bytes:
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     position = 0
     for tensor in tensors:
-        header[tensor.name] = {"dtype": NAMES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [position, position + tensor.size]}
+        header[tensor.name] = {
+            "dtype": NAMES[tensor.dtype],
+            "shape": list(tensor.shape),
+            "data_offsets": [position, position + tensor.size],
+        }
         position += tensor.size
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)  # tensor bytes start aligned

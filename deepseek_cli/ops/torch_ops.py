@@ -38,9 +38,11 @@ class KVCache:
 
 
 class TorchOps:
-    """Weights come by on-disk name from `weights`, which may load them lazily. Without a cache every call starts at position 0."""
+    """Weights come by on-disk name from `weights`, which may load them lazily. Without a cache all starts at position 0."""
 
-    def __init__(self, weights: Callable[[str], Tensor | None] | Mapping[str, Tensor], cache: KVCache | None = None, keep: int = 0) -> None:
+    def __init__(
+        self, weights: Callable[[str], Tensor | None] | Mapping[str, Tensor], cache: KVCache | None = None, keep: int = 0
+    ) -> None:
         self.weight: Callable[[str], Tensor | None] = weights.get if isinstance(weights, Mapping) else weights
         self.cache = cache
         self.keep = keep  # how many last positions get logits; 0 for all
@@ -73,7 +75,13 @@ class TorchOps:
         if self.cache:
             k, v = self.cache.append(layer, k, v)
         y = F.scaled_dot_product_attention(
-            q, k, v, attn_mask=causal_mask(q, k), is_causal=q.shape[2] == k.shape[2], scale=spec.scale, enable_gqa=spec.heads != spec.kv_heads
+            q,
+            k,
+            v,
+            attn_mask=causal_mask(q, k),
+            is_causal=q.shape[2] == k.shape[2],
+            scale=spec.scale,
+            enable_gqa=spec.heads != spec.kv_heads,
         )
         return y.transpose(1, 2).flatten(-2)
 

@@ -50,15 +50,13 @@ def of_graph(path: Path) -> tuple[list[Stored], dict[str, str]]:
                 readers.setdefault(name, (form, bits if position == codes else 0))
             if name and layer_of(name):
                 node_layers.setdefault(node.name, layer_of(name) or "")
-    seen: set[tuple[str, str]] = set()
-    stored = []
+    places: dict[tuple[str, str], Stored] = {}
     for tensor in graph.initializer:
         external = {entry.key: entry.value for entry in tensor.external_data}
         place = (external.get("location", ""), external.get("offset", tensor.name))
-        if place not in seen:
-            seen.add(place)
-            stored.append(_stored(tensor, readers.get(tensor.name), int(external.get("length", 0))))
-    return stored, node_layers
+        if place not in places or tensor.name in readers:  # of two names for the same bytes, the one that is read
+            places[place] = _stored(tensor, readers.get(tensor.name), int(external.get("length", 0)))
+    return list(places.values()), node_layers
 
 
 def _stored(tensor: Any, reader: tuple[str, int] | None, external_bytes: int) -> Stored:

@@ -18,7 +18,7 @@ from deepseek_cli.runtime.tokenizer import open_tokenizer
 from deepseek_cli.store import Store, result_name
 
 REPORT_SECONDS = 120  # a report card that would take longer is left to `deepseek eval`
-REPORT_WINDOWS = 16
+REPORT_WINDOWS = 8
 
 __all__ = ["Quantized", "measure", "quantize", "relative_error"]
 
@@ -101,7 +101,9 @@ def measure(reference: ModelHandle, candidate: ModelHandle, reporter: Reporter =
     body = {"bits_per_weight": 8 * candidate.size_bytes / candidate.parameters, "size_bytes": candidate.size_bytes}
     if seconds > REPORT_SECONDS:
         reporter.note(
-            "Measuring quality would take about {minutes:.0f} minutes: deepseek eval {name}", minutes=seconds / 60, name=candidate.name
+            "Measuring quality would take about {minutes:.0f} minutes: deepseek eval {name}",
+            minutes=seconds / 60,
+            name=candidate.name,
         )
         return {**body, "unmeasured": f"estimated at {seconds:.0f} s"}
     windows = cut_windows(open_tokenizer(reference.root), most=REPORT_WINDOWS)

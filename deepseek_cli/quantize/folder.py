@@ -37,7 +37,9 @@ class Written:
     errors: Mapping[str, float]
 
 
-def write(handle: ModelHandle, spec: QuantizeSpec, plan: Plan, name: str, final: Path, force: bool = False, reporter: Reporter = SILENT) -> Written:
+def write(
+    handle: ModelHandle, spec: QuantizeSpec, plan: Plan, name: str, final: Path, force: bool = False, reporter: Reporter = SILENT
+) -> Written:
     """Quantize `handle` by `plan` into the folder `final`.
 
     Raises ModelCorrupt for a NaN (naming its tensor), DiskFull before any work, UsageError for an output inside the input.
@@ -106,7 +108,10 @@ def _dense_dtype(handle: ModelHandle, item: Item) -> torch.dtype:
 
 def _not_finite(handle: ModelHandle, item: Item) -> ModelCorrupt:
     return ModelCorrupt(
-        "{model}: tensor {tensor} holds a NaN or an infinity.", hint="Pull the model again; if it stays, the model is damaged.", model=handle.root, tensor=item.name
+        "{model}: tensor {tensor} holds a NaN or an infinity.",
+        hint="Pull the model again; if it stays, the model is damaged.",
+        model=handle.root,
+        tensor=item.name,
     )
 
 
@@ -122,7 +127,9 @@ def _config(handle: ModelHandle, plan: Plan) -> dict[str, Any]:
 
 def clean_config(raw: Mapping[str, Any]) -> dict[str, Any]:
     """A config.json that names no code and no quantization."""
-    return {k: v for k, v in raw.items() if not k.startswith("_") and k not in ("auto_map", "quantization_config", "custom_pipelines")}
+    return {
+        k: v for k, v in raw.items() if not k.startswith("_") and k not in ("auto_map", "quantization_config", "custom_pipelines")
+    }
 
 
 def _copy_licence(root: Path, folder: Path) -> None:
@@ -151,10 +158,17 @@ def lineage(handle: ModelHandle) -> dict[str, Any]:
 
 def resolved_record(spec: QuantizeSpec, plan: Plan) -> dict[str, Any]:
     """What the options came to; the same record from the same input is the same output."""
-    return {"scheme": str(plan.scheme), "embeddings": spec.embeddings, "level": spec.level, "algorithm": spec.algorithm, "rules": list(spec.rule)}
+    return {
+        "scheme": str(plan.scheme),
+        "embeddings": spec.embeddings,
+        "level": spec.level,
+        "algorithm": spec.algorithm,
+        "rules": list(spec.rule),
+    }
 
 
 def readers(plan: Plan) -> tuple[str, ...]:
-    """Who can load the folder. transformers and vLLM unpack linears, but no embedding."""
-    packed_embedding = any(i.name.endswith("embed_tokens.weight") and i.scheme.bits < 16 for i in plan.items)
-    return ("deepseek",) if packed_embedding else ("deepseek", "transformers", "vllm")
+    """Who can load the folder. transformers and vLLM unpack symmetric linears, but no embedding and no packed zero points."""
+    quantized = [item for item in plan.items if item.scheme.bits < 16]
+    only_ours = any(not i.scheme.symmetric or i.name.endswith("embed_tokens.weight") for i in quantized)
+    return ("deepseek",) if only_ours else ("deepseek", "transformers", "vllm")

@@ -64,7 +64,9 @@ def _rules(spec: QuantizeSpec, handle: ModelHandle, embeddings: list[str], body:
     for text in spec.rule:
         pattern, equals, scheme = text.partition("=")
         if not equals:
-            raise UsageError("--rule {rule} is not of the form PATTERN=SCHEME.", hint="For example: --rule lm_head=int4", rule=text)
+            raise UsageError(
+                "--rule {rule} is not of the form PATTERN=SCHEME.", hint="For example: --rule lm_head=int4", rule=text
+            )
         name = embeddings[0] if tied and pattern == "lm_head" else pattern
         rules.append((name, parse_scheme(scheme, body.group if body.bits == 4 and body.group else group)))
     return rules

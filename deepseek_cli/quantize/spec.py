@@ -20,7 +20,9 @@ class QuantizeSpec:
     group: Literal["32", "64", "128", "channel"] | None = option(None, help="inputs per scale; 32 below 2 B parameters, else 64")
     level: Literal["fast"] = option("fast", help="how much work to spend; fast needs no data")
     algorithm: Literal["rtn"] = option("rtn", help="how to round; rtn is round to nearest")
-    rule: tuple[str, ...] = option((), help="a scheme for the tensors a pattern names, such as lm_head=int4", metavar="PATTERN=SCHEME")
+    rule: tuple[str, ...] = option(
+        (), help="a scheme for the tensors a pattern names, such as lm_head=int4", metavar="PATTERN=SCHEME"
+    )
     embeddings: str = option("int8", help="scheme of embedding and output head, where no rule says otherwise", rare=True)
     report: bool = option(True, help="measure quality against the source when that takes under two minutes", rare=True)
 

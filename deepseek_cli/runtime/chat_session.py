@@ -34,12 +34,16 @@ class Chat:
         """
         if not self.raw:
             self.messages.append({"role": "user", "content": prompt})
-        tokens = self.tokenizer.encode(prompt, special=True) if self.raw else self.tokenizer.encode(self.tokenizer.chat(self.messages))
+        tokens = (
+            self.tokenizer.encode(prompt, special=True) if self.raw else self.tokenizer.encode(self.tokenizer.chat(self.messages))
+        )
         check_room(0, len(tokens) + 1, self.session.context)
         shared = shared_prefix(tokens[:-1], self.fed)  # the last token is fed again, for its logits
         self.session.rewind(shared)
         pieces = []
-        for piece, generation in generate_text(self.session, self.tokenizer, tokens[shared:], self.most, self.sampling, self.stop):
+        for piece, generation in generate_text(
+            self.session, self.tokenizer, tokens[shared:], self.most, self.sampling, self.stop
+        ):
             self.last = generation
             pieces.append(piece)
             yield piece

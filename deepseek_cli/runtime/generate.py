@@ -39,7 +39,9 @@ class Generation:
     timing: Timing = field(default_factory=Timing)
 
 
-def generate_tokens(session: Session, prompt: Sequence[int], most: int, sampling: Sampling, eos: frozenset[int] = frozenset()) -> Iterator[tuple[int, Generation]]:
+def generate_tokens(
+    session: Session, prompt: Sequence[int], most: int, sampling: Sampling, eos: frozenset[int] = frozenset()
+) -> Iterator[tuple[int, Generation]]:
     """Tokens behind `prompt`, which is appended to what the session holds; the end token is not given."""
     sampler, made = Sampler(sampling), Generation()
     seen = list(prompt)
@@ -64,7 +66,12 @@ def generate_tokens(session: Session, prompt: Sequence[int], most: int, sampling
 
 
 def generate_text(
-    session: Session, tokenizer: Tokenizer, prompt: Sequence[int], most: int = 256, sampling: Sampling | None = None, stop: Sequence[str] = ()
+    session: Session,
+    tokenizer: Tokenizer,
+    prompt: Sequence[int],
+    most: int = 256,
+    sampling: Sampling | None = None,
+    stop: Sequence[str] = (),
 ) -> Iterator[tuple[str, Generation]]:
     """Pieces of text behind the tokens of `prompt`. Text that might begin a stop string is held back until it is known not to."""
     stream, held = tokenizer.stream(), ""

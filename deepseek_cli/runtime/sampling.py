@@ -22,9 +22,21 @@ class Sampling:
     seed: int | None = None
 
     def __post_init__(self) -> None:
-        for name, low, high in (("repetition_penalty", 0.1, 10), ("temperature", 0, 10), ("top_k", 0, 1 << 20), ("top_p", 0, 1), ("min_p", 0, 1)):
+        for name, low, high in (
+            ("repetition_penalty", 0.1, 10),
+            ("temperature", 0, 10),
+            ("top_k", 0, 1 << 20),
+            ("top_p", 0, 1),
+            ("min_p", 0, 1),
+        ):
             if not low <= getattr(self, name) <= high:
-                raise UsageError("{flag} must lie from {low} to {high}.", hint="Change it.", flag=f"--{name.replace('_', '-')}", low=low, high=high)
+                raise UsageError(
+                    "{flag} must lie from {low} to {high}.",
+                    hint="Change it.",
+                    flag=f"--{name.replace('_', '-')}",
+                    low=low,
+                    high=high,
+                )
 
 
 class Sampler:

@@ -34,7 +34,9 @@ class Session(Protocol):
         """Forget the tokens behind `position`."""
 
 
-def open_session(model: ModelHandle | Bundle, *, context: int | None = None, threads: int | None = None, device: str = "auto") -> Session:
+def open_session(
+    model: ModelHandle | Bundle, *, context: int | None = None, threads: int | None = None, device: str = "auto"
+) -> Session:
     """A session over a bundle (ONNX Runtime) or a model folder (PyTorch).
 
     Raises UsageError for a context beyond what the model was made for.
@@ -62,5 +64,8 @@ def check_room(position: int, new: int, context: int) -> None:
     """Raises UsageError when `new` more tokens do not fit."""
     if position + new > context:
         raise UsageError(
-            "{count} tokens do not fit in a context of {context}.", hint="Use a larger --context, or a shorter prompt.", count=position + new, context=context
+            "{count} tokens do not fit in a context of {context}.",
+            hint="Use a larger --context, or a shorter prompt.",
+            count=position + new,
+            context=context,
         )

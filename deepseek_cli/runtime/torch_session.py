@@ -21,7 +21,12 @@ class TorchSession:
     """`dtype` is what weights are held and products computed in; logits are float32."""
 
     def __init__(
-        self, handle: ModelHandle, context: int, threads: int | None = None, dtype: torch.dtype = torch.float32, device: str = "auto"
+        self,
+        handle: ModelHandle,
+        context: int,
+        threads: int | None = None,
+        dtype: torch.dtype = torch.float32,
+        device: str = "auto",
     ) -> None:
         if threads:
             torch.set_num_threads(threads)

@@ -28,7 +28,7 @@ class Located:
 def canonical(ref: str) -> str:
     """One spelling per origin: `ORG/NAME` is `hf:ORG/NAME` unless a path of that name exists."""
     scheme, _, rest = ref.partition(":")
-    if scheme in ("hf", "ms", "pkg") and rest or Path(ref).expanduser().exists() or not HUB_ID.fullmatch(ref):
+    if (scheme in ("hf", "ms", "pkg") and rest) or Path(ref).expanduser().exists() or not HUB_ID.fullmatch(ref):
         return ref
     return f"hf:{ref}"
 
@@ -67,7 +67,9 @@ def from_path(path: Path, ref: str) -> Located:
         return Located(path, name_of(path), None, {"ref": ref}, "a GGUF file")
     if path.suffix in PICKLES:
         raise ModelUnsupported(
-            "{path} is a pickle, which can run code when it is opened.", hint="Use a safetensors or GGUF version of the model.", path=path
+            "{path} is a pickle, which can run code when it is opened.",
+            hint="Use a safetensors or GGUF version of the model.",
+            path=path,
         )
     raise ModelUnsupported("{path} is neither a model folder nor a GGUF file.", hint="Name a folder or a .gguf file.", path=path)
 
@@ -79,14 +81,20 @@ def _entry(folder: Path, manifest: Manifest) -> Located:
     path = Path(manifest.root) if manifest.root else folder
     if not path.exists():
         raise ModelNotFound(
-            "{name} points at {path}, which is gone.", hint="Pull it again: deepseek pull {ref}", name=manifest.name, path=path, ref=manifest.source.get("ref")
+            "{name} points at {path}, which is gone.",
+            hint="Pull it again: deepseek pull {ref}",
+            name=manifest.name,
+            path=path,
+            ref=manifest.source.get("ref"),
         )
     return Located(path, manifest.name, manifest, manifest.source, "in the store")
 
 
 def _pulled(ref: str, hub_id: str, store: Store) -> Located:
     if not HUB_ID.fullmatch(hub_id):
-        raise UsageError("{ref} is not of the form ORG/NAME.", hint="For example: hf:deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B", ref=ref)
+        raise UsageError(
+            "{ref} is not of the form ORG/NAME.", hint="For example: hf:deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B", ref=ref
+        )
     for folder, manifest in reversed(store.entries()):
         if manifest.source.get("ref") == ref and not manifest.parent:
             return _entry(folder, manifest)

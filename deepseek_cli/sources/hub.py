@@ -31,7 +31,9 @@ def fetch(hub_id: str, spec: PullSpec, wanted: Sequence[str], offline: bool, rep
     root = Path(_download(hub_id, spec, wanted, offline))
     if not any(root.glob("*.safetensors")):
         raise ModelUnsupported(
-            "hf:{id} holds no safetensors files.", hint="Pickles are refused, since they can run code: look for a converted version.", id=hub_id
+            "hf:{id} holds no safetensors files.",
+            hint="Pickles are refused, since they can run code: look for a converted version.",
+            id=hub_id,
         )
     reporter.progress("fetch", 1, 1)
     return root, root.name
@@ -39,7 +41,7 @@ def fetch(hub_id: str, spec: PullSpec, wanted: Sequence[str], offline: bool, rep
 
 def _download(hub_id: str, spec: PullSpec, wanted: Sequence[str], offline: bool, **more: Any) -> Any:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.utils import disable_progress_bars
+    from huggingface_hub.utils.tqdm import disable_progress_bars
 
     disable_progress_bars()
     try:
@@ -65,10 +67,16 @@ def _explain(hub_id: str, spec: PullSpec, error: Exception) -> NoReturn:
     if "GatedRepoError" in names:
         raise ModelNotFound("hf:{id} is gated.", hint="Accept its terms at {endpoint}/{id} and set HF_TOKEN.", **facts) from None
     if "RepositoryNotFoundError" in names or "HFValidationError" in names:
-        raise ModelNotFound("{endpoint} has no model {id}, or it is private.", hint="Check the name; for a private one set HF_TOKEN.", **facts) from None
+        raise ModelNotFound(
+            "{endpoint} has no model {id}, or it is private.", hint="Check the name; for a private one set HF_TOKEN.", **facts
+        ) from None
     if "RevisionNotFoundError" in names:
-        raise ModelNotFound("hf:{id} has no revision {revision}.", hint="Check --revision.", revision=spec.revision, **facts) from None
-    if names & {"LocalEntryNotFoundError", "OfflineModeIsEnabled", "IncompleteSnapshotError"} or isinstance(error, OSError | ConnectionError):
+        raise ModelNotFound(
+            "hf:{id} has no revision {revision}.", hint="Check --revision.", revision=spec.revision, **facts
+        ) from None
+    if names & {"LocalEntryNotFoundError", "OfflineModeIsEnabled", "IncompleteSnapshotError"} or isinstance(
+        error, OSError | ConnectionError
+    ):
         raise NetworkError(
             "{endpoint} cannot be reached for hf:{id}: {reason}.",
             hint="Check the network, or name a mirror with --source URL or HF_ENDPOINT.",
@@ -76,5 +84,8 @@ def _explain(hub_id: str, spec: PullSpec, error: Exception) -> NoReturn:
             **facts,
         ) from None
     raise NetworkError(
-        "{endpoint} did not give hf:{id}: {reason}.", hint="Try again later, or name a mirror with --source URL.", reason=type(error).__name__, **facts
+        "{endpoint} did not give hf:{id}: {reason}.",
+        hint="Try again later, or name a mirror with --source URL.",
+        reason=type(error).__name__,
+        **facts,
     ) from None

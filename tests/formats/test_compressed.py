@@ -31,7 +31,9 @@ def test_parts_join_to_the_same_weight(name: str) -> None:
     assert joined.stored == str(scheme)
     assert torch.equal(again.packed, quantized.packed)
     assert torch.equal(again.dequantize(), quantized.dequantize())
-    assert [(n, t.dtype, tuple(t.shape)) for n, t in parts_of("m", quantized)] == [(p.name, p.dtype, p.shape) for p in planned_parts("m", (12, 160), scheme)]
+    assert [(n, t.dtype, tuple(t.shape)) for n, t in parts_of("m", quantized)] == [
+        (p.name, p.dtype, p.shape) for p in planned_parts("m", (12, 160), scheme)
+    ]
 
 
 @pytest.mark.parametrize("name", ["int4-g32", "int8-g32"])

@@ -12,7 +12,12 @@ from deepseek_cli.formats.safetensors import INDEX, Planned, Writer, read_file, 
 
 
 def test_reads_what_the_reference_library_writes(tmp_path: Path) -> None:
-    tensors = {"a": torch.randn(3, 5), "b": torch.randn(4).bfloat16(), "c": torch.arange(6).view(2, 3), "empty": torch.zeros(0, 2)}
+    tensors = {
+        "a": torch.randn(3, 5),
+        "b": torch.randn(4).bfloat16(),
+        "c": torch.arange(6).view(2, 3),
+        "empty": torch.zeros(0, 2),
+    }
     safetensors.torch.save_file(tensors, tmp_path / "x.safetensors")
     found = read_file(tmp_path / "x.safetensors")
     assert {n: r.stored for n, r in found.items()} == {"a": "f32", "b": "bf16", "c": "i64", "empty": "f32"}
@@ -30,7 +35,11 @@ def test_released_pages_come_back_when_they_are_read_again(tmp_path: Path) -> No
 
 
 def test_the_writer_writes_what_the_reference_library_reads(tmp_path: Path) -> None:
-    tensors = {"w": torch.randn(4, 6).bfloat16(), "packed": torch.randint(0, 1 << 30, (2, 3), dtype=torch.int32), "n": torch.tensor([1, 2])}
+    tensors = {
+        "w": torch.randn(4, 6).bfloat16(),
+        "packed": torch.randint(0, 1 << 30, (2, 3), dtype=torch.int32),
+        "n": torch.tensor([1, 2]),
+    }
     with Writer(tmp_path, [Planned(n, t.dtype, tuple(t.shape)) for n, t in tensors.items()]) as writer:
         for name, tensor in tensors.items():
             writer.write(name, tensor)

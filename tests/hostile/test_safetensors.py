@@ -65,7 +65,9 @@ def test_an_unknown_dtype_is_unsupported(tmp_path: Path) -> None:
         read_header(write(tmp_path / "x.safetensors", {"a": entry(0, 1, "F4")}, b"1"))
 
 
-@pytest.mark.parametrize("file", ["../model.safetensors", "/etc/passwd", "..\\x.safetensors", "sub/x.safetensors", "x.bin", "C:x.safetensors", ""])
+@pytest.mark.parametrize(
+    "file", ["../model.safetensors", "/etc/passwd", "..\\x.safetensors", "sub/x.safetensors", "x.bin", "C:x.safetensors", ""]
+)
 def test_an_index_cannot_point_outside_the_folder(tmp_path: Path, file: str) -> None:
     (tmp_path / INDEX).write_text(json.dumps({"weight_map": {"a": file}}))
     with pytest.raises(ModelCorrupt, match="points outside the folder"):

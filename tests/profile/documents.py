@@ -38,7 +38,13 @@ def phases() -> list[dict[str, Any]]:
     ]
 
 
-ARENA = {"weights_bytes": 90 * MIB, "activations_bytes": 20 * MIB, "lifetime_peak_bytes": 140 * MIB, "held_bytes": 150 * MIB, "growths": 3}
+ARENA = {
+    "weights_bytes": 90 * MIB,
+    "activations_bytes": 20 * MIB,
+    "lifetime_peak_bytes": 140 * MIB,
+    "held_bytes": 150 * MIB,
+    "growths": 3,
+}
 
 
 def document(layers: int = 3, name: str = "toy", points: int = 300) -> dict[str, Any]:
@@ -46,16 +52,29 @@ def document(layers: int = 3, name: str = "toy", points: int = 300) -> dict[str,
     from deepseek_cli.profile import measure
 
     made = phases()
-    run = measure.Run(0.0, model={"ref": name, "name": name, "kind": "bundle", "runtime": "ONNX Runtime", "architecture": "llama", "layers": layers})
-    run.phases = made
+    model = {"ref": name, "name": name, "kind": "bundle", "runtime": "ONNX Runtime", "architecture": "llama", "layers": layers}
+    run = measure.Run(0.0, model=model, phases=made)
     run.samples = [(3.0 * i / points, (i % 7 + 60) * MIB, 20 * MIB) for i in range(points)]
     rows = ["embedding", *map(str, range(layers)), "head"]
     details = {
-        "weights": [{"form": "int4-g32", "tensors": 9, "parameters": 1 << 20, "bytes": 600_000}, {"form": "f32", "tensors": 5, "parameters": 64, "bytes": 256}],
+        "weights": [
+            {"form": "int4-g32", "tensors": 9, "parameters": 1 << 20, "bytes": 600_000},
+            {"form": "f32", "tensors": 5, "parameters": 64, "bytes": 256},
+        ],
         "kv": {"used_bytes": 8 * MIB, "reserved_bytes": 80 * MIB, "positions": 80, "context": 800, "bytes_per_token": 104_857},
-        "layers": [{"layer": row, "weights_bytes": 1000, "kv_bytes": 10, "prefill_seconds": 0.1, "decode_seconds": 0.2} for row in rows],
+        "layers": [
+            {"layer": row, "weights_bytes": 1000, "kv_bytes": 10, "prefill_seconds": 0.1, "decode_seconds": 0.2} for row in rows
+        ],
         "operators": [
-            {"operator": HOSTILE, "nodes": 3, "calls": 51, "prefill_seconds": 0.2, "decode_seconds": 0.3, "output_bytes": 9000, "arena_growth_bytes": 4096}
+            {
+                "operator": HOSTILE,
+                "nodes": 3,
+                "calls": 51,
+                "prefill_seconds": 0.2,
+                "decode_seconds": 0.3,
+                "output_bytes": 9000,
+                "arena_growth_bytes": 4096,
+            }
         ],
         "arena": ARENA,
     }
@@ -63,5 +82,12 @@ def document(layers: int = 3, name: str = "toy", points: int = 300) -> dict[str,
     traced = copy.deepcopy(run)
     for record in traced.phases:
         record["end"] += 0.1
-    settings = {"command": f"deepseek profile {name}", "prompt_tokens": 64, "new_tokens": 16, "threads": 2, "device": "auto", "sample_ms": 5.0}
+    settings = {
+        "command": f"deepseek profile {name}",
+        "prompt_tokens": 64,
+        "new_tokens": 16,
+        "threads": 2,
+        "device": "auto",
+        "sample_ms": 5.0,
+    }
     return measure.document(run, traced, settings)

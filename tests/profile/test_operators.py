@@ -25,16 +25,22 @@ def test_names_tell_their_layer(name: str, layer: str | None) -> None:
 
 
 def node(name: str, op: str, ts: float, dur: float, **args: int) -> dict[str, Any]:
-    return {"cat": "Node", "name": f"{name}_kernel_time", "ts": ts, "dur": dur, "args": {"op_name": op, **{k: str(v) for k, v in args.items()}}}
+    texts = {key: str(value) for key, value in args.items()}
+    return {"cat": "Node", "name": f"{name}_kernel_time", "ts": ts, "dur": dur, "args": {"op_name": op, **texts}}
+
+
+def arena(in_use: int, delta: int, growth: int = 0) -> dict[str, int]:
+    held = {"mem_arena_held": 4096, "mem_arena_held_delta": growth, "mem_in_use_peak": 2000}
+    return {"mem_bytes_in_use": in_use, "mem_in_use_delta": delta, **held}
 
 
 def run(start: float, growth: int = 0) -> list[dict[str, Any]]:
     return [
         {"cat": "Session", "name": "model_run", "ts": start, "dur": 100, "args": {}},
-        node("embed", "Gather", start + 1, 10, mem_bytes_in_use=1100, mem_in_use_delta=100, mem_in_use_peak=2000, mem_arena_held=4096, mem_arena_held_delta=growth),
-        node("attention.0", "GroupQueryAttention", start + 20, 30, mem_bytes_in_use=1500, mem_in_use_delta=400, mem_in_use_peak=2000, mem_arena_held=4096, output_size=64),
-        node("Mul_2", "Mul", start + 60, 5, mem_bytes_in_use=1200, mem_in_use_delta=-300, mem_in_use_peak=2000, mem_arena_held=4096),
-        node("MatMulNBits_3", "MatMulNBits", start + 70, 20, mem_bytes_in_use=1200, mem_in_use_delta=0, mem_in_use_peak=2000, mem_arena_held=4096),
+        node("embed", "Gather", start + 1, 10, **arena(1100, 100, growth)),
+        node("attention.0", "GroupQueryAttention", start + 20, 30, **arena(1500, 400), output_size=64),
+        node("Mul_2", "Mul", start + 60, 5, **arena(1200, -300)),
+        node("MatMulNBits_3", "MatMulNBits", start + 70, 20, **arena(1200, 0)),
     ]
 
 
@@ -66,7 +72,13 @@ def test_a_node_without_a_layer_belongs_to_the_one_before() -> None:
 
 
 def test_the_arena_before_and_while_it_runs() -> None:
-    assert operators.arena_of(NODES) == {"weights_bytes": 1000, "activations_bytes": 500, "lifetime_peak_bytes": 2000, "held_bytes": 4096, "growths": 1}
+    assert operators.arena_of(NODES) == {
+        "weights_bytes": 1000,
+        "activations_bytes": 500,
+        "lifetime_peak_bytes": 2000,
+        "held_bytes": 4096,
+        "growths": 1,
+    }
 
 
 def test_no_counters_is_no_arena() -> None:

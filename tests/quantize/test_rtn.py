@@ -10,7 +10,17 @@ from deepseek_cli.quantize.rtn import quantize
 from deepseek_cli.schemes import parse_scheme
 from deepseek_cli.tensors import pack, unpack
 
-SCHEMES = ["int4-g32", "int4-g64", "int4-g128", "int4-g32-asym", "int4-g32-pos", "int8", "int8-g32", "int8-g64-asym", "int8-channel"]
+SCHEMES = [
+    "int4-g32",
+    "int4-g64",
+    "int4-g128",
+    "int4-g32-asym",
+    "int4-g32-pos",
+    "int8",
+    "int8-g32",
+    "int8-g64-asym",
+    "int8-channel",
+]
 
 
 @pytest.mark.parametrize("name", SCHEMES)
@@ -19,7 +29,10 @@ def test_every_code_is_the_nearest(name: str, shape: tuple[int, int]) -> None:
     torch.manual_seed(0)
     scheme, weight = parse_scheme(name), torch.randn(shape) * 0.1
     quantized = quantize(weight, scheme)
-    each = [dataclasses.replace(quantized, packed=pack(torch.full(shape, c, dtype=torch.uint8), scheme.bits)) for c in range(1 << scheme.bits)]
+    each = [
+        dataclasses.replace(quantized, packed=pack(torch.full(shape, c, dtype=torch.uint8), scheme.bits))
+        for c in range(1 << scheme.bits)
+    ]
     best = torch.stack([(candidate.dequantize() - weight).abs() for candidate in each]).amin(0)
     torch.testing.assert_close((quantized.dequantize() - weight).abs(), best, atol=1e-6, rtol=0)
     assert quantized.shape == shape

@@ -142,7 +142,7 @@
     const timed = data.layers.some((l) => l.decode_seconds);
     const rows = data.layers.map((l) => ({ ...l, prefill: 1000 * l.prefill_seconds, decode: 1000 * l.decode_seconds / perToken }));
     table($("layers"), [
-      label("layer", t("layer"), (l) => (/^\d+$/.test(l.layer) ? l.layer : t(`layer.${l.layer}`))),
+      label("layer", t("layer"), (l) => (/^\d+$/.test(l.layer) ? l.layer : t(l.layer === "all" ? "all" : `layer.${l.layer}`))),
       bytes("weights_bytes", t("weightsmib"), { meter: true }), bytes("kv_bytes", t("kvmib")),
       ...(timed ? [plain("prefill", t("prefill"), 2, { meter: true }), plain("decode", t("decode"), 3, { meter: true })] : []),
     ], rows, { sortable: true, foot: { layer: "all", weights_bytes: sum(rows, "weights_bytes"), kv_bytes: sum(rows, "kv_bytes"), prefill: sum(rows, "prefill"), decode: sum(rows, "decode") } });
@@ -202,7 +202,7 @@
     $("theme").setAttribute("aria-label", t("theme.label", { name: other }));
   }
 
-  function render() { for (const part of [header, verdict, peak, time, held, layers, operators, compare, method]) part(); }
+  function render() { for (const part of [header, verdict, peak, held, layers, operators, compare, method, fit]) part(); }
 
   if (stored.get("theme")) root.dataset.theme = stored.get("theme");
   $("theme").addEventListener("click", () => { stored.set("theme", root.dataset.theme = isDark() ? "light" : "dark"); paintTheme(); });
@@ -215,8 +215,12 @@
     const link = element("a", { download: `${data.model.name}-memory.json`, href: URL.createObjectURL(new Blob([JSON.stringify(data)], { type: "application/json" })) });
     link.click();
   });
+  function fit() {  // the chart takes the width there is; what overflows can be reached and moved by keyboard
+    time();
+    for (const node of document.querySelectorAll(".scroll")) node.tabIndex = node.scrollWidth > node.clientWidth || node.scrollHeight > node.clientHeight ? 0 : -1;
+  }
   let waiting = 0;
-  addEventListener("resize", () => { cancelAnimationFrame(waiting); waiting = requestAnimationFrame(time); });
+  addEventListener("resize", () => { cancelAnimationFrame(waiting); waiting = requestAnimationFrame(fit); });
   render();
   root.dataset.ready = "1";
 })();

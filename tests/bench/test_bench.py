@@ -1,0 +1,160 @@
+from __future__ import annotations
+
+import csv
+import json
+
+import pytest
+
+from deepseek_cli.bench import measure
+from deepseek_cli.bench.measure import bench
+from deepseek_cli.bench.spec import BenchSpec
+from deepseek_cli.errors import DeepseekError, MemoryShort, ModelNotFound, UsageError
+from deepseek_cli.main import main
+from tests.toys import DEPLOYABLE, make_toy
+
+QUICK = ["--prompt-tokens", "8", "--new-tokens", "3", "--depth", "0,8", "--rounds", "2", "--threads", "1"]
+SPEC = BenchSpec(prompt_tokens=8, new_tokens=3, depth="0,8", rounds=2)
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models") / "toy"
+    make_toy(folder, **DEPLOYABLE)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def alone(tmp_path, monkeypatch):
+    """An empty store, and a working folder without settings."""
+    monkeypatch.setenv("DEEPSEEK_HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+
+
+def document(capsys, *argv):
+    code = main(["bench", *argv, "--json"])
+    return code, json.loads(capsys.readouterr().out)
+
+
+def test_two_arms_are_measured_and_compared(toy, capsys):
+    code, found = document(capsys, str(toy), str(toy), *QUICK)
+    first, second = found["arms"]
+    assert (code, found["schema"], found["ok"]) == (0, "deepseek.bench/1", True)
+    assert [first["name"], second["name"]] == ["toy #1", "toy #2"]
+    assert first["ratios"] == {}
+    assert set(second["ratios"]) == set(second["metrics"])
+    assert len(first["metrics"]["decode@8"]["samples"]) == 2
+    assert len(first["metrics"]["load"]["samples"]) == 1
+    assert first["metrics"]["kv"]["median"] == pytest.approx(
+        2 * 2 * 2 * 16 * 4 * (8 + 3) / 1e6
+    )  # layers, k and v, heads, size, bytes
+    assert found["environment"]["threads"] == 1
+    assert found["metrics"]["prefill"]["unit"] == "tok/s"
+
+
+def test_an_arm_that_fails_leaves_the_others_their_figures(toy, capsys):
+    code, found = document(capsys, str(toy), "nowhere", *QUICK)
+    good, bad = found["arms"]
+    assert code == 3
+    assert found["ok"] is False
+    assert good["error"] is None and good["metrics"]
+    assert (bad["name"], bad["error"]["code"], bad["metrics"], bad["ratios"]) == ("nowhere", "model-not-found", {}, {})
+
+
+def test_a_lone_arm_that_fails_is_the_error(tmp_path):
+    with pytest.raises(ModelNotFound, match="nowhere"):
+        bench(["nowhere"], SPEC, home=tmp_path)
+
+
+def test_every_format_is_saved_and_the_first_path_printed(toy, tmp_path, capsys):
+    files = [tmp_path / f"speed.{kind}" for kind in ("json", "md", "csv")]
+    assert main(["bench", str(toy), *QUICK, *(word for file in files for word in ("--save", str(file))), "-q"]) == 0
+    assert capsys.readouterr().out.strip() == str(files[0])
+    assert json.loads(files[0].read_text())["schema"] == "deepseek.bench/1"
+    assert "| decode@8 | tok/s |" in files[1].read_text()
+    rows = list(csv.DictReader(files[2].read_text().splitlines()))
+    assert {row["arm"] for row in rows} == {"toy"}
+    assert next(row for row in rows if row["metric"] == "prefill")["more_is_better"] == "True"
+
+
+def test_an_existing_file_is_kept_without_force(toy, tmp_path):
+    (tmp_path / "speed.md").write_text("mine")
+    assert main(["bench", str(toy), *QUICK, "--save", str(tmp_path / "speed.md")]) == 2
+    assert (tmp_path / "speed.md").read_text() == "mine"
+
+
+def test_a_place_that_cannot_be_written_is_found_before_measuring(toy, tmp_path, capsys):
+    assert main(["bench", str(toy), *QUICK, "--save", str(tmp_path / "none" / "speed.md")]) == 4
+    assert "speed.md" in capsys.readouterr().err
+
+
+def test_verbose_prints_every_formula(toy, capsys):
+    assert main(["bench", str(toy), *QUICK, "-v"]) == 0
+    out = capsys.readouterr().out
+    assert "decode [tok/s]: new tokens / sum of their gaps" in out
+    assert "Median ± median absolute deviation of 2 rounds" in out
+
+
+def test_the_model_may_stand_in_the_settings(toy, tmp_path, capsys):
+    (tmp_path / "deepseek.toml").write_text(f"model = {str(toy)!r}\n")
+    code, found = document(capsys, *QUICK)
+    assert (code, found["arms"][0]["name"]) == (0, "toy")
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        [],
+        ["x", "--rounds", "0"],
+        ["x", "--threads", "100000"],
+        ["x", "--threads", "0"],
+        ["x", "--save", "f.xml"],
+        ["x", "--context", "5"],
+    ],
+)
+def test_usage_errors(argv, capsys):
+    code, found = document(capsys, *argv)
+    assert (code, found["error"]["code"]) == (2, "usage-error")
+
+
+def test_more_than_the_model_can_hold_is_a_usage_error(toy, tmp_path):
+    with pytest.raises(UsageError, match="256"):
+        bench([str(toy)], BenchSpec(depth="1000", new_tokens=1, rounds=1), home=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("program", "kind", "said"),
+    [
+        ("import os; os.kill(os.getpid(), 9)", MemoryShort, "signal 9"),
+        ("raise SystemExit('out of luck')", DeepseekError, "out of luck"),
+    ],
+)
+def test_a_worker_that_dies_is_explained(tmp_path, monkeypatch, program, kind, said):
+    monkeypatch.setattr(measure, "BOOT", program)
+    with pytest.raises(kind, match=said):
+        bench(["some"], SPEC, home=tmp_path)
+
+
+FICKLE = """
+import json, pathlib, sys
+marker = pathlib.Path({marker!r})
+first, _ = not marker.exists(), marker.touch()
+round = {{"event": "round", "values": {{"prefill": 5.0}}, "missing": {{}}}}
+warmed = {{"event": "warmed", "seconds": [1, 2, 1, 2, 1], "stable": False}}
+for answer in [{{"event": "ready", "name": "fickle", "load": 0.1}}, warmed, *[round] * (9 if first else 1)]:
+    sys.stdin.readline()
+    print(json.dumps(answer), flush=True)
+"""
+
+
+def test_a_worker_that_dies_between_rounds_leaves_its_earlier_figures(tmp_path, monkeypatch):
+    monkeypatch.setattr(measure, "BOOT", FICKLE.format(marker=str(tmp_path / "the first has started")))
+    found, error = bench(["a", "b"], BenchSpec(rounds=3), home=tmp_path)
+    assert isinstance(error, DeepseekError)
+    assert [len(arm["metrics"]["prefill"]["samples"]) for arm in found["arms"]] == [3, 1]
+    assert found["arms"][1]["ratios"]["prefill"] == 1.0
+    assert found["arms"][0]["warm_up"]["stable"] is False
+
+
+def test_the_folder_the_user_stands_in_lends_no_modules(toy, tmp_path):
+    (tmp_path / "psutil.py").write_text("raise RuntimeError('taken from the working folder')")
+    assert main(["bench", str(toy), *QUICK]) == 0

@@ -1,0 +1,112 @@
+"""Every English template that a user can meet, found by reading the source.
+
+python -m tests.cli.templates        # lists those without 中文, as lines for the catalogue
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import string
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from deepseek_cli import errors
+from deepseek_cli.commands._app import PANELS
+from deepseek_cli.messages_zh import MESSAGES
+from deepseek_cli.settings import EXPECTED, VARIABLES
+
+PACKAGE = Path(errors.__file__).parent
+ERRORS = {name for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, errors.DeepseekError)}
+FIRST = {*ERRORS, "note", "warn", "confirm", "progress", "Line", "t"}  # their first argument is a template
+KEYWORDS = {**dict.fromkeys(ERRORS, "hint"), "option": "help"}
+
+
+def templates() -> dict[str, str]:
+    """Each template with the first place that uses it."""
+    found = dict.fromkeys([*PANELS, *VARIABLES.values(), *EXPECTED.values()], "a table")
+    for file in sorted(PACKAGE.rglob("*.py")):
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+        assigned = _assigned(tree)
+        for node in _messages(tree):
+            for text in _literals(node, assigned):
+                if any(character.isalpha() for character in re.sub(r"{.*?}", "", text)):
+                    found.setdefault(text, f"{file.relative_to(PACKAGE)}:{node.lineno}")
+    return found
+
+
+def missing(catalogue: Mapping[str, str] = MESSAGES) -> dict[str, str]:
+    """Templates without a translation."""
+    return {text: place for text, place in templates().items() if text not in catalogue}
+
+
+def stale(catalogue: Mapping[str, str] = MESSAGES) -> set[str]:
+    """Translations of what nobody says any more."""
+    return set(catalogue) - set(templates())
+
+
+def mismatched(catalogue: Mapping[str, str] = MESSAGES) -> dict[str, str]:
+    """Translations that name other facts than their template."""
+    return {text: chinese for text, chinese in catalogue.items() if placeholders(text) != placeholders(chinese)}
+
+
+def placeholders(template: str) -> set[str]:
+    return {name for _, name, _, _ in string.Formatter().parse(template) if name is not None}
+
+
+def not_literal() -> list[str]:
+    """Places where an f-string or a sum is passed as a template: no catalogue can hold those."""
+    places = []
+    for file in sorted(PACKAGE.rglob("*.py")):
+        bad = (ast.JoinedStr, ast.BinOp)
+        places += [
+            f"{file.relative_to(PACKAGE)}:{n.lineno}"
+            for n in _messages(ast.parse(file.read_text(encoding="utf-8")))
+            if isinstance(n, bad)
+        ]
+    return places
+
+
+def _messages(tree: ast.AST) -> Iterator[ast.expr]:
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Call):
+            continue
+        name = node.func.attr if isinstance(node.func, ast.Attribute) else node.func.id if isinstance(node.func, ast.Name) else ""
+        if name in FIRST and node.args:
+            yield node.args[0]
+        if name == "Command" and len(node.args) > 2:
+            yield node.args[2]
+        if name == "Table" and node.args and isinstance(node.args[0], (ast.List, ast.Tuple)):
+            yield from node.args[0].elts
+        yield from (keyword.value for keyword in node.keywords if keyword.arg and KEYWORDS.get(name) == keyword.arg)
+
+
+def _assigned(tree: ast.AST) -> dict[str, list[ast.expr]]:
+    """What each variable of the file is set to, wherever that is."""
+    values: dict[str, list[ast.expr]] = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Assign):
+            for target in node.targets:
+                if isinstance(target, ast.Name):
+                    values.setdefault(target.id, []).append(node.value)
+    return values
+
+
+def _literals(node: ast.expr, assigned: Mapping[str, list[ast.expr]], depth: int = 3) -> Iterator[str]:
+    match node:
+        case ast.Constant(value=str(text)):
+            yield text
+        case ast.IfExp(body=body, orelse=orelse):
+            yield from _literals(body, assigned, depth)
+            yield from _literals(orelse, assigned, depth)
+        case ast.BoolOp(values=values):
+            for value in values:
+                yield from _literals(value, assigned, depth)
+        case ast.Name(id=name) if depth:
+            for value in assigned.get(name, []):
+                yield from _literals(value, assigned, depth - 1)
+
+
+if __name__ == "__main__":
+    for text, place in missing().items():
+        print(f"    {text!r}: '',  # {place}")

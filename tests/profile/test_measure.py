@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deepseek_cli.errors import DeepseekError, MemoryShort, ModelCorrupt, ModelNotFound, UsageError
+from deepseek_cli.profile import measure
+from deepseek_cli.profile.spec import ProfileSpec
+from tests.profile.documents import phases
+from tests.toys import DEPLOYABLE, make_toy
+
+SMALL = ProfileSpec(prompt_tokens=12, new_tokens=3)
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("toy")
+    make_toy(folder, **DEPLOYABLE)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def measured(toy: Path) -> dict[str, Any]:
+    document, error = measure.profile(str(toy), SMALL, home=toy / "home", threads=1, command="deepseek profile toy")
+    assert error is None
+    return document
+
+
+def test_all_phases_are_measured_in_order(measured: dict[str, Any]) -> None:
+    assert [p["phase"] for p in measured["phases"]] == list(measure.PHASES)
+    assert [p["tokens"] for p in measured["phases"]] == [0, 0, 12, 3]
+    ends = [p["start_seconds"] + p["seconds"] for p in measured["phases"]]
+    assert all(p["start_seconds"] >= end for p, end in zip(measured["phases"][1:], ends, strict=False))
+    assert measured["failed"] is None
+
+
+def test_every_moment_sums_exactly(measured: dict[str, Any]) -> None:
+    for moment in measured["moments"]:
+        assert sum(p["bytes"] for p in moment["parts"]) == moment["bytes"]
+    rss = {p["phase"]: p["rss_bytes"] for p in measured["phases"]}
+    assert all(m["bytes"] == rss[m["moment"]] for m in measured["moments"][1:])
+    assert measured["peak"]["bytes"] == max(p["peak_bytes"] for p in measured["phases"])
+
+
+def test_weights_and_cache_are_exact(measured: dict[str, Any], toy: Path) -> None:
+    assert sum(w["bytes"] for w in measured["weights"]) == sum(layer["weights_bytes"] for layer in measured["layers"])
+    kv = measured["kv"]
+    assert kv["positions"] == 15
+    assert kv["used_bytes"] == 15 * kv["bytes_per_token"] == 15 * 2 * 2 * 2 * 16 * 4
+    assert sum(layer["kv_bytes"] for layer in measured["layers"]) == kv["used_bytes"]
+
+
+def test_layers_are_timed(measured: dict[str, Any]) -> None:
+    assert [layer["layer"] for layer in measured["layers"]] == ["embedding", "0", "1", "head"]
+    assert all(layer["prefill_seconds"] > 0 and layer["decode_seconds"] > 0 for layer in measured["layers"])
+
+
+def test_the_document_is_json_with_these_keys(measured: dict[str, Any]) -> None:
+    assert json.loads(json.dumps(measured, allow_nan=False)) == measured
+    assert measured["schema"] == "deepseek.profile/1"
+    assert " ".join(measured) == (
+        "schema failed model run machine peak phases moments weights kv layers operators arena overhead timeline"
+    )
+
+
+def test_the_timeline_runs_to_the_end(measured: dict[str, Any]) -> None:
+    points, last = measured["timeline"]["points"], measured["phases"][-1]
+    assert 10 < len(points) <= measure.POINTS
+    assert points == sorted(points)
+    assert points[-1][0] / 1000 <= last["start_seconds"] + last["seconds"] + 0.001
+
+
+def test_what_opening_raises_is_raised(tmp_path: Path) -> None:
+    with pytest.raises(ModelNotFound) as caught:
+        measure.profile("nowhere", SMALL, home=tmp_path)
+    assert caught.value.facts == {"ref": "nowhere"}
+
+
+def test_too_many_tokens_are_refused_before_the_run(toy: Path) -> None:
+    with pytest.raises(UsageError, match="512"):
+        measure.profile(str(toy), ProfileSpec(prompt_tokens=500, new_tokens=12), home=toy / "home")
+
+
+def test_a_run_that_fails_keeps_what_it_measured(tmp_path: Path) -> None:
+    make_toy(tmp_path, **DEPLOYABLE)
+    document, error = measure.profile(str(tmp_path), SMALL, home=tmp_path / "home", device="mps")
+    assert error is not None
+    assert error.exit_code == 4
+    assert document["failed"] == {"phase": "load", "code": error.code, "message": str(error), "exit_code": 4}
+    assert [p["phase"] for p in document["phases"]] == ["import"]
+    assert document["moments"][0]["moment"] == "peak"
+    assert document["timeline"]["points"]
+
+
+def test_a_killed_run_says_where() -> None:
+    run = measure.Run(0.0, phases=phases()[:2])
+    error = measure.died(-9, "", run)
+    assert isinstance(error, MemoryShort)
+    assert "prefill" in str(error)
+    assert run.failed_in == "prefill"
+
+
+def test_a_crash_says_its_last_line() -> None:
+    error = measure.died(1, "Traceback\nValueError: no such kernel\n", measure.Run(0.0))
+    assert type(error) is DeepseekError
+    assert "import: ValueError: no such kernel" in str(error)
+
+
+def test_an_error_crosses_the_process_as_it_was() -> None:
+    run = measure.Run(0.0)
+    event = {
+        "event": "error",
+        "phase": "load",
+        "kind": "ModelCorrupt",
+        "message": "{file} has {n:.1f}.",
+        "hint": "H",
+        "facts": {"file": "f", "n": 1.25},
+    }
+    measure.take(run, event, measure.SILENT, "")
+    assert type(run.error) is ModelCorrupt
+    assert str(run.error) == "f has 1.2. H"
+
+
+def test_thinning_keeps_the_peak_and_the_order() -> None:
+    samples = [(float(i), 10 + (990 if i == 4321 else i % 5), 0) for i in range(9000)]
+    kept = measure.thin(samples, 1500)
+    assert len(kept) <= 1500
+    assert kept == sorted(kept)
+    assert (4321.0, 1000, 0) in kept
+    assert min(s[1] for s in kept) == 10
+
+
+def test_the_folder_the_user_stands_in_lends_no_modules(toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "torch.py").write_text("raise SystemExit('imported from the wrong place')")
+    monkeypatch.chdir(tmp_path)
+    document, error = measure.profile(str(toy), SMALL, home=tmp_path)
+    assert error is None
+    assert document["peak"]["bytes"] > 0
