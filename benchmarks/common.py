@@ -1,4 +1,4 @@
-"""What the benchmark scripts share: where things lie, running a whole process, taking turns, printing a table. Linux and macOS."""
+"""What the scripts share: where things lie, running a whole process, taking turns, printing a table. Linux and macOS."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Start-up of the commands that need no model, beyond a bare Python, and which heavy packages they load.
 
-    python benchmarks/startup.py
+python benchmarks/startup.py
 """
 
 from __future__ import annotations

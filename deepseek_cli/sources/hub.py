@@ -49,6 +49,7 @@ def _download(hub_id: str, spec: PullSpec, wanted: Sequence[str], offline: bool,
             hub_id,
             revision=spec.revision,
             endpoint=endpoint(spec),
+            token=None if spec.source == "hf" else False,  # the user's token is for the hub it belongs to
             allow_patterns=[*wanted, *spec.include],
             ignore_patterns=[*spec.exclude, "*.py", *(() if spec.include else ("*/*",))],
             max_workers=spec.workers,
