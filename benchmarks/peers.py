@@ -4,7 +4,7 @@
     peers.py quantize IN.gguf OUT.gguf          llama.cpp's own quantizer, Q4_0
     peers.py genai MODEL OUT GROUP              onnxruntime-genai's model builder, int4
     peers.py export MODEL OUT.onnx              torch.onnx.export of the transformers model (needs onnxscript)
-    peers.py llama|genai-worker                 speaks the language of deepseek_cli/bench/worker.py on stdin and stdout
+    peers.py llama|genai-default|genai-threads  a worker: it speaks the language of deepseek_cli/bench/worker.py
 
 A worker measures what ours measures: prefill from an empty cache, then decoding from each depth.
 """
@@ -206,7 +206,8 @@ class Genai:
 
         self.og, self.context = og, context
         config = og.Config(path)
-        config.overlay(json.dumps({"model": {"decoder": {"session_options": {"intra_op_num_threads": threads}}}}))
+        if threads:
+            config.overlay(json.dumps({"model": {"decoder": {"session_options": {"intra_op_num_threads": threads}}}}))
         self.model = og.Model(config)
         self.vocabulary = json.loads(Path(path, "genai_config.json").read_text())["model"]["vocab_size"]
 
@@ -263,7 +264,7 @@ def export(model: str, out: str) -> None:
 # the worker
 
 
-def worker(kind: type[Llama] | type[Genai]) -> None:
+def worker(kind: type[Llama] | type[Genai], set_threads: bool) -> None:
     out = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
 
@@ -274,7 +275,7 @@ def worker(kind: type[Llama] | type[Genai]) -> None:
     settings = json.loads(sys.stdin.readline())
     path = Path(settings["ref"])
     start = time.perf_counter()
-    peer = kind(str(path), settings["context"] + 8, settings["threads"])
+    peer = kind(str(path), settings["context"] + 8, settings["threads"] if set_threads else 0)
     seconds = time.perf_counter() - start
     files = [path] if path.is_file() else list(path.iterdir())
     size = sum(f.stat().st_size for f in files if f.is_file())
@@ -315,8 +316,8 @@ def status(key: str) -> float:
 
 if __name__ == "__main__":
     verbs = {"convert": convert, "quantize": quantize, "genai": genai, "export": export}
-    workers = {"llama": Llama, "genai-worker": Genai}
+    workers = {"llama": (Llama, True), "genai-default": (Genai, False), "genai-threads": (Genai, True)}
     if sys.argv[1] in workers:
-        worker(workers[sys.argv[1]])
+        worker(*workers[sys.argv[1]])
     else:
         verbs[sys.argv[1]](*sys.argv[2:])

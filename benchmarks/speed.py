@@ -2,7 +2,7 @@
 
     python benchmarks/speed.py
 
-Prefill of 512 tokens, decoding from depths 0 and 512, two threads; beside each arm its head's scheme and the KL divergence
+Prefill of 512 tokens, decoding from depths 0 and 512, a thread per core; beside each arm its head's scheme and the KL divergence
 of that very artefact in its own runtime, from the bf16 model: SmolLM2-135M-Instruct, moved off its grid (off_grid.py).
 """
 
@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from common import DEEPSEEK, PEER, WORK, arguments, run, show, smollm2
+from common import DEEPSEEK, PEER, WORK, arguments, median, run, show, smollm2
 
 from deepseek_cli.bench.environment import physical_cores
 from deepseek_cli.bench.measure import Arm, ask, document, measure, samples_of, started
@@ -29,7 +29,8 @@ OURS = {  # name → quantize's options
     "int4-g32, head int4": ["--scheme", "int4-g32", "--rule", "lm_head=int4-g32"],
     "int4-g32, head int8": ["--scheme", "int4-g32"],
 }
-LLAMA, GENAI = "llama.cpp Q4_0", "onnxruntime-genai int4 g32"
+LLAMA, GENAI, GENAI_THREADS = "llama.cpp Q4_0", "onnxruntime-genai as it comes", "onnxruntime-genai, threads set"
+PEERS = (LLAMA, GENAI, GENAI_THREADS)
 WINDOWS = 16  # of 256 tokens, for the KL divergence
 SHOWN = ("prefill", "decode@0", "decode@512")
 
@@ -51,7 +52,7 @@ def bundle(work: Path, model: Path, name: str) -> Path:
 
 
 def peers(work: Path, model: Path) -> dict[str, tuple[str, Path]]:
-    """Worker and artefact of each peer, made by its own tools."""
+    """Worker and artefact of each peer, made by its own tools. onnxruntime-genai by itself may use fewer threads than cores."""
     folder = work / f"{model.name}-peers"
     folder.mkdir(exist_ok=True)
     gguf, dense, genai = folder / "q4_0.gguf", folder / "bf16.gguf", folder / "genai"
@@ -61,7 +62,7 @@ def peers(work: Path, model: Path) -> dict[str, tuple[str, Path]]:
         dense.unlink()
     if not genai.exists():
         run(*PEER, "genai", model, genai, 32)
-    return {LLAMA: ("llama", gguf), GENAI: ("genai-worker", genai)}
+    return {LLAMA: ("llama", gguf), GENAI: ("genai-default", genai), GENAI_THREADS: ("genai-threads", genai)}
 
 
 class PeerPredictor:
@@ -107,7 +108,7 @@ def head_of(name: str, path: Path) -> str:
     if name in OURS:
         patterns = json.loads((path / "deepseek.json").read_text())["quantization"]
         return str(next((scheme for pattern, scheme in patterns.items() if "embed" in pattern or "head" in pattern), "?"))
-    return {LLAMA: "Q8_0", GENAI: "int4-g32"}[name]
+    return "Q8_0" if name == LLAMA else "int4-g32"
 
 
 @contextlib.contextmanager
@@ -150,13 +151,13 @@ def main() -> None:
     found = document(list(arms.values()), {**settings, "rounds": args.rounds}, None)
     rows = []
     for name, arm in arms.items():
-        ratios = [ratio(arm, arms[other], metric) for other in (LLAMA, GENAI) for metric in SHOWN]
-        speeds = [digits(found["arms"][list(arms).index(name)]["metrics"][metric]["median"]) for metric in SHOWN]
+        ratios = [" / ".join(ratio(arm, arms[peer], metric) for metric in SHOWN) for peer in PEERS]
+        speeds = [digits(median(samples_of(arm)[metric])) for metric in SHOWN]
         size = arm.ready["bytes"] / 1e6
         rows.append([name, head_of(name, paths[name][1]), f"{size:.0f}", f"{kl[name]:.3f}" if kl else "-", *speeds, *ratios])
-    against = [f"{metric} / {peer}" for peer in ("llama.cpp", "genai") for metric in SHOWN]
-    show(["arm", "head", "MB", "KL", *(f"{metric} tok/s" for metric in SHOWN), *against], rows)
-    print(f"\n{args.rounds} interleaved rounds. {machine_line(found)}")
+    show(["arm", "head", "MB", "KL", *(f"{metric} tok/s" for metric in SHOWN), *(f"times {peer}" for peer in PEERS)], rows)
+    print("\nThe last columns are medians of per-round ratios: " + " / ".join(SHOWN) + ".")
+    print(f"{args.rounds} interleaved rounds. {machine_line(found)}")
     if args.save:
         save({**found, "kl": kl}, args.save)
 

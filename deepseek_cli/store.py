@@ -35,17 +35,13 @@ class Store:
         return [(folder, manifest) for folder, manifest in found if manifest]
 
     def find(self, text: str) -> tuple[Path, Manifest] | None:
-        """The entry of this name, or of the one name it shortens.
+        """The entry of this name, or of the one name it shortens: `smol@int4+cpu` is `org--SmolLM2@int4-g32-fast+cpu`.
 
         Raises UsageError when it shortens several, and names them.
         """
         entries = self.entries()
-        for matches in (
-            lambda name: name == text,
-            lambda name: _bare(name) == text.lower(),
-            lambda name: name.lower().startswith(text.lower()) or _bare(name).startswith(text.lower()),
-        ):
-            found = [entry for entry in entries if matches(entry[1].name)]
+        for matches in (_is_name, _same_parts, _some_parts):
+            found = [entry for entry in entries if matches(text.lower(), entry[1].name.lower())]
             if len(found) > 1:
                 names = ", ".join(manifest.name for _, manifest in found)
                 raise UsageError("{text} could be any of {names}.", hint="Write more of the name.", text=text, names=names)
@@ -75,9 +71,26 @@ class Store:
         return found
 
 
-def _bare(name: str) -> str:
-    """The name without its organisation, lower case."""
-    return name.split("--", 1)[-1].lower()
+def _is_name(text: str, name: str) -> bool:
+    return text in (name, name.split("--", 1)[-1])
+
+
+def _same_parts(text: str, name: str) -> bool:
+    """`text` shortens each part of the name (model, scheme, target) and has no fewer parts."""
+    return _some_parts(text, name) and [p == "" for p in _parts(text)] == [p == "" for p in _parts(name)]
+
+
+def _some_parts(text: str, name: str) -> bool:
+    given = _parts(text)
+    spellings = (_parts(name), _parts(name.split("--", 1)[-1]))
+    return any(all(part.startswith(start) for part, start in zip(parts, given, strict=True)) for parts in spellings)
+
+
+def _parts(name: str) -> tuple[str, str, str]:
+    """Model, scheme and target of `model@scheme+target`."""
+    rest, _, target = name.partition("+")
+    model, _, scheme = rest.partition("@")
+    return model, scheme, target
 
 
 def result_name(base: str, scheme: str = "", level: str = "", target: str = "") -> str:

@@ -15,7 +15,7 @@ from deepseek_cli.store import Store, require_space, result_name, staged
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     store = Store(tmp_path)
-    for i, name in enumerate(["org--Model-1B", "org--Model-1B@int4-g32-fast", "org--Model-1B@int8-channel-fast", "Other"]):
+    for i, name in enumerate(["org--Model-1B", "org--Model-1B@int4-g32-fast", "org--Model-1B@int8-channel-fast", "org--Model-1B@int4-g32-fast+cpu", "Other"]):
         folder = store.models / name
         folder.mkdir(parents=True)
         write_manifest(
@@ -33,6 +33,11 @@ def store(tmp_path: Path) -> Store:
         ("Model-1B@int4", "org--Model-1B@int4-g32-fast"),
         ("model-1b@int8", "org--Model-1B@int8-channel-fast"),
         ("oth", "Other"),
+        ("MODEL", "org--Model-1B"),
+        ("model@int4", "org--Model-1B@int4-g32-fast"),
+        ("model@int4+cpu", "org--Model-1B@int4-g32-fast+cpu"),
+        ("model+cpu", "org--Model-1B@int4-g32-fast+cpu"),
+        ("org--m@int8", "org--Model-1B@int8-channel-fast"),
     ],
 )
 def test_a_name_or_its_shortening_finds_the_entry(store: Store, text: str, name: str) -> None:
@@ -43,7 +48,7 @@ def test_a_name_or_its_shortening_finds_the_entry(store: Store, text: str, name:
 
 def test_an_ambiguous_shortening_names_what_it_could_be(store: Store) -> None:
     with pytest.raises(UsageError, match=r"Model-1B@int4-g32-fast, org--Model-1B@int8"):
-        store.find("Model-1B@")
+        store.find("Model-1B@int")
 
 
 def test_an_unknown_name_finds_nothing(store: Store) -> None:
@@ -58,7 +63,7 @@ def test_newest_of_a_lineage(store: Store) -> None:
     assert newest[1].name == "Other"
     quantized = store.newest("hf:org/Model-1B", quantized=True)
     assert quantized is not None
-    assert quantized[1].name.endswith("int8-channel-fast")
+    assert quantized[1].name.endswith("+cpu")
     assert store.newest("hf:none/such") is None
 
 

@@ -7,6 +7,7 @@ On Linux: `/proc/self/smaps` at the edge of a phase (exact: the kernel walks the
 
 from __future__ import annotations
 
+import ctypes
 import mmap
 import re
 import sys
@@ -18,6 +19,7 @@ from pathlib import Path
 
 PROC = Path("/proc/self")
 MAPPING = re.compile(r"([0-9a-f]+)-([0-9a-f]+) \S+ \S+ \S+ \d+\s*(.*)")  # addresses, permissions, offset, device, inode, path
+MALLOC_FIELDS = "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost"
 PRESENT = 0x80  # bit 63 of a pagemap entry, in its last byte
 
 
@@ -118,6 +120,22 @@ def resident_of(address: int, size: int) -> int | None:
     except OSError:
         return None
     return sum(1 for high in entries[7::8] if high & PRESENT) * page
+
+
+class MallocInfo(ctypes.Structure):
+    """glibc's `struct mallinfo2`, summed over its arenas; `fordblks` counts free bytes."""
+
+    _fields_ = tuple((name, ctypes.c_size_t) for name in MALLOC_FIELDS.split())
+
+
+def heap_free() -> int:
+    """Bytes that the program freed and the C library's allocator keeps; 0 where it does not tell."""
+    try:
+        mallinfo2 = ctypes.CDLL(None).mallinfo2
+    except (AttributeError, OSError, TypeError):  # not glibc, or older than 2.33
+        return 0
+    mallinfo2.restype = MallocInfo
+    return int(mallinfo2().fordblks)
 
 
 class Sampler(threading.Thread):

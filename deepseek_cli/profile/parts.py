@@ -17,6 +17,7 @@ PARTS = {
     "logits": "logits",
     "runtime_files": "libraries and code, mapped",
     "runtime_heap": "Python and libraries' heap",
+    "heap_free": "freed, kept by the allocator",
     "transient": "in use at the peak, freed since",
     "unattributed": "unattributed",
 }
@@ -52,7 +53,8 @@ def parts_at(phase: Mapping[str, Any], base: Mapping[str, Any], arena: Mapping[s
         "activations": held["activations_bytes"] if ran else 0,
         "logits": phase["logits_bytes"],
         "runtime_files": phase["other_file_bytes"] or 0,
-        "runtime_heap": heap,
+        "runtime_heap": heap - base["heap_free_bytes"],
+        "heap_free": phase["heap_free_bytes"],
     }
     return [
         *({"part": k, "bytes": v} for k, v in known.items()),

@@ -55,7 +55,8 @@ class Worker:
             peak_bytes=None if peak is None else max(peak, now.rss),
             weights_memory_bytes=weights_in_memory(self.session, self.model_files),
             kv_resident_bytes=kv_resident(self.session),
-            logits_bytes=0 if self.logits is None else self.logits.nbytes,
+            logits_bytes=array_bytes(self.logits),
+            heap_free_bytes=memory.heap_free(),
             peak_reset=memory.reset_peak(),
         )
 
@@ -99,6 +100,13 @@ def work(worker: Worker) -> None:
         for _ in range(request["new_tokens"]):
             worker.logits = worker.session.feed([int(worker.logits[-1].argmax())])
     worker.emit("details", **subject.details(worker.session))
+
+
+def array_bytes(array: Any) -> int:
+    """Bytes of the memory that a NumPy array keeps alive, which may be more than it shows; 0 for None."""
+    while getattr(array, "base", None) is not None and hasattr(array.base, "nbytes"):
+        array = array.base
+    return 0 if array is None else int(array.nbytes)
 
 
 def files_of(root: Path) -> frozenset[str]:
