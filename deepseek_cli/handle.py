@@ -100,7 +100,7 @@ def _open_bundle(ref: str, located: Located, manifest: Manifest) -> Bundle:
 
 def _open_model(ref: str, located: Located) -> ModelHandle:
     if located.path.suffix == ".gguf":
-        from deepseek_cli.formats.gguf import open_gguf
+        from deepseek_cli.formats.gguf_model import open_gguf
 
         raw, tensors = open_gguf(located.path)
         file = located.path

@@ -62,19 +62,9 @@ def run(call: Call) -> Result:
             call.reporter.note("{path} holds what was measured until then.", path=path)
         raise error
     checked = gates(document, spec, baseline)
-    data = {
-        **document,
-        "peak_bytes": document["peak"]["bytes"],
-        "page": page,
-        "saved": spec.save,
-        "gates": [{"name": g.name, "limit_bytes": g.limit_bytes, "passed": g.passed} for g in checked],
-    }
-    return Result(
-        data,
-        list(_lines(document, checked, targets)),
-        quiet=str(targets[0]) if targets else "",
-        exit_code=int(not all(g.passed for g in checked)),
-    )
+    data = {**document, "peak_bytes": document["peak"]["bytes"], "page": page, "saved": spec.save, "gates": checked}
+    quiet = str(targets[0]) if targets else ""
+    return Result(data, list(_lines(document, checked, targets)), quiet=quiet, exit_code=int(not all(g.passed for g in checked)))
 
 
 def _page(call: Call, name: str) -> Path | None:

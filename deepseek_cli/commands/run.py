@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from deepseek_cli.commands._call import Call
-from deepseek_cli.commands._subject import subject
+from deepseek_cli.commands._subject import store_of, subject
 from deepseek_cli.errors import UsageError
 from deepseek_cli.output import Result
+from deepseek_cli.sources import names_a_model
 from deepseek_cli.spec import option
 
 if TYPE_CHECKING:
@@ -45,8 +46,7 @@ def run(call: Call) -> Result:
     from deepseek_cli.runtime.sampling import Sampling
 
     spec: RunSpec = call.spec
-    prompt, model = _prompt(call)
-    call.arguments["model"] = model
+    prompt, call.arguments["model"] = _prompt(call)
     sampling = Sampling(spec.repetition_penalty, spec.temperature, spec.top_k, spec.top_p, spec.min_p, call.common.seed)
     common = call.common
     chat = open_chat(
@@ -67,8 +67,13 @@ def run(call: Call) -> Result:
 
 
 def _prompt(call: Call) -> tuple[str | None, str | None]:
-    """The prompt and MODEL. A prompt may come through a pipe; None starts a conversation."""
+    """The prompt and MODEL; a prompt of None starts a conversation.
+
+    Where deepseek.toml names the model, one argument that names no other is the prompt. A prompt may come through a pipe.
+    """
     model, prompt = call.arguments.get("model"), call.arguments.get("prompt")
+    if model and prompt is None and call.settings.model and not names_a_model(model, store_of(call)):
+        model, prompt = None, model
     if prompt is None and not sys.stdin.isatty():
         prompt = sys.stdin.read().rstrip("\n")
         if not prompt:

@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from deepseek_cli.tensors import BlockTensor, QuantizedTensor, Weight, pack, unpack
+from deepseek_cli.tensors import BlockTensor, QuantizedTensor, pack, unpack
 
-LARGEST_BLOCK, SMALLEST_BLOCK = 256, 16
+BLOCKS = (256, 128, 64, 32, 16)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,23 +37,21 @@ class NBits:
         return self.bits, self.block, self.inputs, self.zero is None
 
 
-def unfit(weight: Weight) -> str:
+def unfit(weight: QuantizedTensor | BlockTensor) -> str:
     """Why these operators cannot hold `weight` as it is; "" when they can."""
-    if isinstance(weight, Tensor):
-        return "dense"
     if isinstance(weight, BlockTensor):
         return f"the {weight.format} format has no counterpart in ONNX Runtime"
     if weight.offset is not None:
         return "its groups have a float offset"
     if not block_of(weight.group, weight.shape[1]):
-        return f"groups of {weight.group} are no multiple of {SMALLEST_BLOCK}"
+        return f"groups of {weight.group} are no multiple of {BLOCKS[-1]}"
     return ""
 
 
 def block_of(group: int, inputs: int) -> int:
     """The largest block whose border never cuts a group, or 0. A single group per row prefers blocks that need no padding."""
     length = inputs if group >= inputs else group
-    block = next((b for b in (256, 128, 64, 32, 16) if length % b == 0), 0)
+    block = next((b for b in BLOCKS if length % b == 0), 0)
     return block or (32 if group >= inputs else 0)
 
 
@@ -67,7 +65,8 @@ def to_nbits(weight: QuantizedTensor) -> NBits:
     if weight.zero is not None:
         zero = spread(weight.zero, weight.group, block, blocks)
         zero = pack(F.pad(zero, (0, blocks % 2)), 4) if weight.bits == 4 else zero
-    return NBits(packed.view(-1, blocks, width), spread(weight.scale, weight.group, block, blocks), zero, weight.bits, block, inputs)
+    scale = spread(weight.scale, weight.group, block, blocks)
+    return NBits(packed.view(-1, blocks, width), scale, zero, weight.bits, block, inputs)
 
 
 def spread(values: Tensor, group: int, block: int, blocks: int) -> Tensor:

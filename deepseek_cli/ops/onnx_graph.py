@@ -13,21 +13,31 @@ from torch import Tensor
 
 IR_VERSION, OPSET = 10, 21  # the newest that ONNX Runtime 1.31's kernels and readers before it share
 MICROSOFT = "com.microsoft"
+CONTRIBUTED = {  # by ONNX Runtime, beyond ONNX itself
+    "FusedMatMul",
+    "GatherBlockQuantized",
+    "GroupQueryAttention",
+    "MatMulNBits",
+    "QuickGelu",
+    "SkipSimplifiedLayerNormalization",
+}
 INLINE_BYTES = 1024  # smaller tensors stand in the graph itself
 PAGE_BYTES, LINE_BYTES = 4096, 64  # large tensors start on a page, so that a mapped file needs no copy; others on a cache line
 DTYPES = {torch.float32: ir.DataType.FLOAT, torch.uint8: ir.DataType.UINT8, torch.int64: ir.DataType.INT64}
+Inputs = Sequence[ir.Value | None]
 
 
 class Graph:
     """Nodes in order of execution. Use as a context manager: on a clean exit the graph is written beside its data."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, metadata: dict[str, str] | None = None) -> None:
+        self.path, self.metadata = path, metadata
         self.data_path = path.with_name(f"{path.name}.data")
         self.inputs: list[ir.Value] = []
         self.outputs: list[ir.Value] = []
         self.nodes: list[ir.Node] = []
         self.initializers: dict[str, ir.Value] = {}
+        self.places: dict[str, tuple[ir.DataType, int, int]] = {}  # of initializers in the data file: type, offset, bytes
 
     def __enter__(self) -> Graph:
         self.data = self.data_path.open("wb")
@@ -36,11 +46,11 @@ class Graph:
     def __exit__(self, kind: Any, *_: Any) -> None:
         self.data.close()
         if kind is None:
-            graph = ir.Graph(
-                self.inputs, self.outputs, nodes=self.nodes, initializers=list(self.initializers.values()),
-                opset_imports={"": OPSET, MICROSOFT: 1}, name="model",
-            )  # fmt: skip
-            ir.save(ir.Model(graph, ir_version=IR_VERSION, producer_name="deepseek-cli"), self.path)
+            used = [v for v in self.initializers.values() if v.uses()]
+            opsets = {"": OPSET, MICROSOFT: 1}
+            graph = ir.Graph(self.inputs, self.outputs, nodes=self.nodes, initializers=used, opset_imports=opsets, name="model")
+            model = ir.Model(graph, ir_version=IR_VERSION, producer_name="deepseek-cli", metadata_props=self.metadata)
+            ir.save(model, self.path)
 
     def input(self, name: str, dtype: ir.DataType, shape: Sequence[int | str], default: Tensor | None = None) -> ir.Value:
         """With a default it may be left out when the graph is run."""
@@ -55,19 +65,19 @@ class Graph:
         value.name, value.shape, value.type = name, ir.Shape(shape), ir.TensorType(dtype)
         self.outputs.insert(0 if first else len(self.outputs), value)
 
-    def node(self, op: str, inputs: Sequence[ir.Value | None], name: str = "", *, domain: str = "", weights: str = "", **attributes: Any) -> ir.Value:
-        return self.nodes_of(op, inputs, 1, name, domain=domain, weights=weights, **attributes)[0]
+    def node(self, op: str, inputs: Inputs, name: str = "", weights: str = "", **attributes: Any) -> ir.Value:
+        """Append a node of one output. `weights` records in the file which tensors, by on-disk name, its rows came from."""
+        return self.outputs_of(op, inputs, 1, name, weights, **attributes)[0]
 
-    def nodes_of(
-        self, op: str, inputs: Sequence[ir.Value | None], outputs: int, name: str = "", *, domain: str = "", weights: str = "", **attributes: Any
-    ) -> Sequence[ir.Value]:
-        """Append a node; `weights` records in the file which tensors, by on-disk name, its rows came from."""
+    def outputs_of(
+        self, op: str, inputs: Inputs, count: int, name: str = "", weights: str = "", **attributes: Any
+    ) -> list[ir.Value]:
+        """Append a node of `count` outputs."""
         name = name or f"{op}_{len(self.nodes)}"
-        values = [ir.Value(name=f"{name}.{i}" if i else name) for i in range(outputs)]
-        node = ir.node(
-            op, inputs, attributes, domain=domain, outputs=values, name=name, metadata_props={"weights": weights} if weights else None
-        )
-        self.nodes.append(node)
+        values = [ir.Value(name=f"{name}.{i}" if i else name) for i in range(count)]
+        domain = MICROSOFT if op in CONTRIBUTED else ""
+        origin = {"weights": weights} if weights else None
+        self.nodes.append(ir.node(op, inputs, attributes, domain=domain, outputs=values, name=name, metadata_props=origin))
         return values
 
     def constant(self, name: str, *parts: Tensor, shape: Sequence[int] | None = None) -> ir.Value:
@@ -80,9 +90,7 @@ class Graph:
     def alias(self, name: str, value: ir.Value, shape: Sequence[int]) -> ir.Value:
         """Another initializer over the bytes of `value`, in another shape."""
         if name not in self.initializers:
-            t = value.const_value
-            assert isinstance(t, ir.ExternalTensor)
-            self._add(name, ir.ExternalTensor(t.location, t.offset, t.length, t.dtype, shape=ir.Shape(shape), name=name, base_dir=t.base_dir))
+            self._add(name, self._external(name, *self.places[value.name or ""], shape))
         return self.initializers[name]
 
     def _add(self, name: str, tensor: Any) -> None:
@@ -93,9 +101,12 @@ class Graph:
         if size < INLINE_BYTES:
             return ir.tensor(np.concatenate([p.numpy().reshape(-1) for p in parts]).reshape(shape), name=name)
         self.data.write(bytes(-self.data.tell() % (PAGE_BYTES if size >= PAGE_BYTES else LINE_BYTES)))
-        offset = self.data.tell()
+        self.places[name] = DTYPES[parts[0].dtype], self.data.tell(), size
         for part in parts:
             self.data.write(part.contiguous().numpy().reshape(-1).view(np.uint8).data)
+        return self._external(name, *self.places[name], shape)
+
+    def _external(self, name: str, dtype: ir.DataType, offset: int, size: int, shape: Sequence[int]) -> ir.ExternalTensor:
         return ir.ExternalTensor(
-            self.data_path.name, offset, size, DTYPES[parts[0].dtype], shape=ir.Shape(shape), name=name, base_dir=self.path.parent
+            self.data_path.name, offset, size, dtype, shape=ir.Shape(shape), name=name, base_dir=self.path.parent
         )

@@ -17,12 +17,14 @@ from torch import Tensor
 from deepseek_cli.errors import ModelUnsupported
 from deepseek_cli.formats.nbits import NBits, to_nbits, unfit
 from deepseek_cli.ops import Architecture, AttentionSpec, Rope, forward
-from deepseek_cli.ops.onnx_graph import MICROSOFT, Graph
+from deepseek_cli.ops.onnx_graph import Graph
 from deepseek_cli.ops.torch_ops import rope_table
-from deepseek_cli.tensors import TensorRef, dense
+from deepseek_cli.reporter import SILENT, Reporter
+from deepseek_cli.tensors import QuantizedTensor, TensorRef, dense
 
 INT64_MAX = (1 << 63) - 1
 FLOAT, INT32, INT64 = ir.DataType.FLOAT, ir.DataType.INT32, ir.DataType.INT64
+HEAD_MULTIPLE = 16  # of GroupQueryAttention's fused rotary embedding
 
 
 @dataclass(eq=False)
@@ -58,31 +60,43 @@ class OnnxOps:
     `dense_fallbacks` lists quantized tensors that are written as float32, with the reason.
     """
 
-    def __init__(self, graph: Graph, tensors: Mapping[str, TensorRef], context: int, accuracy_level: int = 4) -> None:
-        self.graph, self.tensors, self.context, self.accuracy_level = graph, tensors, context, accuracy_level
+    def __init__(
+        self,
+        graph: Graph,
+        tensors: Mapping[str, TensorRef],
+        context: int,
+        accuracy_level: int = 4,
+        reporter: Reporter = SILENT,
+    ) -> None:
+        self.graph, self.tensors, self.context = graph, tensors, context
+        self.accuracy_level, self.reporter = accuracy_level, reporter
         self.dense_fallbacks: list[tuple[str, str]] = []
         self.tokens = graph.input("input_ids", INT64, ["batch", "sequence"])
         self.mask = graph.input("attention_mask", INT64, ["batch", "total"])
         self.lengths: tuple[ir.Value, ir.Value] | None = None
         self.rotary: dict[Rope, list[ir.Value]] = {}
+        self.written: set[str] = set()
 
     def embed(self, tokens: Any, name: str) -> ir.Value:
-        """[batch, length, hidden]. Its bytes serve a tied head as well."""
+        """A tied head will point at the same bytes."""
         weight = self._weight(name)
         if isinstance(weight, NBits) and weight.inputs % weight.block:
             weight = self._fall_back(name, f"its rows are no multiple of {weight.block}")
         if isinstance(weight, Tensor):
-            return self.graph.node("Gather", [self.graph.constant(f"{name}.weight", weight), tokens], weights=name)
-        codes, scale, zero = self._constants(name, [weight])
-        rows = self.graph.alias(f"{name}.rows", codes, weight.packed.flatten(1).shape)
-        return self.graph.node(
-            "GatherBlockQuantized", [rows, tokens, scale, zero], domain=MICROSOFT, weights=name,
-            bits=weight.bits, block_size=weight.block, gather_axis=0, quantize_axis=1,
-        )  # fmt: skip
+            x = self.graph.node("Gather", [self.graph.constant(f"{name}.weight", weight), tokens], f"{name}.gather", weights=name)
+        else:
+            codes, scale, zero = self._constants(name, [weight])
+            rows = self.graph.alias(f"{name}.rows", codes, weight.packed.flatten(1).shape)
+            x = self.graph.node(
+                "GatherBlockQuantized", [rows, tokens, scale, zero], f"{name}.gather", weights=name,
+                bits=weight.bits, block_size=weight.block, gather_axis=0, quantize_axis=1,
+            )  # fmt: skip
+        self._done(name)
+        return x
 
     def linears(self, x: Any, names: Sequence[str]) -> list[Any]:
         weights = [self._weight(name) for name in names]
-        if len({w.layout if isinstance(w, NBits) else w.shape[1:] for w in weights}) > 1:
+        if len({w.layout if isinstance(w, NBits) else w.shape[1] for w in weights}) > 1:
             return [self._product(x, [name], [weight]) for name, weight in zip(names, weights, strict=True)]
         product = Product(self._product(x, names, weights), [len(w) for w in weights])
         return [Part(product, i) for i in range(len(names))]
@@ -91,40 +105,42 @@ class OnnxOps:
         return self._product(x, [name], [self._weight(name)])
 
     def rms_norm(self, x: Any, name: str, eps: float) -> ir.Value:
-        weight = self._vector(name)
         if isinstance(x, Sum) and x.value is None:
-            normed, _, _, x.value = self.graph.nodes_of(
-                "SkipSimplifiedLayerNormalization", [self._value(x.x), self._value(x.y), weight], 4, name, domain=MICROSOFT, epsilon=eps
-            )
+            normed, _, _, x.value = self.graph.outputs_of(
+                "SkipSimplifiedLayerNormalization", [self._value(x.x), self._value(x.y), self._vector(name)], 4, name,
+                weights=name, epsilon=eps,
+            )  # fmt: skip
             return normed
-        return self.graph.node("SimplifiedLayerNormalization", [self._value(x), weight], name, axis=-1, stash_type=1, epsilon=eps)
+        return self._norm(self._value(x), name, eps)
 
     def head_norm(self, x: Any, name: str, heads: int, eps: float) -> ir.Value:
-        x = self.graph.node("Reshape", [self._value(x), self._integers(0, 0, heads, -1)])
-        x = self.graph.node("SimplifiedLayerNormalization", [x, self._vector(name)], name, axis=-1, stash_type=1, epsilon=eps)
-        return self.graph.node("Reshape", [x, self._integers(0, 0, -1)])
+        rows = self.graph.node("Reshape", [self._value(x), self._integers(0, 0, heads, -1)])
+        return self.graph.node("Reshape", [self._norm(rows, name, eps), self._integers(0, 0, -1)])
 
     def attention(self, q: Any, k: Any, v: Any, layer: int, spec: AttentionSpec) -> ir.Value:
-        if spec.head_dim % 16:
+        if spec.head_dim % HEAD_MULTIPLE:
             raise ModelUnsupported(
-                "ONNX Runtime's attention needs a head_dim that is a multiple of 16; this model's is {head_dim}.",
-                hint="Run the model folder itself instead of a bundle.", head_dim=spec.head_dim,
-            )  # fmt: skip
-        shape = ["batch", spec.kv_heads, "past", spec.head_dim]
-        past = [self.graph.input(f"past_key_values.{layer}.{kind}", FLOAT, shape) for kind in ("key", "value")]
-        y, *present = self.graph.nodes_of(
-            "GroupQueryAttention", [*self._packed(q, k, v), *past, *self._lengths(), *self._rotary(spec.rope)], 3, f"attention.{layer}",
-            domain=MICROSOFT, num_heads=spec.heads, kv_num_heads=spec.kv_heads, scale=spec.scale, do_rotary=1,
+                "ONNX Runtime's attention wants a head_dim that is a multiple of {multiple}; this model's is {head_dim}.",
+                hint="Run the model's own folder instead.",
+                multiple=HEAD_MULTIPLE,
+                head_dim=spec.head_dim,
+            )
+        kinds, shape = ("key", "value"), lambda length: ["batch", spec.kv_heads, length, spec.head_dim]
+        past = [self.graph.input(f"past_key_values.{layer}.{kind}", FLOAT, shape("past")) for kind in kinds]
+        y, *present = self.graph.outputs_of(
+            "GroupQueryAttention", [*self._packed(q, k, v), *past, *self._lengths(), *self._rotary(spec.rope)], 3,
+            f"layers.{layer}.attention",
+            num_heads=spec.heads, kv_num_heads=spec.kv_heads, scale=spec.scale, do_rotary=1,
         )  # fmt: skip
-        shape[2] = "total"
-        for value, kind in zip(present, ("key", "value"), strict=True):
-            self.graph.output(value, f"present.{layer}.{kind}", FLOAT, shape)
+        for value, kind in zip(present, kinds, strict=True):
+            self.graph.output(value, f"present.{layer}.{kind}", FLOAT, shape("reserved"))
         return y
 
     def gated_mlp(self, x: Any, gate: str, up: str, down: str) -> ir.Value:
-        g, u = map(self._value, self.linears(x, [gate, up]))
-        silu = self.graph.node("Mul", [g, self.graph.node("Sigmoid", [g])])
-        return self.linear(self.graph.node("Mul", [silu, u]), down)
+        """Gate and up stay two products: cutting one in two afterwards costs more than the second (benchmarks/LOG.md)."""
+        g, u = self.linear(x, gate), self.linear(x, up)
+        silu = self.graph.node("QuickGelu", [g], f"{gate}.silu", alpha=1.0)  # x * sigmoid(alpha * x)
+        return self.linear(self.graph.node("Mul", [silu, u], f"{gate}.gated"), down)
 
     def add(self, x: Any, y: Any) -> Sum:
         return Sum(x, y)
@@ -135,7 +151,8 @@ class OnnxOps:
         start = self.graph.node("Neg", [keep])
         last = self.graph.node("Slice", [self._value(x), start, self._integers(INT64_MAX), self._integers(1)])
         logits = self.linear(last, name)
-        self.graph.output(logits, "logits", FLOAT, ["batch", "kept", self.tensors[f"{name}.weight"].shape[0]], first=True)
+        vocabulary = self.tensors[f"{name}.weight"].shape[0]
+        self.graph.output(logits, "logits", FLOAT, ["batch", "kept", vocabulary], first=True)
         return logits
 
     def _value(self, x: Any) -> ir.Value:
@@ -147,29 +164,36 @@ class OnnxOps:
             product = x.product
             if product.split is None:
                 sizes = self._integers(*product.sizes)
-                product.split = self.graph.nodes_of("Split", [product.value, sizes], len(product.sizes), axis=-1)
+                product.split = self.graph.outputs_of("Split", [product.value, sizes], len(product.sizes), axis=-1)
             return product.split[x.index]
         return x
 
     def _packed(self, q: Any, k: Any, v: Any) -> list[ir.Value | None]:
         """The attention's first three inputs: a product of all three stays whole."""
-        if all(isinstance(t, Part) and t.product is q.product for t in (q, k, v)):
+        if isinstance(q, Part) and all(isinstance(t, Part) and t.product is q.product for t in (k, v)):
             return [q.product.value, None, None]
         return [self._value(t) for t in (q, k, v)]
+
+    def _norm(self, x: ir.Value, name: str, eps: float) -> ir.Value:
+        inputs = [x, self._vector(name)]
+        return self.graph.node("SimplifiedLayerNormalization", inputs, name, weights=name, axis=-1, stash_type=1, epsilon=eps)
 
     def _product(self, x: Any, names: Sequence[str], weights: Sequence[Tensor | NBits]) -> ir.Value:
         """x @ [rows of all weights]ᵀ + bias; the weights share one layout."""
         label, bias = ",".join(names), self._bias(names)
-        first = weights[0]
-        if isinstance(first, NBits):
-            constants = self._constants(label, weights)
-            return self.graph.node(
-                "MatMulNBits", [self._value(x), *constants, None, bias], domain=MICROSOFT, weights=label,
-                K=first.inputs, N=sum(map(len, weights)), bits=first.bits, block_size=first.block, accuracy_level=self.accuracy_level,
+        packed = [w for w in weights if isinstance(w, NBits)]
+        if packed:
+            inputs = [self._value(x), *self._constants(label, packed), None, bias]
+            y = self.graph.node(
+                "MatMulNBits", inputs, label, weights=label, accuracy_level=self.accuracy_level,
+                K=packed[0].inputs, N=sum(map(len, packed)), bits=packed[0].bits, block_size=packed[0].block,
             )  # fmt: skip
-        weight = self.graph.constant(f"{label}.weight", *weights)
-        y = self.graph.node("FusedMatMul", [self._value(x), weight], domain=MICROSOFT, weights=label, transB=1)
-        return y if bias is None else self.graph.node("Add", [y, bias])
+        else:
+            weight = self.graph.constant(f"{label}.weight", *(w for w in weights if isinstance(w, Tensor)))
+            y = self.graph.node("FusedMatMul", [self._value(x), weight], label, weights=label, transB=1)
+            y = y if bias is None else self.graph.node("Add", [y, bias], f"{label}.biased", weights=label)
+        self._done(*names)
+        return y
 
     def _constants(self, label: str, weights: Sequence[NBits]) -> tuple[ir.Value, ir.Value, ir.Value | None]:
         codes = self.graph.constant(f"{label}.codes", *(w.packed for w in weights))
@@ -178,6 +202,7 @@ class OnnxOps:
         return codes, scale, self.graph.constant(f"{label}.zeros", *zeros) if zeros else None
 
     def _bias(self, names: Sequence[str]) -> ir.Value | None:
+        """The biases of a product's linears, zeros for one that has none."""
         if not any(f"{name}.bias" in self.tensors for name in names):
             return None
         parts = []
@@ -194,10 +219,10 @@ class OnnxOps:
         if isinstance(weight, Tensor):
             return weight.float()
         reason = unfit(weight)
-        return self._fall_back(name, reason) if reason else to_nbits(weight)
+        return to_nbits(weight) if isinstance(weight, QuantizedTensor) and not reason else self._fall_back(name, reason)
 
     def _fall_back(self, name: str, reason: str) -> Tensor:
-        self.dense_fallbacks.append((name, reason))
+        self.dense_fallbacks.append((f"{name}.weight", reason))
         return dense(self.tensors[f"{name}.weight"].read())
 
     def _lengths(self) -> tuple[ir.Value, ir.Value]:
@@ -212,18 +237,38 @@ class OnnxOps:
     def _rotary(self, rope: Rope) -> list[ir.Value]:
         """cos and sin, float32 [context, head_dim / 2]"""
         if rope not in self.rotary:
-            table = rope_table(rope, 0, self.context, torch.device("cpu"))
-            number = len(self.rotary)
-            self.rotary[rope] = [self.graph.constant(f"rotary.{number}.{kind}", t) for kind, t in zip(("cos", "sin"), table, strict=True)]
+            name = f"rotary.{len(self.rotary)}"
+            cos, sin = rope_table(rope, 0, self.context, torch.device("cpu"))
+            self.rotary[rope] = [self.graph.constant(f"{name}.cos", cos), self.graph.constant(f"{name}.sin", sin)]
         return self.rotary[rope]
 
     def _integers(self, *numbers: int) -> ir.Value:
         return self.graph.constant(f"integers.{'.'.join(map(str, numbers))}", torch.tensor(numbers))
 
+    def _done(self, *names: str) -> None:
+        """These weights are in the file: let their pages go."""
+        for name in names:
+            self.tensors[f"{name}.weight"].release()
+        self.written |= {f"{name}.weight" for name in names}
+        done = sum(self.tensors[name].size_bytes for name in self.written)
+        self.reporter.progress("write", done, sum(ref.size_bytes for ref in self.tensors.values()), "B")
 
-def emit(architecture: Architecture, config: Any, tensors: Mapping[str, TensorRef], path: Path, context: int) -> list[tuple[str, str]]:
-    """Write `path` and its data file beside it; gives back the quantized tensors that became dense, each with the reason."""
-    with Graph(path) as graph:
-        ops = OnnxOps(graph, tensors, context)
+
+def emit(
+    architecture: Architecture,
+    config: Any,
+    tensors: Mapping[str, TensorRef],
+    path: Path,
+    context: int,
+    reporter: Reporter = SILENT,
+) -> list[tuple[str, str]]:
+    """Write the graph `path`, for up to `context` tokens, and its data file beside it.
+
+    Gives back the quantized tensors that became float32, each with the reason. Raises ModelUnsupported.
+    """
+    with Graph(path, {"context": str(context)}) as graph:
+        ops = OnnxOps(graph, tensors, context, reporter=reporter)
         forward(ops, architecture, config, ops.tokens)
+    size = sum(ref.size_bytes for ref in tensors.values())
+    reporter.progress("write", size, size, "B")
     return ops.dense_fallbacks

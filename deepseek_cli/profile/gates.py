@@ -19,19 +19,16 @@ class Gate:
     name: str  # "max-peak" or "max-growth"
     peak_bytes: int
     limit_bytes: int
-
-    @property
-    def passed(self) -> bool:
-        return self.peak_bytes <= self.limit_bytes
+    passed: bool
 
 
 def gates(document: dict[str, Any], spec: ProfileSpec, baseline: dict[str, Any] | None) -> list[Gate]:
     """The gates that `spec` asks for."""
-    peak = document["peak"]["bytes"]
-    found = [Gate("max-peak", peak, spec.max_peak)] if spec.max_peak else []
+    limits: dict[str, int] = {"max-peak": spec.max_peak} if spec.max_peak else {}
     if baseline and spec.growth is not None:
-        found.append(Gate("max-growth", peak, int(baseline["peak"]["bytes"] * (1 + spec.growth))))
-    return found
+        limits["max-growth"] = int(baseline["peak"]["bytes"] * (1 + spec.growth))
+    peak = document["peak"]["bytes"]
+    return [Gate(name, peak, limit, passed=peak <= limit) for name, limit in limits.items()]
 
 
 def read_baseline(path: Path) -> dict[str, Any]:

@@ -98,6 +98,7 @@ def profile(
 def run_worker(request: dict[str, Any], period: float, reporter: Reporter = SILENT, step: str = "Profiling") -> Run:
     """Start a worker, follow it to its end, and give back all that it said."""
     run = Run(time.monotonic())
+    reporter.progress(step, 0, len(PHASES), "phases")
     with tempfile.TemporaryFile() as log:
         child = subprocess.Popen([sys.executable, "-P", "-c", BOOT], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log)
         sampler = Sampler(child.pid, period)

@@ -1,6 +1,6 @@
 """What the operating system says about a process's memory. All figures are bytes.
 
-On Linux: `/proc/self/smaps` at the edge of a phase (exact: the kernel walks the page table), `/proc/PID/statm` in between
+On Linux: `/proc/self/smaps` at the edge of a phase (exact: the kernel walks the page table), `/proc/PID/status` in between
 (cheap; may lag by a few hundred KiB), `VmHWM` for the peak, reset between phases by writing 5 to `/proc/self/clear_refs`.
 `ru_maxrss` is not used there: a child inherits it from its parent. Elsewhere only the process's total is known.
 """
@@ -19,6 +19,8 @@ from pathlib import Path
 
 PROC = Path("/proc/self")
 MAPPING = re.compile(r"([0-9a-f]+)-([0-9a-f]+) \S+ \S+ \S+ \d+\s*(.*)")  # addresses, permissions, offset, device, inode, path
+WITHOUT_FILE = ("/dev/zero", "/dev/shm/", "/memfd:", "/SYSV")  # how shared memory is named
+STATUS = re.compile(rb"VmRSS:\s+(\d+).*RssFile:\s+(\d+)", re.DOTALL)
 MALLOC_FIELDS = "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost"
 PRESENT = 0x80  # bit 63 of a pagemap entry, in its last byte
 
@@ -28,9 +30,9 @@ class Resident:
     """Resident memory at one moment: rss = anonymous + model_file + other_file. None is what the system does not tell."""
 
     rss: int
-    anonymous: int | None = None  # heaps, stacks, private copies of file pages
+    anonymous: int | None = None  # heaps, stacks, private copies of file pages, shared memory without a file
     model_file: int | None = None  # pages of the model's own files, mapped
-    other_file: int | None = None  # libraries, data files, shared memory
+    other_file: int | None = None  # libraries, data files
 
 
 def resident(model_files: Collection[str] = ()) -> Resident:
@@ -46,19 +48,18 @@ def resident(model_files: Collection[str] = ()) -> Resident:
 
 def parse_smaps(lines: Iterable[str], model_files: Collection[str] = ()) -> Resident:
     """Sum the mappings of an smaps file, given line by line so that reading it costs no memory of its own."""
-    rss = anonymous = model = 0
-    of_model = False
+    rss = anonymous = model = size = 0
+    path = ""
     for line in lines:
         if line.startswith("Rss:"):
             size = int(line.split()[1]) * 1024
             rss += size
-            model += size if of_model else 0
         elif line.startswith("Anonymous:"):
-            size = int(line.split()[1]) * 1024
-            anonymous += size
-            model -= size if of_model else 0
+            own = size if path.startswith(WITHOUT_FILE) else int(line.split()[1]) * 1024
+            anonymous += own
+            model += size - own if path in model_files else 0
         elif match := MAPPING.match(line.rstrip("\n")):
-            of_model = path_of(match) in model_files
+            path = path_of(match)
     return Resident(rss, anonymous, model, rss - anonymous - model)
 
 
@@ -150,7 +151,7 @@ class Sampler(threading.Thread):
         self._stop_asked = threading.Event()
 
     def run(self) -> None:
-        read = self._read_statm if Path(f"/proc/{self.pid}/statm").exists() else self._read_psutil
+        read = self._read_status if Path(f"/proc/{self.pid}/status").exists() else self._read_psutil
         while not self._stop_asked.wait(self.period):
             reading = read()
             if reading is None:
@@ -161,13 +162,12 @@ class Sampler(threading.Thread):
         self._stop_asked.set()
         self.join()
 
-    def _read_statm(self) -> tuple[int, int] | None:
+    def _read_status(self) -> tuple[int, int] | None:
         try:
-            fields = Path(f"/proc/{self.pid}/statm").read_bytes().split()
+            match = STATUS.search(Path(f"/proc/{self.pid}/status").read_bytes())
         except OSError:
             return None
-        rss, file = int(fields[1]) * mmap.PAGESIZE, int(fields[2]) * mmap.PAGESIZE
-        return (rss, file) if rss else None  # a process that has ended, but was not waited for, holds nothing
+        return (int(match[1]) * 1024, int(match[2]) * 1024) if match else None  # one that has ended holds nothing
 
     def _read_psutil(self) -> tuple[int, int] | None:
         import psutil

@@ -1,7 +1,8 @@
 """What ONNX Runtime's own profile says: time per node, and the state of its arena beside each. Units: seconds and bytes.
 
 Each node's event carries `mem_bytes_in_use`, `mem_in_use_delta`, `mem_arena_held` as strings (ONNX Runtime ≥ 1.31 with its
-arena on; they are looked for by name). `parameter_size` is not used: it reads 0 for prepacked weights.
+arena on; they are looked for by name). Not used: `parameter_size`, which reads 0 for prepacked weights, and `output_size`,
+which counts a whole KV cache at every step.
 """
 
 from __future__ import annotations
@@ -50,14 +51,12 @@ def by_operator(nodes: Iterable[Event], decode_from: float) -> list[dict[str, An
                 "calls": 0,
                 "prefill_seconds": 0.0,
                 "decode_seconds": 0.0,
-                "output_bytes": 0,
                 "arena_growth_bytes": 0,
             },
         )
         names.setdefault(args["op_name"], set()).add(event["name"])
         row["calls"] += 1
         row["decode_seconds" if event["ts"] >= decode_from else "prefill_seconds"] += event["dur"] / 1e6
-        row["output_bytes"] += number(args, "output_size")
         row["arena_growth_bytes"] += max(number(args, "mem_arena_held_delta"), 0)
     for operator, row in rows.items():
         row["nodes"] = len(names[operator])

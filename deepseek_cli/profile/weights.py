@@ -48,8 +48,9 @@ def of_graph(path: Path) -> tuple[list[Stored], dict[str, str]]:
         for position, name in enumerate(node.input):
             if form and name:
                 readers.setdefault(name, (form, bits if position == codes else 0))
-            if name and layer_of(name):
-                node_layers.setdefault(node.name, layer_of(name) or "")
+            if layer := layer_of(name):
+                tied_head = layer == "embedding" and not node.op_type.startswith("Gather")
+                node_layers.setdefault(node.name, "head" if tied_head else layer)
     places: dict[tuple[str, str], Stored] = {}
     for tensor in graph.initializer:
         external = {entry.key: entry.value for entry in tensor.external_data}

@@ -86,7 +86,7 @@ def generate_text(
         safe = len(held) - longest_overlap(held, stop)
         yield held[:safe], made
         held = held[safe:]
-    yield held + stream.finish(), made
+    yield held, made
 
 
 def longest_overlap(text: str, stop: Sequence[str]) -> int:

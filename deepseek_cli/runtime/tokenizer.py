@@ -1,40 +1,145 @@
-"""Temporary."""
+"""Text to tokens and back, from tokenizer.json as it is or from a GGUF file, and the chat template that belongs to it."""
+
 from __future__ import annotations
 
 import json
-import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from tokenizers import Tokenizer as Fast
+from tokenizers import Tokenizer as FastTokenizer
+from tokenizers.decoders import DecodeStream
+
+from deepseek_cli.errors import ModelCorrupt
+from deepseek_cli.fields import MAX_JSON_BYTES, Fields, read_json
+from deepseek_cli.runtime.chat import render
+
+SELF_CHECK = "a b\n  c ℕ 你好 12"  # spaces are what a wrongly read tokenizer loses first
 
 
 class Stream:
-    def __init__(self, t): self.t, self.ids, self.done = t, [], ""
-    def push(self, token):
-        self.ids.append(token)
-        text = self.t.decode(self.ids)
-        if text.endswith("�"): return ""
-        piece, self.done = text[len(self.done):], text
-        return piece
-    def finish(self): return ""
+    """Decodes one token after another; bytes that are not yet a character are held back."""
+
+    def __init__(self, tokenizer: FastTokenizer) -> None:
+        self.tokenizer, self.stream = tokenizer, DecodeStream(skip_special_tokens=True)
+
+    def push(self, token: int) -> str:
+        return self.stream.step(self.tokenizer, token) or ""
 
 
+@dataclass(frozen=True)
 class Tokenizer:
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.fast = Fast.from_file(str(folder / "tokenizer.json"))
-        self.config = json.loads((folder / "tokenizer_config.json").read_text())
-        e = self.fast.token_to_id(self.config.get("eos_token") or "")
-        self.eos = frozenset([e] if e is not None else [])
-    def encode(self, text, special=False): return self.fast.encode(text, add_special_tokens=special).ids
-    def decode(self, ids): return self.fast.decode(ids, skip_special_tokens=False)
-    def stream(self): return Stream(self)
-    def chat(self, messages): 
-        return "".join(f"<|im_start|>{m['role']}\n{m['content']}<|im_end|>\n" for m in messages) + "<|im_start|>assistant\n"
-    def save(self, folder):
-        for n in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json"):
-            if (self.folder / n).exists(): shutil.copyfile(self.folder / n, folder / n)
+    """`eos` are the tokens that end an answer; `template` is the model's own Jinja template, "" where it has none."""
+
+    fast: FastTokenizer
+    bos: str | None
+    eos_text: str | None
+    eos: frozenset[int]
+    template: str
+
+    def encode(self, text: str, special: bool = False) -> list[int]:
+        """Token ids; `special` adds what the tokenizer puts around a text, such as a beginning-of-sequence token."""
+        ids: list[int] = self.fast.encode(text, add_special_tokens=special).ids
+        return ids
+
+    def decode(self, ids: Sequence[int], special: bool = False) -> str:
+        text: str = self.fast.decode(list(ids), skip_special_tokens=not special)
+        return text
+
+    def stream(self) -> Stream:
+        return Stream(self.fast)
+
+    def chat(self, messages: Sequence[Mapping[str, str]]) -> str:
+        """The conversation as the model expects it, with the beginning of its answer.
+
+        Encode it without special tokens: the template writes them itself. Raises ModelCorrupt for a template that fails.
+        """
+        return render(self.template, messages, self.bos, self.eos_text)
+
+    def save(self, folder: Path) -> None:
+        """Write it as Hugging Face folders hold it. The class is named generically, since others re-split the text."""
+        (folder / "tokenizer.json").write_text(self.fast.to_str(), encoding="utf-8")
+        config = {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "bos_token": self.bos,
+            "eos_token": self.eos_text,
+            "chat_template": self.template or None,
+            "clean_up_tokenization_spaces": False,
+        }
+        _write(folder / "tokenizer_config.json", {key: value for key, value in config.items() if value is not None})
+        _write(folder / "generation_config.json", {"eos_token_id": sorted(self.eos)} if self.eos else {})
 
 
-def open_tokenizer(folder: Path) -> Tokenizer:
-    return Tokenizer(folder)
+def open_tokenizer(path: Path) -> Tokenizer:
+    """The tokenizer of a model folder or a GGUF file.
+
+    Raises ModelCorrupt when it is missing, damaged, or loses text on the way there and back.
+    """
+    if path.suffix == ".gguf" and path.is_file():
+        from deepseek_cli.runtime.gguf_tokenizer import read_tokenizer
+
+        tokenizer, file = read_tokenizer(path), path
+    else:
+        tokenizer, file = _read_folder(path), path / "tokenizer.json"
+    _check(tokenizer, file)
+    return tokenizer
+
+
+def _check(tokenizer: Tokenizer, file: Path) -> None:
+    decoded = tokenizer.decode(tokenizer.encode(SELF_CHECK))
+    if decoded.lstrip() != SELF_CHECK:
+        raise ModelCorrupt(
+            "{file} does not round-trip: {text} came back as {decoded}.",
+            hint="Pull the tokenizer again, or use another copy of the model.",
+            file=file,
+            text=repr(SELF_CHECK),
+            decoded=repr(decoded),
+        )
+
+
+def _read_folder(folder: Path) -> Tokenizer:
+    file = folder / "tokenizer.json"
+    fast = load_fast(file)
+    config = _optional(folder / "tokenizer_config.json")
+    bos, eos = _token_text(config, "bos_token"), _token_text(config, "eos_token")
+    ends = {fast.token_to_id(eos)} if eos else set()
+    for name in ("generation_config.json", "config.json"):
+        ends |= set(Fields(_optional(folder / name), folder / name).ids("eos_token_id"))
+    jinja = folder / "chat_template.jinja"
+    template = jinja.read_text(encoding="utf-8") if jinja.is_file() else _template(config)
+    return Tokenizer(fast, bos, eos, frozenset(end for end in ends if end is not None), template)
+
+
+def load_fast(file: Path) -> FastTokenizer:
+    """tokenizer.json through its own library; never a class that a config names."""
+    if not file.is_file() or file.stat().st_size > MAX_JSON_BYTES:
+        raise ModelCorrupt("{file} is missing, or larger than any real tokenizer.", hint="Pull the model again.", file=file)
+    try:
+        return FastTokenizer.from_file(str(file))
+    except Exception as error:  # the library raises bare exceptions
+        raise ModelCorrupt("{file} is not a tokenizer: {reason}.", hint="Pull the model again.", file=file, reason=error) from None
+
+
+def _optional(file: Path) -> dict[str, Any]:
+    return read_json(file) if file.is_file() else {}
+
+
+def _token_text(config: Mapping[str, Any], name: str) -> str | None:
+    """A token as text; some configs write an object around it."""
+    value = config.get(name)
+    value = value.get("content") if isinstance(value, dict) else value
+    return value if isinstance(value, str) else None
+
+
+def _template(config: Mapping[str, Any]) -> str:
+    """The chat template, the default one where there are several."""
+    value = config.get("chat_template")
+    if isinstance(value, list):
+        named = {str(t.get("name")): t.get("template") for t in value if isinstance(t, dict)}
+        value = named.get("default")
+    return value if isinstance(value, str) else ""
+
+
+def _write(file: Path, values: dict[str, Any]) -> None:
+    file.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -56,6 +56,13 @@ def locate(ref: str, store: Store) -> Located:
     raise ModelNotFound("There is no model {ref}, neither as a path nor in the store.", hint="See: deepseek list", ref=ref)
 
 
+def names_a_model(text: str, store: Store) -> bool:
+    """Whether `locate` would look for a model of this name, or it is only words."""
+    scheme, _, rest = text.partition(":")
+    known = scheme in ("hf", "ms", "pkg") and rest and " " not in rest
+    return bool(known or Path(text).expanduser().exists() or HUB_ID.fullmatch(text) or store.find(text))
+
+
 def from_path(path: Path, ref: str) -> Located:
     if path.is_dir():
         manifest = read_manifest(path)

@@ -10,6 +10,7 @@ import pytest
 from tests.cli.processes import PRESENT, start
 
 HEAVY = ("torch", "onnx", "onnxruntime", "numpy", "huggingface_hub", "transformers", "tokenizers", "safetensors")
+MORE = {"run": ["hello"], "compress": ["--smaller", "50%"]}
 CODE = f"""
 import contextlib, io, json, sys
 from deepseek_cli.main import main
@@ -49,5 +50,5 @@ def test_small_commands_are_light(words: list[str], tmp_path: Path) -> None:
     "name", [n for n in ("quantize", "deploy", "run", "show", "verify", "compress", "profile") if n in PRESENT]
 )
 def test_a_model_that_is_missing_is_reported_without_the_heavy_packages(name: str, tmp_path: Path) -> None:
-    codes, heavy = codes_and_heavy(tmp_path, [name, "./nowhere", *(["hello"] if name == "run" else [])])
+    codes, heavy = codes_and_heavy(tmp_path, [name, "./nowhere", *MORE.get(name, [])])
     assert (codes, heavy) == ([3], [])

@@ -24,6 +24,7 @@ def phase(name: str, rss: int, peak: int, **changes: Any) -> dict[str, Any]:
         "peak_reset": True,
         "weights_memory_bytes": 0,
         "kv_resident_bytes": 0,
+        "heap_free_bytes": MIB,
         "logits_bytes": 0,
         **changes,
     }
@@ -72,7 +73,6 @@ def document(layers: int = 3, name: str = "toy", points: int = 300) -> dict[str,
                 "calls": 51,
                 "prefill_seconds": 0.2,
                 "decode_seconds": 0.3,
-                "output_bytes": 9000,
                 "arena_growth_bytes": 4096,
             }
         ],

@@ -88,7 +88,8 @@ def test_growth_above_the_gate_is_exit_1(quick: list[Any], capsys: pytest.Captur
     assert main(["profile", "toy", "--baseline", "before.json", "--max-growth", "5%", "--json"]) == 1
     found = json.loads(capsys.readouterr().out)
     assert found["ok"] is False
-    assert found["gates"] == [{"name": "max-growth", "limit_bytes": int(before["peak"]["bytes"] * 1.05), "passed": False}]
+    limit = int(before["peak"]["bytes"] * 1.05)
+    assert found["gates"] == [{"name": "max-growth", "peak_bytes": 220 << 20, "limit_bytes": limit, "passed": False}]
 
 
 @pytest.mark.parametrize(

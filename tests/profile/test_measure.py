@@ -1,14 +1,19 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from deepseek_cli.errors import DeepseekError, MemoryShort, ModelCorrupt, ModelNotFound, UsageError
+from deepseek_cli.handle import open_model
+from deepseek_cli.manifest import Manifest, write_manifest
+from deepseek_cli.ops.onnx_ops import emit
 from deepseek_cli.profile import measure
 from deepseek_cli.profile.spec import ProfileSpec
+from deepseek_cli.store import Store
 from tests.profile.documents import phases
 from tests.toys import DEPLOYABLE, make_toy
 
@@ -71,6 +76,47 @@ def test_the_timeline_runs_to_the_end(measured: dict[str, Any]) -> None:
     assert 10 < len(points) <= measure.POINTS
     assert points == sorted(points)
     assert points[-1][0] / 1000 <= last["start_seconds"] + last["seconds"] + 0.001
+
+
+@pytest.fixture(scope="module")
+def bundle(toy: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("bundle")
+    handle = open_model(str(toy), Store(toy / "home"))
+    emit(handle.architecture, handle.config, handle.tensors, folder / "model.onnx", context=64)
+    shutil.copy(toy / "config.json", folder)
+    write_manifest(folder, Manifest("toy+cpu", "bundle"))
+    return folder
+
+
+def test_a_bundle_adds_operators_and_the_arena(bundle: Path, tmp_path: Path) -> None:
+    document, error = measure.profile(str(bundle), SMALL, home=tmp_path, context=64, threads=1)
+    assert error is None
+    assert document["model"]["runtime"] == "ONNX Runtime"
+    assert document["arena"]["weights_bytes"] > 0
+    assert {"GroupQueryAttention", "FusedMatMul"} <= {row["operator"] for row in document["operators"]}
+    assert set(document["overhead"]) == {"plain_seconds", "profiled_seconds"}
+    assert all(layer["decode_seconds"] > 0 for layer in document["layers"] if layer["layer"] != "other")
+    assert sum(w["bytes"] for w in document["weights"]) == sum(layer["weights_bytes"] for layer in document["layers"])
+    assert document["kv"]["used_bytes"] == 15 * 2 * 2 * 2 * 16 * 4 <= document["kv"]["resident_bytes"]
+    for moment in document["moments"]:
+        assert sum(p["bytes"] for p in moment["parts"]) == moment["bytes"]
+
+
+def test_operators_may_be_left_out(bundle: Path, tmp_path: Path) -> None:
+    spec = ProfileSpec(prompt_tokens=12, new_tokens=3, operators=False)
+    document, _ = measure.profile(str(bundle), spec, home=tmp_path, context=64)
+    assert document["operators"] == []
+    assert document["arena"] is document["overhead"] is None
+    assert document["weights"]
+
+
+def test_a_broken_bundle_says_where_it_broke(bundle: Path, tmp_path: Path) -> None:
+    broken = shutil.copytree(bundle, tmp_path / "broken")
+    (broken / "model.onnx").write_bytes(b"no graph")
+    document, error = measure.profile(str(broken), SMALL, home=tmp_path, context=64)
+    assert type(error) is ModelCorrupt
+    assert document["failed"]["phase"] == "load"
+    assert "model.onnx" in document["failed"]["message"]
 
 
 def test_what_opening_raises_is_raised(tmp_path: Path) -> None:

@@ -24,6 +24,9 @@ Anonymous:           300 kB
 7f200000-7f300000 r--p 00000000 fe:00 12                         /models/a model/weights.bin (deleted)
 Rss:                  10 kB
 Anonymous:             0 kB
+7f400000-7f500000 rw-s 00000000 00:01 13                         /dev/zero (deleted)
+Rss:                  64 kB
+Anonymous:             0 kB
 7ffd0000-7ffd1000 rw-p 00000000 00:00 0                          [stack]
 Rss:                   8 kB
 Anonymous:             8 kB
@@ -32,8 +35,17 @@ Anonymous:             8 kB
 
 def test_the_kinds_sum_to_what_is_resident() -> None:
     found = memory.parse_smaps(SMAPS.splitlines(keepends=True), {"/models/a model/weights.bin"})
-    assert found == memory.Resident(rss=1058 * 1024, anonymous=348 * 1024, model_file=610 * 1024, other_file=100 * 1024)
+    assert found == memory.Resident(rss=1122 * 1024, anonymous=412 * 1024, model_file=610 * 1024, other_file=100 * 1024)
     assert found.rss == found.anonymous + found.model_file + found.other_file  # type: ignore[operator]
+
+
+def test_the_allocator_tells_what_it_keeps() -> None:
+    assert memory.heap_free() >= 0
+
+
+def test_an_allocator_that_tells_nothing_is_zero(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory.ctypes, "CDLL", lambda name: object())
+    assert memory.heap_free() == 0
 
 
 def test_without_proc_only_the_total_is_known(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -107,7 +119,7 @@ def test_the_sampler_sees_a_child_and_ends_with_it() -> None:
     assert all(0 <= file <= rss for _, rss, file in sampler.samples)
 
 
-def test_psutil_stands_in_for_statm() -> None:
+def test_psutil_stands_in_for_status() -> None:
     sampler = memory.Sampler(os.getpid(), 0.01)
     rss, file = sampler._read_psutil()  # type: ignore[misc]
     assert rss > 0

@@ -151,13 +151,13 @@
   function operators() {
     $("operators-section").hidden = !data.operators.length;
     if (!data.operators.length) return;
-    const { plain_seconds: without, profiled_seconds: withit } = data.overhead || {};
-    $("operators-lede").textContent = t("operators.lede", { ratio: number(withit / without, 2) });
+    const { plain_seconds: without, profiled_seconds: profiled } = data.overhead || {};
+    $("operators-lede").textContent = t("operators.lede", { without: number(without, 2), profiled: number(profiled, 2) });
     const rows = data.operators.map((o) => ({ ...o, prefill: 1000 * o.prefill_seconds, decode: 1000 * o.decode_seconds / data.run.new_tokens }));
     table($("operators"), [
       label("operator", t("operator"), (o) => o.operator), plain("nodes", t("nodes"), 0), plain("calls", t("calls"), 0),
       plain("prefill", t("prefill"), 2, { meter: true }), plain("decode", t("decode"), 3, { meter: true }),
-      bytes("output_bytes", t("output")), bytes("arena_growth_bytes", t("arena")),
+      bytes("arena_growth_bytes", t("arena")),
     ], rows, { sortable: true });
   }
 

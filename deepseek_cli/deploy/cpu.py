@@ -1,0 +1,71 @@
+"""The cpu target: an ONNX bundle that runs in our own loop and, unchanged, in onnxruntime-genai."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from deepseek_cli.deploy.spec import DeploySpec
+from deepseek_cli.handle import ModelHandle
+from deepseek_cli.ops.onnx_ops import emit
+from deepseek_cli.quantize.folder import clean_config
+from deepseek_cli.reporter import SILENT, Reporter
+from deepseek_cli.runtime.onnx_session import ERRORS_ONLY, GRAPH
+from deepseek_cli.runtime.tokenizer import open_tokenizer
+
+GENAI_CONTEXT = 4096  # onnxruntime-genai allocates its KV cache for max_length at once
+
+
+def deploy(
+    handle: ModelHandle, spec: DeploySpec, folder: Path, context: int, threads: int | None = None, reporter: Reporter = SILENT
+) -> dict[str, Any]:
+    """Write graph, weights, tokenizer and configs into `folder`, for up to `context` tokens.
+
+    Raises ModelUnsupported for a shape that ONNX Runtime's operators cannot hold.
+    """
+    fallbacks = emit(handle.architecture, handle.config, handle.weights, folder / GRAPH, context, reporter)
+    for tensor, reason in fallbacks:
+        reporter.warn("{tensor} becomes float32: {reason}.", tensor=tensor, reason=reason)
+    open_tokenizer(handle.root).save(folder)
+    _write_json(folder / "config.json", clean_config(handle.raw_config))
+    _write_json(folder / "genai_config.json", genai_config(handle, context))
+    return {"readers": ["deepseek", "onnxruntime", "onnxruntime-genai"], "dense_fallbacks": [tensor for tensor, _ in fallbacks]}
+
+
+def genai_config(handle: ModelHandle, context: int) -> Mapping[str, Any]:
+    """genai_config.json; its reader refuses keys that it does not know, and wants a bos_token_id even where there is none."""
+    config = handle.config
+    decoder = {
+        "filename": GRAPH,
+        "head_size": config.head_dim,
+        "hidden_size": config.hidden,
+        "num_attention_heads": config.heads,
+        "num_key_value_heads": config.kv_heads,
+        "num_hidden_layers": config.layers,
+        "session_options": {"log_severity_level": ERRORS_ONLY},
+        "inputs": {
+            "input_ids": "input_ids",
+            "attention_mask": "attention_mask",
+            "past_key_names": "past_key_values.%d.key",
+            "past_value_names": "past_key_values.%d.value",
+        },
+        "outputs": {"logits": "logits", "present_key_names": "present.%d.key", "present_value_names": "present.%d.value"},
+    }
+    eos = list(config.eos)
+    model = {
+        "type": handle.architecture.name,
+        "vocab_size": config.vocabulary,
+        "context_length": context,
+        "bos_token_id": 1 if config.bos is None else config.bos,
+        "eos_token_id": eos or [2],
+        "pad_token_id": eos[0] if eos else 2,
+        "decoder": decoder,
+    }
+    search = {"do_sample": False, "max_length": min(context, GENAI_CONTEXT), "past_present_share_buffer": True}
+    return {"model": model, "search": search}
+
+
+def _write_json(path: Path, value: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,0 +1,104 @@
+"""Weights read back from an ONNX bundle's files, to compare with what they were made from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import onnx
+import torch
+from torch import Tensor
+
+from deepseek_cli.formats.mapped import MappedFile
+from deepseek_cli.formats.nbits import BLOCKS, NBits, from_nbits
+from deepseek_cli.handle import ModelHandle
+from deepseek_cli.tensors import QuantizedTensor, Weight, dense, take_rows
+
+DTYPES = {onnx.TensorProto.FLOAT: torch.float32, onnx.TensorProto.UINT8: torch.uint8}
+
+
+def differing(handle: ModelHandle, path: Path) -> list[str]:
+    """On-disk names of the weights that the graph at `path` does not hold bit for bit."""
+    same: set[str] = set()
+    wrong: set[str] = set()
+    for name, found in GraphWeights(path).each(handle):
+        ref = handle.tensors.get(name)
+        expected = ref.read() if ref else torch.zeros(found.shape)  # a linear without bias, fused with one that has it
+        (same if same_bits(expected, found) else wrong).add(name)
+        if ref:
+            ref.release()
+    return sorted(wrong | (handle.weights.keys() - same))
+
+
+def same_bits(expected: Weight, found: Weight) -> bool:
+    """Equal codes, and equal scales and zero points for each input; equal float32 values where `found` is dense."""
+    if isinstance(found, Tensor):
+        return torch.equal(dense(expected).float(), found)
+    if not isinstance(expected, QuantizedTensor) or not isinstance(found, QuantizedTensor) or expected.offset is not None:
+        return False
+    inputs = torch.arange(0, found.shape[1], BLOCKS[-1])  # no border of a group or block lies between two of them
+    spread = lambda t, values: values[:, inputs // t.group] if isinstance(values, Tensor) else torch.tensor(values)  # noqa: E731
+    return (
+        expected.bits == found.bits
+        and torch.equal(expected.packed, found.packed)
+        and torch.equal(spread(expected, expected.scale), spread(found, found.scale))
+        and bool((spread(expected, expected.zero_point) == spread(found, found.zero_point)).all())
+    )
+
+
+class GraphWeights:
+    """The weights of a graph by on-disk name, as its nodes say where their rows came from."""
+
+    def __init__(self, path: Path) -> None:
+        self.graph = onnx.load(path, load_external_data=False).graph
+        self.data = MappedFile(path.with_name(f"{path.name}.data"))
+        self.initializers = {tensor.name: tensor for tensor in self.graph.initializer}
+
+    def each(self, handle: ModelHandle) -> Iterator[tuple[str, Weight]]:
+        """`handle` tells how many rows each weight has."""
+        for node in self.graph.node:
+            origin = next((p.value for p in node.metadata_props if p.key == "weights"), "")
+            start = 0
+            for name in filter(None, origin.split(",")):
+                stop = start + handle.tensors[f"{name}.weight"].shape[0]
+                for kind, weight in self._held(node):
+                    yield f"{name}.{kind}", take_rows(weight, slice(start, stop))
+                start = stop
+
+    def _held(self, node: Any) -> Iterator[tuple[str, Weight]]:
+        read = lambda i: self._tensor(node.input[i]) if i < len(node.input) and node.input[i] else None  # noqa: E731
+        found = dict(enumerate(map(read, range(len(node.input)))))
+        settings = {a.name: a.i for a in node.attribute}
+        if node.op_type == "MatMulNBits":
+            yield "weight", quantized(found[1], found[2], found.get(3), settings, settings["K"])
+            if found.get(5) is not None:
+                yield "bias", tensor(found[5])
+        elif node.op_type == "GatherBlockQuantized":
+            rows = tensor(found[0])
+            yield "weight", quantized(rows, found[2], found.get(3), settings, rows.shape[1] * 8 // settings["bits"])
+        else:
+            last = max(i for i, value in found.items() if value is not None)
+            yield "bias" if node.op_type == "Add" else "weight", tensor(found[last])
+
+    def _tensor(self, name: str) -> Tensor | None:
+        proto = self.initializers.get(name)
+        if proto is None:
+            return None
+        if not proto.external_data:
+            return torch.from_numpy(onnx.numpy_helper.to_array(proto).copy())
+        offset = next(int(entry.value) for entry in proto.external_data if entry.key == "offset")
+        return self.data.tensor(offset, tuple(proto.dims), DTYPES[proto.data_type])
+
+
+def quantized(
+    codes: Tensor | None, scale: Tensor | None, zero: Tensor | None, settings: dict[str, int], inputs: int
+) -> QuantizedTensor:
+    codes, scale, block = tensor(codes), tensor(scale), settings["block_size"]
+    packed = codes.reshape(len(codes), scale.shape[1], -1)
+    return from_nbits(NBits(packed, scale, zero, settings["bits"], block, inputs))
+
+
+def tensor(found: Tensor | None) -> Tensor:
+    assert found is not None
+    return found

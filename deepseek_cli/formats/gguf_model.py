@@ -1,0 +1,135 @@
+"""A GGUF file as a model: its config and tensors under the names that Hugging Face folders use."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from deepseek_cli.errors import ModelUnsupported
+from deepseek_cli.formats.gguf import Gguf, GgufTensor, corrupt, read_gguf, weight
+from deepseek_cli.tensors import TensorRef, Weight, dense, take_rows
+
+FAMILIES = {"llama": "LlamaForCausalLM", "qwen2": "Qwen2ForCausalLM", "qwen3": "Qwen3ForCausalLM"}
+OUTER = {"token_embd.weight": "model.embed_tokens.weight", "output_norm.weight": "model.norm.weight", "output.weight": "lm_head.weight"}
+INNER = {
+    "attn_norm": "input_layernorm",
+    "attn_q": "self_attn.q_proj",
+    "attn_k": "self_attn.k_proj",
+    "attn_v": "self_attn.v_proj",
+    "attn_output": "self_attn.o_proj",
+    "attn_q_norm": "self_attn.q_norm",
+    "attn_k_norm": "self_attn.k_norm",
+    "ffn_norm": "post_attention_layernorm",
+    "ffn_gate": "mlp.gate_proj",
+    "ffn_up": "mlp.up_proj",
+    "ffn_down": "mlp.down_proj",
+}
+
+
+def open_gguf(path: Path) -> tuple[dict[str, Any], dict[str, TensorRef]]:
+    """A config as config.json would hold it, and the tensors by their Hugging Face names.
+
+    Raises ModelUnsupported for an architecture outside FAMILIES, and what `read_gguf` raises.
+    """
+    file = read_gguf(path)
+    family = file.metadata.get("general.architecture")
+    if family not in FAMILIES:
+        raise ModelUnsupported(
+            "{file}: the architecture {name} is not supported.", hint="Supported are {known}.", file=path, name=family, known=", ".join(FAMILIES)
+        )
+    config = _config(file, str(family))
+    tensors = {}
+    for name, tensor in file.tensors.items():
+        if hf_name := _name(name):
+            tensors[hf_name] = _reference(file, tensor, hf_name, _heads(hf_name, config) if family == "llama" else 0)
+    return config, tensors
+
+
+def _name(name: str) -> str | None:
+    """The Hugging Face name, or None for a tensor that belongs to the config (rope_freqs)."""
+    if name in OUTER:
+        return OUTER[name]
+    match = re.fullmatch(r"blk\.(\d+)\.(\w+)\.(weight|bias)", name)
+    return f"model.layers.{match[1]}.{INNER[match[2]]}.{match[3]}" if match and match[2] in INNER else None
+
+
+def _heads(name: str, config: Mapping[str, Any]) -> int:
+    """How many heads' rows the file keeps interleaved; 0 for tensors that are not rotated."""
+    part = name.rsplit(".", 2)[-2]
+    return int({"q_proj": config["num_attention_heads"], "k_proj": config["num_key_value_heads"]}.get(part, 0))
+
+
+def _reference(file: Gguf, tensor: GgufTensor, name: str, heads: int) -> TensorRef:
+    if heads and tensor.shape[0] % (2 * heads):
+        raise corrupt("{file}: tensor {tensor} has {rows} rows for {heads} heads.", file.path, tensor=tensor.name, rows=tensor.shape[0], heads=heads)
+
+    def read() -> Weight:
+        found = weight(file, tensor)
+        return take_rows(found, half_split_rows(tensor.shape[0], heads)) if heads else found
+
+    return TensorRef(name, tensor.shape, tensor.stored, tensor.size, read, lambda: file.mapped.release(tensor.offset, tensor.size))
+
+
+def half_split_rows(rows: int, heads: int) -> torch.Tensor:
+    """llama files keep rotary pairs side by side; the order of rows that puts a head's first halves before its second ones."""
+    return torch.arange(rows).view(heads, -1, 2).transpose(1, 2).flatten()
+
+
+def _config(file: Gguf, family: str) -> dict[str, Any]:
+    def get(key: str, default: Any = None) -> Any:
+        return file.metadata.get(f"{family}.{key}", default)
+
+    heads, hidden = get("attention.head_count"), get("embedding_length")
+    embedding = file.tensors.get("token_embd.weight")
+    q_bias = "blk.0.attn_q.bias" in file.tensors
+    derived = hidden // heads if isinstance(heads, int) and isinstance(hidden, int) and heads else None
+    config = {
+        "architectures": [FAMILIES[family]],
+        "model_type": family,
+        "hidden_size": hidden,
+        "intermediate_size": get("feed_forward_length"),
+        "num_hidden_layers": get("block_count"),
+        "num_attention_heads": heads,
+        "num_key_value_heads": get("attention.head_count_kv", heads),
+        "head_dim": get("attention.key_length", derived),
+        "vocab_size": embedding.shape[0] if embedding else get("vocab_size"),
+        "max_position_embeddings": get("context_length"),
+        "rms_norm_eps": _shortest(get("attention.layer_norm_rms_epsilon")),
+        "rope_theta": _shortest(get("rope.freq_base", 10000.0)),
+        "rope_scaling": _scaling(file, family),
+        "attention_bias": q_bias and family != "qwen2",
+        "tie_word_embeddings": "output.weight" not in file.tensors,
+        "hidden_act": "silu",
+        "bos_token_id": file.metadata.get("tokenizer.ggml.bos_token_id"),
+        "eos_token_id": file.metadata.get("tokenizer.ggml.eos_token_id"),
+        "torch_dtype": "bfloat16",
+    }
+    return {key: value for key, value in config.items() if value is not None}
+
+
+def _shortest(value: Any) -> Any:
+    """A float32 as the short decimal it was meant to be: 1e-05, not 9.99999974e-06."""
+    return float(f"{value:.7g}") if isinstance(value, float) and math.isfinite(value) else value
+
+
+def _scaling(file: Gguf, family: str) -> dict[str, Any] | None:
+    if "rope_freqs.weight" in file.tensors:
+        factors = dense(weight(file, file.tensors["rope_freqs.weight"])).float().tolist()
+        return {"rope_type": "frequency_factors", "factors": factors}
+    keys = {
+        "rope_type": "type",
+        "factor": "factor",
+        "original_max_position_embeddings": "original_context_length",
+        "attention_factor": "attn_factor",
+        "beta_fast": "yarn_beta_fast",
+        "beta_slow": "yarn_beta_slow",
+    }
+    found = {name: _shortest(file.metadata.get(f"{family}.rope.scaling.{key}")) for name, key in keys.items()}
+    if found["rope_type"] in (None, "none"):
+        return None
+    return {name: value for name, value in found.items() if value is not None}

@@ -1,0 +1,177 @@
+"""The cpu target: bundles that prove themselves, run in onnxruntime-genai as they are, and betray every change."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import onnxruntime_genai
+import pytest
+
+from deepseek_cli.deploy import TARGETS, find_target, verify
+from deepseek_cli.deploy.engine import deploy
+from deepseek_cli.deploy.readback import GraphWeights, same_bits
+from deepseek_cli.deploy.spec import DeploySpec
+from deepseek_cli.errors import UsageError
+from deepseek_cli.handle import Bundle, ModelHandle, open_any, open_model
+from deepseek_cli.quantize.engine import quantize
+from deepseek_cli.quantize.rtn import quantize as round_to_nearest
+from deepseek_cli.quantize.spec import QuantizeSpec
+from deepseek_cli.runtime.session import open_session
+from deepseek_cli.schemes import parse_scheme
+from deepseek_cli.store import Store
+from tests.toys import DEPLOYABLE, make_toy
+
+PROMPT = [70, 71, 72, 73, 74]
+
+
+def model(folder: Path, family: str = "llama", scheme: str = "int4-g32", **settings: Any) -> ModelHandle:
+    """A toy, quantized."""
+    make_toy(folder / "toy", family, **{**DEPLOYABLE, **settings})
+    store = Store(folder)
+    quantize(open_model(str(folder / "toy"), store), QuantizeSpec(scheme=scheme, report=False), store, folder / "quantized")
+    return open_model(str(folder / "quantized"), store)
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[ModelHandle, Bundle]:
+    folder = tmp_path_factory.mktemp("built")
+    handle = model(folder, tie_word_embeddings=True)
+    deploy(handle, DeploySpec(), Store(folder), folder / "bundle", threads=1)
+    bundle = open_any(str(folder / "bundle"), Store(folder))
+    assert isinstance(bundle, Bundle)
+    return handle, bundle
+
+
+@pytest.fixture
+def copy(built: tuple[ModelHandle, Bundle], tmp_path: Path) -> Path:
+    return shutil.copytree(built[1].root, tmp_path / "copy")
+
+
+@pytest.mark.parametrize("scheme", ["int4-g32", "int8", "bf16"])
+@pytest.mark.parametrize("family", ["llama", "qwen2", "qwen3"])
+def test_a_bundle_is_verified_to_its_tokens(tmp_path: Path, family: str, scheme: str) -> None:
+    settings = {"attention_bias": True, "mlp_bias": True} if family == "llama" else {}
+    handle = model(tmp_path, family, scheme, **settings)
+    done = deploy(handle, DeploySpec(verify="tokens"), Store(tmp_path), tmp_path / "bundle", threads=1)
+    assert done.verification["level"] == "L3"
+    assert not done.verification["failed"]
+    assert [c["level"] for c in done.verification["checks"]] == ["L0", "L1", "L2", "L3", "L3"]
+
+
+def test_the_bundle_is_complete(built: tuple[ModelHandle, Bundle]) -> None:
+    names = {f.name for f in built[1].root.iterdir()}
+    assert names >= {"model.onnx", "model.onnx.data", "tokenizer.json", "config.json", "genai_config.json", "deepseek.json"}
+    assert "quantization_config" not in json.loads((built[1].root / "config.json").read_text())
+    assert built[1].manifest.readers == ("deepseek", "onnxruntime", "onnxruntime-genai")
+    assert built[1].target == "cpu"
+
+
+def test_onnxruntime_genai_generates_the_same_tokens(built: tuple[ModelHandle, Bundle]) -> None:
+    loaded = onnxruntime_genai.Model(str(built[1].root))
+    options = onnxruntime_genai.GeneratorParams(loaded)
+    options.set_search_options(max_length=len(PROMPT) + 24, do_sample=False)
+    generator = onnxruntime_genai.Generator(loaded, options)
+    generator.append_tokens(np.array(PROMPT, np.int32))
+    while not generator.is_done():
+        generator.generate_next_token()
+    theirs = [int(token) for token in generator.get_sequence(0)]
+    session = open_session(built[1], threads=1)
+    ours, fed = list(PROMPT), PROMPT
+    while len(ours) < len(theirs):
+        fed = [int(session.feed(fed)[-1].argmax())]
+        ours += fed
+    assert ours == theirs
+
+
+def test_one_changed_bit_fails_and_names_its_tensor(built: tuple[ModelHandle, Bundle], copy: Path) -> None:
+    weights = GraphWeights(copy / "model.onnx")
+    name = "model.layers.1.mlp.down_proj.codes"
+    offset = next(int(e.value) for e in weights.initializers[name].external_data if e.key == "offset")
+    del weights
+    with (copy / "model.onnx.data").open("r+b") as file:
+        file.seek(offset)
+        byte = file.read(1)[0]
+        file.seek(offset)
+        file.write(bytes([byte ^ 1]))
+    found = verify.verify(built[0], copy, "tokens", 1)
+    assert (found["level"], found["failed"]) == ("L0", True)
+    assert found["checks"][-1]["differing"] == ["model.layers.1.mlp.down_proj.weight"]
+
+
+def test_a_graph_of_another_model_fails_at_its_structure(built: tuple[ModelHandle, Bundle], tmp_path: Path) -> None:
+    other = model(tmp_path, num_hidden_layers=1)
+    found = verify.check_structure(replace(other, config=replace(other.config, layers=2)), built[1].root, 1)
+    assert found[0]["ok"]
+    with_more = SimpleNamespace(config=replace(other.config, layers=1, kv_heads=2))
+    found = verify.check_structure(with_more, built[1].root, 1)  # type: ignore[arg-type]
+    assert not found[0]["ok"]
+    assert "past_key_values.1" in found[0]["result"]
+
+
+def test_logits_of_other_weights_fail(built: tuple[ModelHandle, Bundle], tmp_path: Path) -> None:
+    make_toy(tmp_path / "toy", seed=1, **{**DEPLOYABLE, "tie_word_embeddings": True})
+    other = open_model(str(tmp_path / "toy"), Store(tmp_path))
+    checks = verify.check_outputs(other, built[1].root, 1, tokens=True)
+    assert [(c["level"], c["ok"]) for c in checks] == [("L2", False)]
+
+
+@pytest.mark.parametrize(("noise", "excused", "ok"), [(0.0, 0, False), (0.1, 1, False), (1.0, 2, True)])
+def test_another_token_is_excused_only_within_noise(noise: float, excused: int, ok: bool) -> None:
+    logits = np.eye(4, dtype=np.float32)
+
+    class Fixed:
+        position, context, kv_bytes = 0, 8, 0
+
+        def rewind(self, position: int) -> None: ...
+
+        def feed(self, tokens: list[int], keep: int = 1) -> np.ndarray:
+            return logits[:1]
+
+    expected = verify.Expected([0], logits, [0, 1], tokens=[0, 1, 0, 2], margins=[9.0, 0.05, 9.0, 0.5])
+    found = verify.compare_tokens(Fixed(), expected, noise)
+    assert (found["equal"], found["excused"], found["ok"]) == (2, excused, ok)
+
+
+@pytest.mark.parametrize(
+    ("free", "seconds", "level"),
+    [(0, 0.0, "weights"), (1 << 40, 0.0, "tokens"), (1 << 40, 59.0, "tokens"), (1 << 40, 61.0, "weights")],
+)
+def test_by_default_verification_goes_as_far_as_memory_and_time_allow(
+    built: tuple[ModelHandle, Bundle], monkeypatch: pytest.MonkeyPatch, free: int, seconds: float, level: str
+) -> None:
+    monkeypatch.setattr(verify.psutil, "virtual_memory", lambda: SimpleNamespace(available=free))
+    monkeypatch.setattr(verify, "seconds_for", lambda handle, tokens: seconds)
+    assert verify.affordable(built[0]) == level
+
+
+def test_scales_are_compared_for_each_input() -> None:
+    import torch
+
+    weight = torch.randn(8, 128)
+    coarse = round_to_nearest(weight, parse_scheme("int4-g64-asym"))
+    assert coarse.zero is not None
+    fine = replace(coarse, group=32, scale=coarse.scale.repeat_interleave(2, 1), zero=coarse.zero.repeat_interleave(2, 1))
+    assert same_bits(coarse, fine)
+    assert not same_bits(coarse, replace(fine, scale=fine.scale * 2))
+    assert not same_bits(coarse, replace(fine, zero=fine.zero + 1 if fine.zero is not None else None))
+    assert not same_bits(replace(coarse, offset=coarse.scale), fine)
+    assert not same_bits(weight, fine)
+
+
+def test_short_contexts_are_verified_within_them(tmp_path: Path) -> None:
+    done = deploy(model(tmp_path), DeploySpec(verify="tokens"), Store(tmp_path), tmp_path / "b", context=24, threads=1)
+    assert done.verification["checks"][-1]["tokens"] == 12
+    assert json.loads((tmp_path / "b" / "genai_config.json").read_text())["search"]["max_length"] == 24
+
+
+def test_targets_are_found_by_name_and_unknown_ones_list_the_known() -> None:
+    assert find_target("auto")[0] == find_target("cpu")[0] == "cpu"
+    assert all(target.help for target in TARGETS.values())
+    with pytest.raises(UsageError, match=r"no target named 'metal'.*auto, cpu"):
+        find_target("metal")
