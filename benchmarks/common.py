@@ -76,7 +76,7 @@ def show(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
 
 
 def arguments(description: str | None, rounds: int) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=description)
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=rounds)
     parser.add_argument("--work", type=Path, default=WORK, help="where models and peers' files are kept between runs")
     return parser

@@ -61,7 +61,7 @@ class HandlePredictor:
     """A model folder, one block's weights in memory at a time; only the last hidden states stay."""
 
     @torch.inference_mode()
-    def __init__(self, handle: ModelHandle, tokens: Tensor, progress: Callable[[int], None] = lambda done: None) -> None:
+    def __init__(self, handle: ModelHandle, tokens: Tensor, on_layer: Callable[[int], None] = lambda done: None) -> None:
         self.handle = handle
         self.loaded: dict[str, Tensor | None] = {}
         ops, arch, config = TorchOps(self._weight), handle.architecture, handle.config
@@ -69,7 +69,7 @@ class HandlePredictor:
         for layer in range(config.layers):
             self._forget()
             x = torch.cat([arch.block(ops, config, part, layer) for part in x.split(4)])
-            progress(layer + 1)
+            on_layer(layer + 1)
         self._forget()
         self.hidden = x
 

@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from deepseek_cli.architectures import find_architecture
 from deepseek_cli.errors import ModelCorrupt, ModelUnsupported, UsageError
 from deepseek_cli.fields import Fields, read_json
-from deepseek_cli.formats import compressed, safetensors
 from deepseek_cli.manifest import Manifest, fingerprint
 from deepseek_cli.ops import Architecture
 from deepseek_cli.sources import PICKLES, Located, locate
 from deepseek_cli.store import Store
-from deepseek_cli.tensors import TensorRef
+
+if TYPE_CHECKING:  # a bundle opens without torch, which would be most of the memory it runs in
+    from deepseek_cli.tensors import TensorRef
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +100,8 @@ def _open_bundle(ref: str, located: Located, manifest: Manifest) -> Bundle:
 
 
 def _open_model(ref: str, located: Located) -> ModelHandle:
+    from deepseek_cli.formats import compressed
+
     if located.path.suffix == ".gguf":
         from deepseek_cli.formats.gguf_model import open_gguf
 
@@ -123,6 +126,8 @@ def _read_tensors(folder: Path) -> dict[str, TensorRef]:
             folder=folder,
             files=", ".join(pickles[:3]),
         )
+    from deepseek_cli.formats import safetensors
+
     return safetensors.read_folder(folder)
 
 

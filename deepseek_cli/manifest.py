@@ -75,7 +75,8 @@ def read_manifest(folder: Path) -> Manifest | None:
             raise ModelCorrupt("{file}: {field} has the wrong type.", hint="Make the folder again.", file=file, field=field)
     if values.get("kind", "model") not in ("model", "bundle"):
         raise ModelCorrupt("{file}: kind is neither model nor bundle.", hint="Make the folder again.", file=file)
-    picked: dict[str, Any] = {field: tuple(values[field]) if TYPES[field] is list else values[field] for field in TYPES if field in values}
+    picked = {field: values[field] for field in TYPES if field in values}
+    picked |= {field: tuple(value) for field, value in picked.items() if TYPES[field] is list}
     picked.setdefault("name", folder.name)
     return Manifest(**picked)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -82,6 +83,10 @@ class TensorRef:
     size_bytes: int  # on disk, with scales
     read: Callable[[], Weight]
     release: Callable[[], None] = lambda: None  # lets the pages that `read` touched go
+
+    @property
+    def values(self) -> int:
+        return math.prod(self.shape)
 
     @property
     def quantized(self) -> bool:

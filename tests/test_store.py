@@ -15,7 +15,8 @@ from deepseek_cli.store import Store, require_space, result_name, staged
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     store = Store(tmp_path)
-    for i, name in enumerate(["org--Model-1B", "org--Model-1B@int4-g32-fast", "org--Model-1B@int8-channel-fast", "org--Model-1B@int4-g32-fast+cpu", "Other"]):
+    results = ("", "@int4-g32-fast", "@int8-channel-fast", "@int4-g32-fast+cpu")
+    for i, name in enumerate([*(f"org--Model-1B{result}" for result in results), "Other"]):
         folder = store.models / name
         folder.mkdir(parents=True)
         write_manifest(

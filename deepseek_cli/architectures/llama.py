@@ -91,7 +91,10 @@ def refuse_variants(fields: Fields) -> None:
     """Configs that say llama but compute something else must not run as if they were."""
     if fields.text("hidden_act", "silu") != "silu":
         raise ModelUnsupported(
-            "{file}: hidden_act {value} is not supported.", hint="Only silu is.", file=fields.file, value=fields.text("hidden_act")
+            "{file}: hidden_act {value} is not supported.",
+            hint="Only silu is.",
+            file=fields.file,
+            value=fields.text("hidden_act"),
         )
     if fields.values.get("use_sliding_window") or "sliding_attention" in (fields.values.get("layer_types") or []):
         raise ModelUnsupported(

@@ -24,11 +24,13 @@ def store_of(call: Call) -> Store:
 
 def reference(call: Call, wants: Wants) -> str:
     """A reference to open: MODEL as typed, or what came last of `model = "…"` in deepseek.toml."""
-    if call.arguments.get("model"):
-        return str(call.arguments["model"])
-    from deepseek_cli.sources import canonical
+    from deepseek_cli.sources import canonical, locate
 
-    store, project = store_of(call), call.model
+    store = store_of(call)
+    if call.arguments.get("model"):
+        locate(str(call.arguments["model"]), store)  # a name that is wrong fails before the engine is loaded
+        return str(call.arguments["model"])
+    project = call.model
     newest = store.newest(canonical(project), **FILTERS[wants])  # type: ignore[arg-type]
     if not newest:
         return project

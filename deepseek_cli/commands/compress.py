@@ -16,12 +16,13 @@ EXAMPLES = ["deepseek compress smollm2 --smaller 85%", "deepseek compress ./my-m
 
 
 def run(call: Call) -> Result:
+    model = model_subject(call, "source")
     from deepseek_cli.compress.engine import compress, record
 
     limit_threads(call.common.threads)
     common = call.common
     done = compress(
-        model_subject(call, "source"),
+        model,
         call.spec,
         store_of(call),
         common.output,

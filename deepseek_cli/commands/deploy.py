@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from deepseek_cli.commands._call import Call
-from deepseek_cli.commands._subject import model_subject, shown, store_of
+from deepseek_cli.commands._subject import reference, shown, store_of
 from deepseek_cli.deploy.spec import DeploySpec
 from deepseek_cli.output import Line, Result, Table
 
@@ -30,12 +30,14 @@ def run(call: Call) -> Result:
         return Result(
             {"targets": [{"name": n, "help": h} for n, h in rows]}, [Table(["target", "emits"], rows)], quiet="\n".join(TARGETS)
         )
+    ref = reference(call, "model")
     find_target(call.spec.target)
     from deepseek_cli.deploy.engine import deploy
+    from deepseek_cli.handle import open_model
 
     common = call.common
     done = deploy(
-        model_subject(call),
+        open_model(ref, store_of(call)),
         call.spec,
         store_of(call),
         common.output,

@@ -29,12 +29,11 @@ EXAMPLES = ["deepseek eval smollm2@int4-g32-fast", "deepseek eval my-bundle --ag
 
 
 def run(call: Call) -> Result:
+    model = subject(call, "any")
     from deepseek_cli.eval_engine import evaluate
 
     spec: EvalSpec = call.spec
-    report = evaluate(
-        subject(call, "any"), spec.against, store_of(call), spec.text, spec.windows, call.common.threads, call.reporter
-    )
+    report = evaluate(model, spec.against, store_of(call), spec.text, spec.windows, call.common.threads, call.reporter)
     failed = list(_gates(spec, report))
     return Result(
         {"report": report, "gates": [line.template for line in failed]},

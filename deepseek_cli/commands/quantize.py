@@ -24,6 +24,7 @@ EXAMPLES = [
 
 
 def run(call: Call) -> Result:
+    model = model_subject(call, "source")
     from deepseek_cli.quantize.engine import quantize
 
     limit_threads(call.common.threads)
@@ -31,7 +32,7 @@ def run(call: Call) -> Result:
         call.reporter.note("No scheme is named: --int4.")
     common = call.common
     done = quantize(
-        model_subject(call, "source"),
+        model,
         call.spec,
         store_of(call),
         common.output,

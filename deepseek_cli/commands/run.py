@@ -42,15 +42,16 @@ EXAMPLES = [
 
 
 def run(call: Call) -> Result:
+    spec: RunSpec = call.spec
+    prompt, call.arguments["model"] = _prompt(call)
+    model = subject(call, "any")
     from deepseek_cli.runtime.chat_session import open_chat
     from deepseek_cli.runtime.sampling import Sampling
 
-    spec: RunSpec = call.spec
-    prompt, call.arguments["model"] = _prompt(call)
     sampling = Sampling(spec.repetition_penalty, spec.temperature, spec.top_k, spec.top_p, spec.min_p, call.common.seed)
     common = call.common
     chat = open_chat(
-        subject(call, "any"),
+        model,
         sampling,
         spec.max_tokens,
         spec.stop,

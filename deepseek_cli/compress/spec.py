@@ -12,7 +12,7 @@ from deepseek_cli.spec import Size, option
 @dataclass(frozen=True, slots=True)
 class CompressSpec:
     smaller: str | None = option(None, help="how much smaller, such as 85%", metavar="PERCENT")
-    to_size: Size | None = option(None, help="the size to reach, such as 900MB")  # noqa: RUF009
+    to_size: Size | None = option(None, help="the size to reach, such as 900MB")
     relative_to: Literal["fp32", "bf16"] = option("fp32", help="what --smaller counts from")
 
     def __post_init__(self) -> None:

@@ -27,7 +27,7 @@ def deploy(
     """
     fallbacks = emit(handle.architecture, handle.config, handle.weights, folder / GRAPH, context, reporter)
     for tensor, reason in fallbacks:
-        reporter.warn("{tensor} becomes float32: {reason}.", tensor=tensor, reason=reason)
+        reporter.warn("{tensor} stays dense: {reason}.", tensor=tensor, reason=reason)
     open_tokenizer(handle.root).save(folder)
     _write_json(folder / "config.json", clean_config(handle.raw_config))
     _write_json(folder / "genai_config.json", genai_config(handle, context))

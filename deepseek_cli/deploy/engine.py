@@ -66,7 +66,7 @@ def deploy(
         return Deployed(bundle_name, final, name, context)
     if (known := unchanged(final, "deploy", resolved, handle)) and not force:
         return Deployed(bundle_name, final, name, context, known, unchanged=True)
-    require_space(final, 2 * handle.size_bytes)
+    require_space(final, bundle_bytes(handle))
     with staged(final, force) as folder:
         record = target(handle, spec, folder, context, threads, reporter)
         verification = verify(handle, folder, spec.verify, threads, reporter)
@@ -84,6 +84,11 @@ def deploy(
         )
         write_manifest(folder, manifest)
     return Deployed(bundle_name, final, name, context, manifest)
+
+
+def bundle_bytes(handle: ModelHandle) -> int:
+    """An upper bound: codes with float32 scales, and four bytes for each value of what is dense."""
+    return sum(2 * ref.size_bytes if ref.quantized else 4 * ref.values for ref in handle.weights.values())
 
 
 def _context(handle: ModelHandle, context: int | None) -> int:

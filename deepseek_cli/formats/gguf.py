@@ -76,7 +76,9 @@ class Cursor:
         try:
             return data.decode()
         except UnicodeDecodeError:
-            raise corrupt("{file} holds a string that is not UTF-8, before byte {position}.", self.path, position=self.position) from None
+            raise corrupt(
+                "{file} holds a string that is not UTF-8, before byte {position}.", self.path, position=self.position
+            ) from None
 
     def value(self, kind: int, depth: int = 0) -> Any:
         if kind == STRING:
@@ -89,7 +91,9 @@ class Cursor:
                 return list(struct.unpack(f"<{count}{code[1]}", self.take(count * struct.calcsize(code))))
             return [self.value(inner, depth + 1) for _ in range(count)]
         if kind not in SCALARS:
-            raise corrupt("{file} has a value of unknown type {kind}, before byte {position}.", self.path, kind=kind, position=self.position)
+            raise corrupt(
+                "{file} has a value of unknown type {kind}, before byte {position}.", self.path, kind=kind, position=self.position
+            )
         return self.scalar(SCALARS[kind])
 
 
@@ -106,7 +110,9 @@ def read_gguf(path: Path) -> Gguf:
         raise corrupt("{file} is not a GGUF file.", path)
     version = cursor.scalar("<I")
     if version not in VERSIONS:
-        raise ModelUnsupported("{file} has GGUF version {version}.", hint="Versions 2 and 3 are read.", file=path, version=version)
+        raise ModelUnsupported(
+            "{file} has GGUF version {version}.", hint="Versions 2 and 3 are read.", file=path, version=version
+        )
     tensor_count = cursor.count("tensors", SMALLEST_INFO)
     metadata = {}
     for _ in range(cursor.count("metadata entries", 13)):
@@ -139,7 +145,13 @@ def _place(path: Path, mapped: MappedFile, end: int, metadata: Mapping[str, Any]
             raise corrupt("{file}: tensor {tensor} overlaps its neighbour or is misplaced.", path, tensor=name)
         position = offset + size
         if start + position > mapped.size:
-            raise corrupt("{file}: tensor {tensor} ends at byte {end}, but the file holds {size}.", path, tensor=name, end=start + position, size=mapped.size)
+            raise corrupt(
+                "{file}: tensor {tensor} ends at byte {end}, but the file holds {size}.",
+                path,
+                tensor=name,
+                end=start + position,
+                size=mapped.size,
+            )
         tensors[name] = GgufTensor(name, stored, shape, start + offset, size)
     return tensors
 
@@ -159,7 +171,13 @@ def _size(path: Path, name: str, shape: tuple[int, ...], kind: int) -> tuple[int
         )
     block = BLOCKS[PACKED[kind]]
     if shape[-1] % block.values or len(shape) != 2:
-        raise corrupt("{file}: tensor {tensor} of shape {shape} cannot be {format}.", path, tensor=name, shape=list(shape), format=PACKED[kind])
+        raise corrupt(
+            "{file}: tensor {tensor} of shape {shape} cannot be {format}.",
+            path,
+            tensor=name,
+            shape=list(shape),
+            format=PACKED[kind],
+        )
     return values // block.values * block.bytes, PACKED[kind]
 
 

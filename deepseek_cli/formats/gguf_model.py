@@ -15,7 +15,11 @@ from deepseek_cli.formats.gguf import Gguf, GgufTensor, corrupt, read_gguf, weig
 from deepseek_cli.tensors import TensorRef, Weight, dense, take_rows
 
 FAMILIES = {"llama": "LlamaForCausalLM", "qwen2": "Qwen2ForCausalLM", "qwen3": "Qwen3ForCausalLM"}
-OUTER = {"token_embd.weight": "model.embed_tokens.weight", "output_norm.weight": "model.norm.weight", "output.weight": "lm_head.weight"}
+OUTER = {
+    "token_embd.weight": "model.embed_tokens.weight",
+    "output_norm.weight": "model.norm.weight",
+    "output.weight": "lm_head.weight",
+}
 INNER = {
     "attn_norm": "input_layernorm",
     "attn_q": "self_attn.q_proj",
@@ -40,7 +44,11 @@ def open_gguf(path: Path) -> tuple[dict[str, Any], dict[str, TensorRef]]:
     family = file.metadata.get("general.architecture")
     if family not in FAMILIES:
         raise ModelUnsupported(
-            "{file}: the architecture {name} is not supported.", hint="Supported are {known}.", file=path, name=family, known=", ".join(FAMILIES)
+            "{file}: the architecture {name} is not supported.",
+            hint="Supported are {known}.",
+            file=path,
+            name=family,
+            known=", ".join(FAMILIES),
         )
     config = _config(file, str(family))
     tensors = {}
@@ -66,13 +74,21 @@ def _heads(name: str, config: Mapping[str, Any]) -> int:
 
 def _reference(file: Gguf, tensor: GgufTensor, name: str, heads: int) -> TensorRef:
     if heads and tensor.shape[0] % (2 * heads):
-        raise corrupt("{file}: tensor {tensor} has {rows} rows for {heads} heads.", file.path, tensor=tensor.name, rows=tensor.shape[0], heads=heads)
+        raise corrupt(
+            "{file}: tensor {tensor} has {rows} rows for {heads} heads.",
+            file.path,
+            tensor=tensor.name,
+            rows=tensor.shape[0],
+            heads=heads,
+        )
 
     def read() -> Weight:
         found = weight(file, tensor)
         return take_rows(found, half_split_rows(tensor.shape[0], heads)) if heads else found
 
-    return TensorRef(name, tensor.shape, tensor.stored, tensor.size, read, lambda: file.mapped.release(tensor.offset, tensor.size))
+    return TensorRef(
+        name, tensor.shape, tensor.stored, tensor.size, read, lambda: file.mapped.release(tensor.offset, tensor.size)
+    )
 
 
 def half_split_rows(rows: int, heads: int) -> torch.Tensor:

@@ -41,7 +41,7 @@ class Ops(Protocol[X]):
         """tokens [batch, length] to hidden [batch, length, hidden]"""
 
     def linears(self, x: X, names: Sequence[str]) -> list[X]:
-        """One product per name over one input, [.., in] to [.., out], plus its bias where one is on disk; backends may fuse them."""
+        """One product per name over one input, [.., in] to [.., out], plus its bias if there is one; backends may fuse them."""
 
     def linear(self, x: X, name: str) -> X: ...
 

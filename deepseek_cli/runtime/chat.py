@@ -10,9 +10,7 @@ from typing import Any, NoReturn
 from deepseek_cli.errors import ModelCorrupt
 
 MAX_TEMPLATE_CHARACTERS = 1 << 20
-FALLBACK = (
-    "{% for m in messages %}{{ m.role.capitalize() }}: {{ m.content }}\n\n{% endfor %}{% if add_generation_prompt %}Assistant:{% endif %}"
-)
+FALLBACK = "{% for m in messages %}{{ m.role.capitalize() }}: {{ m.content }}\n\n{% endfor %}Assistant:"
 
 
 def render(template: str, messages: Sequence[Mapping[str, str]], bos: str | None, eos: str | None) -> str:
@@ -47,4 +45,6 @@ def _refuse(message: str) -> NoReturn:
 
 
 def _failed(reason: str) -> ModelCorrupt:
-    return ModelCorrupt("The model's chat template fails: {reason}.", hint="Use --raw to continue a prompt without it.", reason=reason)
+    return ModelCorrupt(
+        "The model's chat template fails: {reason}.", hint="Use --raw to continue a prompt without it.", reason=reason
+    )

@@ -67,20 +67,26 @@ def read_tokenizer(path: Path) -> Tokenizer:
     bos, eos = (_token(tokens, metadata.get(f"ggml.{name}_token_id")) for name in ("bos", "eos"))
     ends = {metadata.get(f"ggml.{name}_token_id") for name in ("eos", "eot", "eom")}
     template = metadata.get("chat_template")
-    return Tokenizer(fast, bos, eos, frozenset(e for e in ends if isinstance(e, int)), template if isinstance(template, str) else "")
+    return Tokenizer(
+        fast, bos, eos, frozenset(e for e in ends if isinstance(e, int)), template if isinstance(template, str) else ""
+    )
 
 
 def _build(path: Path, tokens: list[str], merges: list[str], pre: str) -> FastTokenizer:
     vocabulary = {token: i for i, token in enumerate(tokens)}
-    pairs = [tuple(merge.split(" ", 1)) for merge in merges]
-    if len(vocabulary) != len(tokens) or any(len(pair) != 2 for pair in pairs):
+    pairs = [(left, right) for left, space, right in (merge.partition(" ") for merge in merges) if space]
+    if len(vocabulary) != len(tokens) or len(pairs) != len(merges):
         raise ModelCorrupt("{file}: its tokens repeat, or a merge is not a pair.", hint="Pull the model again.", file=path)
     try:
         fast = FastTokenizer(models.BPE(vocab=vocabulary, merges=pairs, ignore_merges=pre == "llama-bpe"))
     except Exception as error:  # the library raises bare exceptions
-        raise ModelCorrupt("{file} is not a tokenizer: {reason}.", hint="Pull the model again.", file=path, reason=error) from None
+        raise ModelCorrupt(
+            "{file} is not a tokenizer: {reason}.", hint="Pull the model again.", file=path, reason=error
+        ) from None
     steps: list[Any] = [pre_tokenizers.Split(Regex(pattern), "isolated") for pattern in SPLITS[pre] if pattern]
-    fast.pre_tokenizer = pre_tokenizers.Sequence([*steps, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=None in SPLITS[pre])])
+    fast.pre_tokenizer = pre_tokenizers.Sequence(
+        [*steps, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=None in SPLITS[pre])]
+    )
     fast.decoder = decoders.ByteLevel()
     return fast
 

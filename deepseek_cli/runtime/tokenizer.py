@@ -118,7 +118,9 @@ def load_fast(file: Path) -> FastTokenizer:
     try:
         return FastTokenizer.from_file(str(file))
     except Exception as error:  # the library raises bare exceptions
-        raise ModelCorrupt("{file} is not a tokenizer: {reason}.", hint="Pull the model again.", file=file, reason=error) from None
+        raise ModelCorrupt(
+            "{file} is not a tokenizer: {reason}.", hint="Pull the model again.", file=file, reason=error
+        ) from None
 
 
 def _optional(file: Path) -> dict[str, Any]:

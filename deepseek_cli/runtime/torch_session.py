@@ -12,7 +12,7 @@ from deepseek_cli.handle import ModelHandle
 from deepseek_cli.ops import forward
 from deepseek_cli.ops.torch_ops import KVCache, TorchOps
 from deepseek_cli.runtime.session import check_room
-from deepseek_cli.tensors import dense
+from deepseek_cli.tensors import TensorRef, dense
 
 CHUNK = 512  # tokens of a prefill that are computed at once
 
@@ -32,8 +32,14 @@ class TorchSession:
             torch.set_num_threads(threads)
         self.handle, self.context = handle, context
         self.device = choose_device(device)
-        self.weights = {name: dense(ref.read()).to(self.device, dtype) for name, ref in handle.weights.items()}
+        self.weights = {name: self._load(ref, dtype) for name, ref in handle.weights.items()}
         self.cache = KVCache(context, dtype, self.device)
+
+    def _load(self, ref: TensorRef, dtype: torch.dtype) -> torch.Tensor:
+        """The weight in memory of its own, so that the file's pages can go."""
+        weight = dense(ref.read()).to(self.device, dtype, copy=True)
+        ref.release()
+        return weight
 
     @property
     def position(self) -> int:

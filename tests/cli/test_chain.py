@@ -22,13 +22,19 @@ def environment(tmp_path: Path) -> dict[str, str]:
     shim.parent.mkdir()
     shim.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m deepseek_cli "$@"\n')
     shim.chmod(shim.stat().st_mode | stat.S_IXUSR)
-    make_toy(tmp_path / "toy", **DEPLOYABLE)
+    make_toy(tmp_path / "toy", **{**DEPLOYABLE, "max_position_embeddings": 1024})
     return {**os.environ, "PATH": f"{shim.parent}:{os.environ['PATH']}", "PYTHONPATH": str(Path.cwd())}
 
 
 def test_a_script_chains_every_command(tmp_path: Path, environment: dict[str, str]) -> None:
     done = subprocess.run(
-        ["sh", str(SCRIPT), str(tmp_path / "toy")], cwd=tmp_path, env=environment, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False
+        ["sh", str(SCRIPT), str(tmp_path / "toy")],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     root, quantized, compressed, bundle, saved, page = done.stdout.splitlines()
@@ -54,7 +60,9 @@ def test_four_lines_work_as_typed_in_a_project_folder(tmp_path: Path, environmen
     (project / "deepseek.toml").write_text('model = "../toy"\n')
     said = []
     for line, code in LINES:
-        done = subprocess.run(line.split(), cwd=project, env=environment, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
+        done = subprocess.run(
+            line.split(), cwd=project, env=environment, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False
+        )
         assert done.returncode == code, f"{line}: {done.stderr}"
         said.append(done.stderr)
     assert "cpu" in said[2]
