@@ -1,55 +1,74 @@
 """Emitting the ONNX graph, whole process, beside torch.onnx.export and onnxruntime-genai's model builder.
 
     python benchmarks/emit.py
+    python benchmarks/emit.py --large         # the 1.46 B-parameter Llama shape of quantize.py, without torch.onnx.export
 
-torch.onnx.export needs onnxscript in the peers' environment: $PEERS/base/bin/pip install onnxscript
+The float32 rows only emit. At int4 the builder quantizes too, so our quantize + deploy stands beside deploy alone.
+torch.onnx.export needs onnxscript in the peers' environment: $PEERS/base/bin/pip install --no-deps onnxscript
 """
 
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
-from common import DEEPSEEK, PEER, arguments, interleave, median, run, show, smollm2, spread
+from common import DEEPSEEK, PEER, Process, arguments, interleave, median, run, show, smollm2, spread
+from quantize import large
 
-BUNDLE = ("--target", "cpu", "--verify", "structure", "--force")
-
-
-def main() -> None:
-    args = arguments(__doc__, rounds=3).parse_args()
-    dense, int4, out = smollm2(args.work), args.work / "emit-int4", args.work / "emit"
-    if not int4.exists():
-        run(*DEEPSEEK, "quantize", dense, "--scheme", "int4-g32", "--set", "report=false", "-o", int4)
-
-    def deepseek_from_bf16() -> float:
-        model = clean(out / "model")
-        seconds = run(*DEEPSEEK, "quantize", dense, "--scheme", "int4-g32", "--set", "report=false", "-o", model).seconds
-        return seconds + run(*DEEPSEEK, "deploy", model, *BUNDLE, "-o", out / "ours").seconds
-
-    arms = {
-        "deepseek deploy, bf16 weights": lambda: run(*DEEPSEEK, "deploy", dense, *BUNDLE, "-o", out / "dense").seconds,
-        "torch.onnx.export (dynamo), float32": lambda: run(*PEER, "export", dense, clean(out / "export") / "model.onnx").seconds,
-        "deepseek deploy, int4 weights": lambda: run(*DEEPSEEK, "deploy", int4, *BUNDLE, "-o", out / "int4").seconds,
-        "deepseek quantize + deploy, int4": deepseek_from_bf16,
-        "onnxruntime-genai builder, int4": lambda: run(*PEER, "genai", dense, clean(out / "genai"), 32).seconds,
-    }
-    out.mkdir(parents=True, exist_ok=True)
-    seen = interleave(arms, args.rounds)
-    fastest = {"float32": "deepseek deploy, bf16 weights", "int4": "deepseek deploy, int4 weights"}
-    rows = []
-    for name, seconds in seen.items():
-        ours = fastest["float32" if "float32" in name or "bf16" in name else "int4"]
-        pairs = [a / b for a, b in zip(seconds, seen[ours], strict=True)]
-        rows.append([name, spread(seconds), f"{median(pairs):.1f}", ours])
-    show(["emitting SmolLM2-135M", "s", "times as long as", ""], rows)
+INT4 = ("--scheme", "int4-g32", "--set", "report=false")
 
 
 def clean(folder: Path) -> Path:
-    """An empty place: its parent exists, it does not, unless it is a folder to put files into."""
+    """A path where nothing is, in a folder that is."""
     shutil.rmtree(folder, ignore_errors=True)
-    if folder.name == "export":
-        folder.mkdir(parents=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)
     return folder
+
+
+def quantize(model: Path, out: Path) -> Process:
+    return run(*DEEPSEEK, "quantize", model, *INT4, "-o", clean(out))
+
+
+def deploy(model: Path, out: Path) -> Process:
+    return run(*DEEPSEEK, "deploy", model, "--target", "cpu", "--verify", "structure", "-o", clean(out))
+
+
+def both(first: Process, second: Process) -> Process:
+    return Process(first.seconds + second.seconds, max(first.peak_mb, second.peak_mb), "")
+
+
+def export(model: Path, out: Path) -> Process:
+    clean(out).mkdir()
+    return run(*PEER, "export", model, out / "model.onnx")
+
+
+def main() -> None:
+    parser = arguments(__doc__, rounds=3)
+    parser.add_argument("--large", action="store_true", help="the 1.46 B shape: 15 GB of disk")
+    args = parser.parse_args()
+    dense, out = large(args.work) if args.large else smollm2(args.work), args.work / "emit"
+    int4 = args.work / f"{dense.name}-int4"
+    if not int4.exists():
+        quantize(dense, int4)
+    arms: dict[str, Callable[[], Process]] = {
+        "float32: deepseek deploy": lambda: deploy(dense, out / "dense"),
+        "float32: torch.onnx.export (dynamo)": lambda: export(dense, out / "export"),
+        "float32: onnxruntime-genai builder": lambda: run(*PEER, "genai", dense, clean(out / "genai-fp32"), "fp32"),
+        "int4: deepseek deploy": lambda: deploy(int4, out / "int4"),
+        "int4: deepseek quantize + deploy": lambda: both(quantize(dense, out / "model"), deploy(out / "model", out / "bundle")),
+        "int4: onnxruntime-genai builder": lambda: run(*PEER, "genai", dense, clean(out / "genai"), "int4"),
+    }
+    if args.large:
+        del arms["float32: torch.onnx.export (dynamo)"]
+    seen = interleave(arms, args.rounds)
+    rows = []
+    for name, runs in seen.items():
+        ours = seen[f"{name.partition(':')[0]}: deepseek deploy"]
+        times = median([a.seconds / b.seconds for a, b in zip(runs, ours, strict=True)])
+        rows.append([name, spread([r.seconds for r in runs]), f"{times:.1f}", spread([r.peak_mb for r in runs], 0)])
+    show([f"emitting {dense.name}", "s", "times our deploy", "peak MB"], rows)
+    shutil.rmtree(out)
 
 
 if __name__ == "__main__":

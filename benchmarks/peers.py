@@ -2,7 +2,7 @@
 
     peers.py convert MODEL OUT.gguf             a bf16 folder as GGUF, as llama.cpp's converter lays it out (needs gguf, torch)
     peers.py quantize IN.gguf OUT.gguf          llama.cpp's own quantizer, Q4_0
-    peers.py genai MODEL OUT GROUP              onnxruntime-genai's model builder, int4
+    peers.py genai MODEL OUT int4|fp32          onnxruntime-genai's model builder; int4 in groups of 32
     peers.py export MODEL OUT.onnx              torch.onnx.export of the transformers model (needs onnxscript)
     peers.py llama|genai-default|genai-threads  a worker: it speaks the language of deepseek_cli/bench/worker.py
 
@@ -188,11 +188,11 @@ class Llama:
 # onnxruntime-genai
 
 
-def genai(model: str, out: str, group: str) -> None:
+def genai(model: str, out: str, precision: str) -> None:
     import runpy
 
-    extra = ["--extra_options", "int4_accuracy_level=4", f"int4_block_size={group}"]
-    sys.argv = ["builder", "-m", "x", "-i", model, "-o", out, "-p", "int4", "-e", "cpu", "-c", f"{out}.cache", *extra]
+    extra = ["--extra_options", "int4_accuracy_level=4", "int4_block_size=32"] if precision == "int4" else []
+    sys.argv = ["builder", "-m", "x", "-i", model, "-o", out, "-p", precision, "-e", "cpu", "-c", f"{out}.cache", *extra]
     runpy.run_module("onnxruntime_genai.models.builder", run_name="__main__")
 
 

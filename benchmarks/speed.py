@@ -61,7 +61,7 @@ def peers(work: Path, model: Path) -> dict[str, tuple[str, Path]]:
         run(*PEER, "quantize", dense, gguf)
         dense.unlink()
     if not genai.exists():
-        run(*PEER, "genai", model, genai, 32)
+        run(*PEER, "genai", model, genai, "int4")
     return {LLAMA: ("llama", gguf), GENAI: ("genai-default", genai), GENAI_THREADS: ("genai-threads", genai)}
 
 

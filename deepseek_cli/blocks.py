@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-CHUNK_VALUES = 1 << 22  # decoded at a time, so that temporaries stay small beside a large weight
+CHUNK_VALUES = 1 << 20  # decoded at a time, so that temporaries stay small beside a large weight
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,7 @@ class Demo:
     """What the steps found, for the card. Rates are tokens per second, of decoding one prompt."""
 
     model: str
+    bundle: str
     folder: Path
     size_before: int  # bytes in bfloat16
     size_after: int
@@ -59,10 +60,11 @@ def walk(model: str, folder: Path, environment: Mapping[str, str], say: Callable
     speed = step(
         "bench", bundle["name"], pulled["name"], "--prompt-tokens", "128", "--new-tokens", "32", "--depth", "0", "--rounds", "3"
     )
-    profile = step("profile", bundle["name"], "--memory-profile", "--html", str(report))
+    profile = step("profile", bundle["name"], "--memory-profile", "--html", str(report), "--force")
     ours, torch = (_decode_rate(arm) for arm in speed["arms"])
     return Demo(
         model=pulled["name"],
+        bundle=bundle["name"],
         folder=folder,
         size_before=2 * pulled["parameters"],
         size_after=quantized["bytes"],
@@ -77,7 +79,7 @@ def walk(model: str, folder: Path, environment: Mapping[str, str], say: Callable
 
 
 def _decode_rate(arm: Mapping[str, Any]) -> float:
-    return float(arm["metrics"]["decode_tokens_per_s@0"]["median"])
+    return float(arm["metrics"]["decode@0"]["median"])
 
 
 def deepseek(argv: tuple[str, ...], environment: Mapping[str, str]) -> dict[str, Any]:

@@ -21,11 +21,11 @@ EXAMPLES = [
 
 
 def run(call: Call) -> Result:
+    spec, common = call.spec, call.common
+    refs = call.arguments["models"] or (reference(call, "any"),)
     from deepseek_cli.bench.measure import bench
     from deepseek_cli.bench.report import check_writable, save
 
-    spec, common = call.spec, call.common
-    refs = call.arguments["models"] or (reference(call, "any"),)
     for file in spec.save:
         check_writable(file, common.force)
     document, error = bench(

@@ -50,6 +50,6 @@ def card(demo: Demo) -> list[str | Line | Table]:
         Table([demo.model, ""], rows),
         Line("Next:"),
         "  deepseek pull hf:ORG/NAME && deepseek quantize NAME --int4",
-        f'  DEEPSEEK_HOME={demo.folder}/store deepseek run {demo.model} "Tell me a story."',
+        f'  DEEPSEEK_HOME={demo.folder}/store deepseek run {demo.bundle} "Tell me a story."',
         f"  rm -r {demo.folder}",
     ]

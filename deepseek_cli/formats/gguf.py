@@ -127,6 +127,8 @@ def _entry(cursor: Cursor) -> tuple[str, tuple[int, ...], int, int]:
     if not 1 <= dimensions <= 4:
         raise corrupt("{file}: tensor {tensor} has {count} dimensions.", cursor.path, tensor=name, count=dimensions)
     shape = tuple(reversed([int(cursor.scalar("<Q")) for _ in range(dimensions)]))
+    if 0 in shape:
+        raise corrupt("{file}: tensor {tensor} of shape {shape} holds nothing.", cursor.path, tensor=name, shape=list(shape))
     return name, shape, int(cursor.scalar("<I")), int(cursor.scalar("<Q"))
 
 

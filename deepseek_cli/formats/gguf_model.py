@@ -41,7 +41,7 @@ def open_gguf(path: Path) -> tuple[dict[str, Any], dict[str, TensorRef]]:
     Raises ModelUnsupported for an architecture outside FAMILIES, and what `read_gguf` raises.
     """
     file = read_gguf(path)
-    family = file.metadata.get("general.architecture")
+    family = str(file.metadata.get("general.architecture"))
     if family not in FAMILIES:
         raise ModelUnsupported(
             "{file}: the architecture {name} is not supported.",
@@ -50,7 +50,7 @@ def open_gguf(path: Path) -> tuple[dict[str, Any], dict[str, TensorRef]]:
             name=family,
             known=", ".join(FAMILIES),
         )
-    config = _config(file, str(family))
+    config = _config(file, family)
     tensors = {}
     for name, tensor in file.tensors.items():
         if hf_name := _name(name):
@@ -69,7 +69,8 @@ def _name(name: str) -> str | None:
 def _heads(name: str, config: Mapping[str, Any]) -> int:
     """How many heads' rows the file keeps interleaved; 0 for tensors that are not rotated."""
     part = name.rsplit(".", 2)[-2]
-    return int({"q_proj": config["num_attention_heads"], "k_proj": config["num_key_value_heads"]}.get(part, 0))
+    heads = {"q_proj": config.get("num_attention_heads"), "k_proj": config.get("num_key_value_heads")}.get(part)
+    return heads if isinstance(heads, int) and heads > 0 else 0  # anything else is refused with the rest of the config
 
 
 def _reference(file: Gguf, tensor: GgufTensor, name: str, heads: int) -> TensorRef:
@@ -104,6 +105,9 @@ def _config(file: Gguf, family: str) -> dict[str, Any]:
     embedding = file.tensors.get("token_embd.weight")
     q_bias = "blk.0.attn_q.bias" in file.tensors
     derived = hidden // heads if isinstance(heads, int) and isinstance(hidden, int) and heads else None
+    head_dim = get("attention.key_length", derived)
+    if get("rope.dimension_count", head_dim) != head_dim:
+        raise ModelUnsupported("{file}: partial rotary embeddings are not supported.", hint="Use another model.", file=file.path)
     config = {
         "architectures": [FAMILIES[family]],
         "model_type": family,
@@ -112,13 +116,14 @@ def _config(file: Gguf, family: str) -> dict[str, Any]:
         "num_hidden_layers": get("block_count"),
         "num_attention_heads": heads,
         "num_key_value_heads": get("attention.head_count_kv", heads),
-        "head_dim": get("attention.key_length", derived),
+        "head_dim": head_dim,
         "vocab_size": embedding.shape[0] if embedding else get("vocab_size"),
         "max_position_embeddings": get("context_length"),
         "rms_norm_eps": _shortest(get("attention.layer_norm_rms_epsilon")),
         "rope_theta": _shortest(get("rope.freq_base", 10000.0)),
         "rope_scaling": _scaling(file, family),
         "attention_bias": q_bias and family != "qwen2",
+        "mlp_bias": "blk.0.ffn_gate.bias" in file.tensors or None,
         "tie_word_embeddings": "output.weight" not in file.tensors,
         "hidden_act": "silu",
         "bos_token_id": file.metadata.get("tokenizer.ggml.bos_token_id"),

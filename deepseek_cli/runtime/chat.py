@@ -18,7 +18,6 @@ def render(template: str, messages: Sequence[Mapping[str, str]], bos: str | None
 
     Raises ModelCorrupt when the template fails, is refused by the sandbox, or is absurdly long.
     """
-    from jinja2 import TemplateError
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
     if len(template) > MAX_TEMPLATE_CHARACTERS:
@@ -30,8 +29,8 @@ def render(template: str, messages: Sequence[Mapping[str, str]], bos: str | None
         return environment.from_string(template or FALLBACK).render(
             messages=list(messages), add_generation_prompt=True, bos_token=bos or "", eos_token=eos or ""
         )
-    except (TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError, RecursionError) as error:
-        raise _failed(str(error)) from None
+    except Exception as error:  # hostile input fails in every way there is
+        raise _failed(str(error).rstrip(".")) from None
 
 
 def _to_json(value: Any, indent: int | None = None, ensure_ascii: bool = False) -> str:

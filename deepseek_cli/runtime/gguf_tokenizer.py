@@ -49,7 +49,7 @@ def read_tokenizer(path: Path) -> Tokenizer:
     Raises ModelUnsupported for a kind other than byte-level BPE or an unknown splitting, ModelCorrupt for a damaged one.
     """
     metadata = {k.removeprefix("tokenizer."): v for k, v in read_gguf(path).metadata.items() if k.startswith("tokenizer.")}
-    kind, pre = metadata.get("ggml.model"), metadata.get("ggml.pre", "default")
+    kind, pre = metadata.get("ggml.model"), str(metadata.get("ggml.pre", "default"))
     if kind != "gpt2" or pre not in SPLITS:
         raise ModelUnsupported(
             "{file} has a tokenizer of kind {kind} with splitting {pre}.",
@@ -59,13 +59,14 @@ def read_tokenizer(path: Path) -> Tokenizer:
             pre=pre,
             known=", ".join(SPLITS),
         )
-    tokens, types = _texts(path, metadata, "ggml.tokens"), metadata.get("ggml.token_type") or []
-    fast = _build(path, tokens, _texts(path, metadata, "ggml.merges"), str(pre))
+    tokens, types = _texts(path, metadata, "ggml.tokens"), metadata.get("ggml.token_type")
+    types = types if isinstance(types, list) else []
+    fast = _build(path, tokens, _texts(path, metadata, "ggml.merges"), pre)
     special = [t for t, kind in zip(tokens, types, strict=False) if kind == CONTROL]
     fast.add_special_tokens([AddedToken(t, special=True, normalized=False) for t in special])
     fast.add_tokens([AddedToken(t, normalized=False) for t, kind in zip(tokens, types, strict=False) if kind == USER_DEFINED])
     bos, eos = (_token(tokens, metadata.get(f"ggml.{name}_token_id")) for name in ("bos", "eos"))
-    ends = {metadata.get(f"ggml.{name}_token_id") for name in ("eos", "eot", "eom")}
+    ends = [metadata.get(f"ggml.{name}_token_id") for name in ("eos", "eot", "eom")]
     template = metadata.get("chat_template")
     return Tokenizer(
         fast, bos, eos, frozenset(e for e in ends if isinstance(e, int)), template if isinstance(template, str) else ""

@@ -7,7 +7,7 @@ from typing import Protocol
 
 import numpy as np
 
-from deepseek_cli.errors import UsageError
+from deepseek_cli.errors import MemoryShort, UsageError
 from deepseek_cli.handle import Bundle, ModelHandle
 
 DEFAULT_CONTEXT = 4096  # tokens; reserved, not touched, until they come
@@ -57,7 +57,23 @@ def open_session(
         return OnnxSession(model.root, model.config, context, threads)
     from deepseek_cli.runtime.torch_session import TorchSession
 
+    _require_memory(model)
     return TorchSession(model, context, threads, device=device)
+
+
+def _require_memory(handle: ModelHandle) -> None:
+    """Raises MemoryShort where PyTorch's float32 weights would not fit in what this machine has free."""
+    import psutil
+
+    needed, free = 4 * handle.parameters, psutil.virtual_memory().available
+    if needed > free:
+        raise MemoryShort(
+            "{model} needs {needed} MB in PyTorch, and {free} MB are free.",
+            hint="Make it small first: deepseek quantize {model} --int4, then deepseek deploy.",
+            model=handle.name,
+            needed=needed // 1_000_000,
+            free=free // 1_000_000,
+        )
 
 
 def check_room(position: int, new: int, context: int) -> None:

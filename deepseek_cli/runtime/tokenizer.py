@@ -107,7 +107,7 @@ def _read_folder(folder: Path) -> Tokenizer:
     for name in ("generation_config.json", "config.json"):
         ends |= set(Fields(_optional(folder / name), folder / name).ids("eos_token_id"))
     jinja = folder / "chat_template.jinja"
-    template = jinja.read_text(encoding="utf-8") if jinja.is_file() else _template(config)
+    template = jinja.read_text(encoding="utf-8", errors="replace") if jinja.is_file() else _template(config)
     return Tokenizer(fast, bos, eos, frozenset(end for end in ends if end is not None), template)
 
 
@@ -116,8 +116,14 @@ def load_fast(file: Path) -> FastTokenizer:
     if not file.is_file() or file.stat().st_size > MAX_JSON_BYTES:
         raise ModelCorrupt("{file} is missing, or larger than any real tokenizer.", hint="Pull the model again.", file=file)
     try:
-        return FastTokenizer.from_file(str(file))
-    except Exception as error:  # the library raises bare exceptions
+        fast = FastTokenizer.from_file(str(file))
+        fast.no_truncation()
+        fast.no_padding()
+        fast.decode(fast.encode(SELF_CHECK).ids)
+        return fast
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # the library raises bare exceptions, and panics, which are not even those
         raise ModelCorrupt(
             "{file} is not a tokenizer: {reason}.", hint="Pull the model again.", file=file, reason=error
         ) from None

@@ -14,17 +14,19 @@ from pathlib import Path
 from deepseek_cli import errors
 from deepseek_cli.commands._app import PANELS
 from deepseek_cli.messages_zh import MESSAGES
+from deepseek_cli.profile.measure import PHASES
+from deepseek_cli.profile.parts import PARTS
 from deepseek_cli.settings import EXPECTED, VARIABLES
 
 PACKAGE = Path(errors.__file__).parent
 ERRORS = {name for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, errors.DeepseekError)}
 FIRST = {*ERRORS, "note", "warn", "confirm", "progress", "Line", "t"}  # their first argument is a template
-KEYWORDS = {**dict.fromkeys(ERRORS, "hint"), "option": "help"}
+FIRST |= {"corrupt", "_corrupt"}  # and so it is of what makes an error for them
 
 
 def templates() -> dict[str, str]:
     """Each template with the first place that uses it."""
-    found = dict.fromkeys([*PANELS, *VARIABLES.values(), *EXPECTED.values()], "a table")
+    found = dict.fromkeys([*PANELS, *VARIABLES.values(), *EXPECTED.values(), *PHASES, *PARTS.values()], "a table")
     for file in sorted(PACKAGE.rglob("*.py")):
         tree = ast.parse(file.read_text(encoding="utf-8"))
         assigned = _assigned(tree)
@@ -50,8 +52,9 @@ def mismatched(catalogue: Mapping[str, str] = MESSAGES) -> dict[str, str]:
     return {text: chinese for text, chinese in catalogue.items() if placeholders(text) != placeholders(chinese)}
 
 
-def placeholders(template: str) -> set[str]:
-    return {name for _, name, _, _ in string.Formatter().parse(template) if name is not None}
+def placeholders(template: str) -> set[tuple[str, str | None, str | None]]:
+    """Name, format and conversion of each fact."""
+    return {(name, spec, conversion) for _, name, spec, conversion in string.Formatter().parse(template) if name is not None}
 
 
 def not_literal() -> list[str]:
@@ -72,23 +75,34 @@ def _messages(tree: ast.AST) -> Iterator[ast.expr]:
         if not isinstance(node, ast.Call):
             continue
         name = node.func.attr if isinstance(node.func, ast.Attribute) else node.func.id if isinstance(node.func, ast.Name) else ""
-        if name in FIRST and node.args:
+        keywords = {keyword.arg: keyword.value for keyword in node.keywords}
+        if (name in FIRST and node.args) or (name == "say" and len(node.args) == 2):
             yield node.args[0]
         if name == "Command" and len(node.args) > 2:
             yield node.args[2]
         if name == "Table" and node.args and isinstance(node.args[0], (ast.List, ast.Tuple)):
             yield from node.args[0].elts
-        yield from (keyword.value for keyword in node.keywords if keyword.arg and KEYWORDS.get(name) == keyword.arg)
+        if name == "option":
+            yield keywords["help"]
+        if "hint" in keywords:  # an error, whatever it is called here
+            yield from (keywords["hint"], keywords.get("message", node.args[0] if node.args else keywords["hint"]))
 
 
 def _assigned(tree: ast.AST) -> dict[str, list[ast.expr]]:
-    """What each variable of the file is set to, wherever that is."""
+    """What each variable of the file is set to, wherever that is, and what each parameter is given in the same file."""
     values: dict[str, list[ast.expr]] = {}
+    functions = {node.name: node.args for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
+    for arguments in functions.values():
+        given = arguments.args[len(arguments.args) - len(arguments.defaults) :]
+        for parameter, default in zip(given, arguments.defaults, strict=True):
+            values.setdefault(parameter.arg, []).append(default)
     for node in ast.walk(tree):
-        if isinstance(node, ast.Assign):
-            for target in node.targets:
-                if isinstance(target, ast.Name):
-                    values.setdefault(target.id, []).append(node.value)
+        match node:
+            case ast.Assign(targets=[ast.Name(id=name)], value=value):
+                values.setdefault(name, []).append(value)
+            case ast.Call(func=ast.Name(id=name), args=given) if name in functions:
+                for parameter, value in zip(functions[name].args, given, strict=False):
+                    values.setdefault(parameter.arg, []).append(value)
     return values
 
 
