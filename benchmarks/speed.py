@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from common import DEEPSEEK, PEER, WORK, arguments, median, run, show, smollm2
+from common import DEEPSEEK, PEER, PEER_WORKER, WORK, arguments, median, run, show, smollm2
 
 from deepseek_cli.bench.environment import physical_cores
 from deepseek_cli.bench.measure import Arm, ask, document, measure, samples_of, started
@@ -29,7 +29,11 @@ OURS = {  # name → quantize's options
     "int4-g32, head int4": ["--scheme", "int4-g32", "--rule", "lm_head=int4-g32"],
     "int4-g32, head int8": ["--scheme", "int4-g32"],
 }
-LLAMA, GENAI, GENAI_THREADS = "llama.cpp Q4_0", "onnxruntime-genai as it comes", "onnxruntime-genai, threads set"
+LLAMA, GENAI, GENAI_THREADS = (
+    "llama.cpp Q4_0",
+    "onnxruntime-genai int4-g32, as it comes",
+    "onnxruntime-genai int4-g32, threads set",
+)
 PEERS = (LLAMA, GENAI, GENAI_THREADS)
 WINDOWS = 16  # of 256 tokens, for the KL divergence
 SHOWN = ("prefill", "decode@0", "decode@512")
@@ -116,7 +120,7 @@ def workers(paths: dict[str, tuple[str, Path]], settings: dict[str, Any]) -> Ite
     with contextlib.ExitStack() as stack:
         arms = {}
         for name, (kind, path) in paths.items():
-            command = [str(word) for word in (*PEER, kind)] if kind else []
+            command = [str(word) for word in (*PEER_WORKER, kind)] if kind else []
             facts = {**settings, "ref": str(path), "name": name, "home": str(WORK / "home"), "path": sys.path}
             arms[name] = stack.enter_context(started(str(path), facts, command))
             if arms[name].error:
@@ -150,11 +154,12 @@ def main() -> None:
         kl = divergences(arms, model, args.windows) if args.windows else {}
     found = document(list(arms.values()), {**settings, "rounds": args.rounds}, None)
     rows = []
-    for name, arm in arms.items():
+    for (name, arm), record in zip(arms.items(), found["arms"], strict=True):
+        head = head_of(name, paths[name][1])
+        record |= {"ref": name, "name": name, "head": head, "quantization": None}  # no paths in what is kept
         ratios = [" / ".join(ratio(arm, arms[peer], metric) for metric in SHOWN) for peer in PEERS]
         speeds = [digits(median(samples_of(arm)[metric])) for metric in SHOWN]
-        size = arm.ready["bytes"] / 1e6
-        rows.append([name, head_of(name, paths[name][1]), f"{size:.0f}", f"{kl[name]:.3f}" if kl else "-", *speeds, *ratios])
+        rows.append([name, head, f"{arm.ready['bytes'] / 1e6:.0f}", f"{kl[name]:.3f}" if kl else "-", *speeds, *ratios])
     show(["arm", "head", "MB", "KL", *(f"{metric} tok/s" for metric in SHOWN), *(f"times {peer}" for peer in PEERS)], rows)
     print("\nThe last columns are medians of per-round ratios: " + " / ".join(SHOWN) + ".")
     print(f"{args.rounds} interleaved rounds. {machine_line(found)}")

@@ -45,9 +45,12 @@ class Predictor(Protocol):
 def cut_windows(tokenizer: Tokenizer, text: Path = TEXT, most: int = 16) -> Windows:
     """At most `most` windows from the text, evenly spaced.
 
-    Raises UsageError when the text is shorter than one window.
+    Raises UsageError when the text is no UTF-8, or shorter than one window.
     """
-    content = text.read_text(encoding="utf-8")
+    try:
+        content = text.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise UsageError("{file} is not UTF-8.", hint="Convert it, or give another text.", file=text) from None
     ids = tokenizer.encode(content)
     count = min(most, len(ids) // WINDOW)
     if not count:

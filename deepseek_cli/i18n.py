@@ -37,9 +37,12 @@ def cells(text: str) -> int:
 
 
 def wrap(text: str, width: int) -> list[str]:
-    """Lines of at most `width` columns, broken at spaces and between Chinese characters, but not at no-break spaces."""
+    """Lines of at most `width` columns, broken at spaces and between Chinese characters, but not at no-break spaces.
+
+    A closing mark stays with what is before it, an opening one with what follows.
+    """
     lines = [""]
-    for piece in re.findall(r"[\u2e80-\uffef]|[^ \u2e80-\uffef]+| +", text):
+    for piece in re.findall(r"（?(?:[\u2e80-\uffef]|[^ \u2e80-\uffef]+)[，。、：；？！）]*| +", text):
         if cells(lines[-1] + piece.rstrip()) > width and lines[-1]:
             lines.append(piece.lstrip())
         else:

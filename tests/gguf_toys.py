@@ -137,7 +137,9 @@ def entry(key: str | bytes, kind: int, value: bytes) -> bytes:
     return string(key) + struct.pack("<I", kind) + value
 
 
-def tensor(name: str | bytes, shape: tuple[int, ...] = (4,), kind: int = 0, offset: int = 0, dimensions: int | None = None) -> bytes:
+def tensor(
+    name: str | bytes, shape: tuple[int, ...] = (4,), kind: int = 0, offset: int = 0, dimensions: int | None = None
+) -> bytes:
     """`shape` in the file's own order, the fastest dimension first."""
     count = len(shape) if dimensions is None else dimensions
     return string(name) + struct.pack(f"<I{len(shape)}QIQ", count, *shape, kind, offset)

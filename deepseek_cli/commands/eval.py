@@ -8,6 +8,7 @@ from typing import Any
 from deepseek_cli.commands._call import Call
 from deepseek_cli.commands._report import report_lines
 from deepseek_cli.commands._subject import store_of, subject
+from deepseek_cli.errors import UsageError
 from deepseek_cli.output import Line, Result
 from deepseek_cli.spec import option
 
@@ -22,6 +23,10 @@ class EvalSpec:
     windows: int = option(16, help="windows of 256 tokens")
     max_kld: float | None = option(None, help="exit with 1 when the KL divergence is above this")
     max_accuracy_loss: float | None = option(None, help="exit with 1 when next-token accuracy falls by more, relatively")
+
+    def __post_init__(self) -> None:
+        if self.windows < 1:
+            raise UsageError("--windows {count} is less than one.", hint="Give at least 1.", count=self.windows)
 
 
 SPEC = EvalSpec

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from deepseek_cli.commands._call import Call
-from deepseek_cli.commands._subject import store_of
+from deepseek_cli.commands._subject import shown, store_of
 from deepseek_cli.output import Line, Result, Table
 from deepseek_cli.sources.pull_spec import PullSpec
 
@@ -37,7 +37,7 @@ def run(call: Call) -> Result:
         return Result(
             {"name": done.name, "files": done.plan, "bytes": total}, [table, Line("{mb} MB in all.", mb=round(total / 1e6))]
         )
-    handle = done.handle
+    handle, root = done.handle, common.output or done.handle.root
     line = Line(
         "{name} is up to date: {mb} MB, at {root}."
         if done.unchanged
@@ -45,13 +45,13 @@ def run(call: Call) -> Result:
         name=done.name,
         mb=round(handle.size_bytes / 1e6),
         parameters=round(handle.parameters / 1e6),
-        root=handle.root,
+        root=root,
     )
     data = {
         "name": done.name,
-        "path": handle.root,
+        "path": root,
         "bytes": handle.size_bytes,
         "parameters": handle.parameters,
         "unchanged": done.unchanged,
     }
-    return Result(data, [line], quiet=str(handle.root), next=f"deepseek quantize {done.name} --int4")
+    return Result(data, [line], quiet=str(root), next=f"deepseek quantize {shown(call, done.name, root)} --int4")

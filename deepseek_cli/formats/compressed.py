@@ -49,11 +49,15 @@ def parts_of(name: str, weight: QuantizedTensor) -> Iterator[tuple[str, Tensor]]
 def _pack_rows(zero: Tensor, bits: int) -> Tensor:
     """uint8 [out, groups] to int32 [ceil(out * bits / 32), groups]: packed along the first axis."""
     padded = torch.nn.functional.pad(zero.T, (0, -zero.shape[0] % (32 // bits)))
-    return pack(padded.contiguous(), bits).contiguous().view(torch.int32).T.contiguous()
+    words = (
+        pack(padded, bits).flatten().view(torch.int32)
+    )  # flat first: one group per row would leave strides that cannot be viewed
+    return words.view(len(padded), -1).T.contiguous()
 
 
 def _unpack_rows(packed: Tensor, bits: int, out: int) -> Tensor:
-    return unpack(packed.T.contiguous().view(torch.uint8), bits)[:, :out].T.contiguous()
+    codes = unpack(packed.T.flatten().view(torch.uint8), bits)
+    return codes.view(packed.shape[1], -1)[:, :out].T.contiguous()
 
 
 def quantization_config(schemes: Mapping[str, Scheme], dense: list[str]) -> dict[str, Any]:

@@ -33,12 +33,16 @@ INNER = {
     "ffn_up": "mlp.up_proj",
     "ffn_down": "mlp.down_proj",
 }
+NAME = re.compile(r"blk\.(0|[1-9]\d{0,3})\.(\w+)\.(weight|bias)")
+QKV, MLP = {"attn_q", "attn_k", "attn_v"}, {"ffn_gate", "ffn_up", "ffn_down"}
+FREQUENCIES = "rope_freqs.weight"  # belongs to the config
 
 
 def open_gguf(path: Path) -> tuple[dict[str, Any], dict[str, TensorRef]]:
     """A config as config.json would hold it, and the tensors by their Hugging Face names.
 
-    Raises ModelUnsupported for an architecture outside FAMILIES, and what `read_gguf` raises.
+    Raises ModelUnsupported for an architecture outside FAMILIES, and for tensors and settings that its Hugging Face
+    counterpart does not know: leaving them out would be another model. Else what `read_gguf` raises.
     """
     file = read_gguf(path)
     family = str(file.metadata.get("general.architecture"))
@@ -50,20 +54,55 @@ def open_gguf(path: Path) -> tuple[dict[str, Any], dict[str, TensorRef]]:
             name=family,
             known=", ".join(FAMILIES),
         )
+    _refuse_variants(file, family)
     config = _config(file, family)
     tensors = {}
     for name, tensor in file.tensors.items():
-        if hf_name := _name(name):
+        if name != FREQUENCIES:
+            hf_name = _name(path, name, config)
             tensors[hf_name] = _reference(file, tensor, hf_name, _heads(hf_name, config) if family == "llama" else 0)
     return config, tensors
 
 
-def _name(name: str) -> str | None:
-    """The Hugging Face name, or None for a tensor that belongs to the config (rope_freqs)."""
+def _refuse_variants(file: Gguf, family: str) -> None:
+    get = file.metadata.get
+    if get("split.count", 1) not in (0, 1):
+        raise ModelUnsupported(
+            "{file} is one part of a split model.", hint="Merge its parts with llama-gguf-split --merge.", file=file.path
+        )
+    if get(f"{family}.expert_count", 0) != 0:
+        raise _unsupported(
+            "{file}: a mixture of experts in the architecture {family} is not supported.", file.path, family=family
+        )
+    lengths = [get(f"{family}.attention.{kind}_length") for kind in ("key", "value")]
+    if all(isinstance(length, int) for length in lengths) and lengths[0] != lengths[1]:
+        raise _unsupported("{file}: keys and values of different lengths are not supported.", file.path)
+    biased = {match[2] for name in file.tensors if (match := NAME.fullmatch(name)) and match[3] == "bias"}
+    attention = QKV if family == "qwen2" else QKV | {"attn_output"}
+    wholes = [whole for whole in (attention, MLP if family == "llama" else set()) if biased >= whole]
+    if odd := biased.difference(*wholes):
+        parts = ", ".join(sorted(odd))
+        raise _unsupported(
+            "{file}: biases on {parts} do not fit the architecture {family}.", file.path, parts=parts, family=family
+        )
+
+
+def _name(path: Path, name: str, config: Mapping[str, Any]) -> str:
+    """`blk.3.attn_q.weight` to `model.layers.3.self_attn.q_proj.weight`."""
     if name in OUTER:
         return OUTER[name]
-    match = re.fullmatch(r"blk\.(\d+)\.(\w+)\.(weight|bias)", name)
-    return f"model.layers.{match[1]}.{INNER[match[2]]}.{match[3]}" if match and match[2] in INNER else None
+    match, layers = NAME.fullmatch(name), config.get("num_hidden_layers")
+    known = INNER.get(match[2]) if match else None
+    normed = known in ("self_attn.q_norm", "self_attn.k_norm") and config["model_type"] != "qwen3"
+    if not match or known is None or normed or (isinstance(layers, int) and int(match[1]) >= layers > 0):
+        family = config["model_type"]
+        raise _unsupported("{file}: tensor {tensor} has no place in the architecture {family}.", path, tensor=name, family=family)
+    return f"model.layers.{match[1]}.{known}.{match[3]}"
+
+
+def _unsupported(message: str, path: Path, **facts: object) -> ModelUnsupported:
+    hint = "Read are dense models of the architectures {known}, as llama.cpp converts them."
+    return ModelUnsupported(message, hint=hint, file=path, known=", ".join(FAMILIES), **facts)
 
 
 def _heads(name: str, config: Mapping[str, Any]) -> int:
@@ -127,10 +166,17 @@ def _config(file: Gguf, family: str) -> dict[str, Any]:
         "tie_word_embeddings": "output.weight" not in file.tensors,
         "hidden_act": "silu",
         "bos_token_id": file.metadata.get("tokenizer.ggml.bos_token_id"),
-        "eos_token_id": file.metadata.get("tokenizer.ggml.eos_token_id"),
+        "eos_token_id": _ends(file.metadata),
         "torch_dtype": "bfloat16",
     }
     return {key: value for key, value in config.items() if value is not None}
+
+
+def _ends(metadata: Mapping[str, Any]) -> Any:
+    """The ends of a text, a turn and a message: one id, or a list of them where they differ."""
+    found = [metadata.get(f"tokenizer.ggml.{end}_token_id") for end in ("eos", "eot", "eom")]
+    ends = [end for i, end in enumerate(found) if end is not None and end not in found[:i]]
+    return ends if len(ends) > 1 else next(iter(ends), None)
 
 
 def _shortest(value: Any) -> Any:
@@ -139,8 +185,8 @@ def _shortest(value: Any) -> Any:
 
 
 def _scaling(file: Gguf, family: str) -> dict[str, Any] | None:
-    if "rope_freqs.weight" in file.tensors:
-        factors = dense(weight(file, file.tensors["rope_freqs.weight"])).float().tolist()
+    if FREQUENCIES in file.tensors:
+        factors = dense(weight(file, file.tensors[FREQUENCIES])).float().tolist()
         return {"rope_type": "frequency_factors", "factors": factors}
     keys = {
         "rope_type": "type",
@@ -151,6 +197,13 @@ def _scaling(file: Gguf, family: str) -> dict[str, Any] | None:
         "beta_slow": "yarn_beta_slow",
     }
     found = {name: _shortest(file.metadata.get(f"{family}.rope.scaling.{key}")) for name, key in keys.items()}
-    if found["rope_type"] in (None, "none"):
+    found["factor"] = file.metadata.get(f"{family}.rope.scale_linear") if found["factor"] is None else found["factor"]
+    if found["rope_type"] is None and found["factor"] is not None:
+        found["rope_type"] = "linear"  # llama.cpp's default
+    if found["rope_type"] in (None, "none") or (found["rope_type"] == "linear" and found["factor"] in (None, 0.0, 1.0)):
         return None
+    factor, attention = found["factor"], found["attention_factor"]
+    if isinstance(factor, float) and isinstance(attention, float) and 1 <= factor < 1e6:
+        # llama.cpp multiplies YaRN's own factor by it, Hugging Face puts it in that one's place
+        found["attention_factor"] = None if attention == 1 else attention * (1 + 0.1 * math.log(factor))
     return {name: value for name, value in found.items() if value is not None}

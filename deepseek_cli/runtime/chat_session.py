@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from deepseek_cli.errors import UsageError
 from deepseek_cli.handle import Bundle, ModelHandle
 from deepseek_cli.runtime.generate import Generation, generate_text
 from deepseek_cli.runtime.sampling import Sampling
@@ -30,16 +31,19 @@ class Chat:
     def ask(self, prompt: str) -> Iterator[str]:
         """Pieces of the answer.
 
-        Raises UsageError when the conversation does not fit in the context.
+        Raises UsageError when there is nothing to continue, or the conversation does not fit in the context.
         """
         if not self.raw:
             self.messages.append({"role": "user", "content": prompt})
         tokens = (
             self.tokenizer.encode(prompt, special=True) if self.raw else self.tokenizer.encode(self.tokenizer.chat(self.messages))
         )
+        if not tokens:
+            raise UsageError("The prompt is empty.", hint="Write something to continue.")
         check_room(0, len(tokens) + 1, self.session.context)
         shared = shared_prefix(tokens[:-1], self.fed)  # the last token is fed again, for its logits
         self.session.rewind(shared)
+        self.fed = self.fed[:shared]  # all that holds if this turn is broken off
         pieces = []
         for piece, generation in generate_text(
             self.session, self.tokenizer, tokens[shared:], self.most, self.sampling, self.stop

@@ -40,10 +40,15 @@ class Generation:
 
 
 def generate_tokens(
-    session: Session, prompt: Sequence[int], most: int, sampling: Sampling, eos: frozenset[int] = frozenset()
+    session: Session,
+    prompt: Sequence[int],
+    most: int,
+    sampling: Sampling,
+    eos: frozenset[int] = frozenset(),
+    made: Generation | None = None,
 ) -> Iterator[tuple[int, Generation]]:
-    """Tokens behind `prompt`, which is appended to what the session holds; the end token is not given."""
-    sampler, made = Sampler(sampling), Generation()
+    """Tokens behind `prompt`, which is appended to what the session holds; the end token is not given. `made` is filled in."""
+    sampler, made = Sampler(sampling), made or Generation()
     seen = list(prompt)
     start = time.perf_counter()
     logits = session.feed(prompt)
@@ -76,7 +81,7 @@ def generate_text(
     """Pieces of text behind the tokens of `prompt`. Text that might begin a stop string is held back until it is known not to."""
     stream, held = tokenizer.stream(), ""
     made = Generation()
-    for token, made in generate_tokens(session, prompt, most, sampling or Sampling(), tokenizer.eos):
+    for token, _ in generate_tokens(session, prompt, most, sampling or Sampling(), tokenizer.eos, made):
         held += stream.push(token)
         ends = [held.index(s) for s in stop if s in held]
         if ends:
@@ -86,7 +91,7 @@ def generate_text(
         safe = len(held) - longest_overlap(held, stop)
         yield held[:safe], made
         held = held[safe:]
-    yield held, made
+    yield held + stream.finish(), made
 
 
 def longest_overlap(text: str, stop: Sequence[str]) -> int:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers
+from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers, processors
 from tokenizers import Tokenizer as FastTokenizer
 
 from deepseek_cli.errors import ModelCorrupt, ModelUnsupported
@@ -16,17 +16,19 @@ from deepseek_cli.runtime.tokenizer import Tokenizer
 CONTROL, USER_DEFINED = 3, 4  # token types, after gguf.md
 
 WORDS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|%s| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+# To the character what DeepSeek's tokenizer.json holds, line ends and all: ONNX Runtime GenAI knows patterns by their text.
 V3_WORDS = (
-    r"[!\"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+"
-    r"| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+    "[!\"#$%&'()*+,\\-./:;<=>?@\\[\\\\\\]^_`{|}~][A-Za-z]+|[^\r\n\\p{L}\\p{P}\\p{S}]?[\\p{L}\\p{M}]+"
+    "| ?[\\p{P}\\p{S}]+[\r\n]*|\\s*[\r\n]+|\\s+(?!\\S)|\\s+"
 )
+GPT_2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 EAST_ASIAN = r"[一-龥ࠀ-一가-퟿]+"
 
-# How a text is split before merging, by `tokenizer.ggml.pre`: patterns applied one after another. None is GPT-2's own.
-SPLITS: dict[str, tuple[str | None, ...]] = {
-    "default": (None,),
-    "gpt-2": (None,),
-    "smollm": (r"\p{N}", None),
+# How a text is split before merging, by `tokenizer.ggml.pre`: patterns applied one after another.
+SPLITS: dict[str, tuple[str, ...]] = {
+    "default": (GPT_2,),
+    "gpt-2": (GPT_2,),
+    "smollm": (r"\p{N}", GPT_2),
     "llama-bpe": (WORDS % r"\p{N}{1,3}",),
     "qwen2": (WORDS % r"\p{N}",),
     "deepseek-r1-qwen": (WORDS % r"\p{N}",),
@@ -68,8 +70,16 @@ def read_tokenizer(path: Path) -> Tokenizer:
     bos, eos = (_token(tokens, metadata.get(f"ggml.{name}_token_id")) for name in ("bos", "eos"))
     ends = [metadata.get(f"ggml.{name}_token_id") for name in ("eos", "eot", "eom")]
     template = metadata.get("chat_template")
+    adds_bos = bos is not None and metadata.get("ggml.add_bos_token", pre == "llama-bpe") == 1
+    if bos is not None and adds_bos:  # so that a saved tokenizer.json does it too
+        fast.post_processor = processors.TemplateProcessing(single=[bos, "$A"], special_tokens=[(bos, tokens.index(bos))])
     return Tokenizer(
-        fast, bos, eos, frozenset(e for e in ends if isinstance(e, int)), template if isinstance(template, str) else ""
+        fast,
+        bos,
+        eos,
+        frozenset(e for e in ends if isinstance(e, int)),
+        template if isinstance(template, str) else "",
+        adds_bos,
     )
 
 
@@ -84,10 +94,8 @@ def _build(path: Path, tokens: list[str], merges: list[str], pre: str) -> FastTo
         raise ModelCorrupt(
             "{file} is not a tokenizer: {reason}.", hint="Pull the model again.", file=path, reason=error
         ) from None
-    steps: list[Any] = [pre_tokenizers.Split(Regex(pattern), "isolated") for pattern in SPLITS[pre] if pattern]
-    fast.pre_tokenizer = pre_tokenizers.Sequence(
-        [*steps, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=None in SPLITS[pre])]
-    )
+    steps: list[Any] = [pre_tokenizers.Split(Regex(pattern), "isolated") for pattern in SPLITS[pre]]
+    fast.pre_tokenizer = pre_tokenizers.Sequence([*steps, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
     fast.decoder = decoders.ByteLevel()
     return fast
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from tokenizers import Tokenizer as FastTokenizer
-from tokenizers.decoders import DecodeStream
 
 from deepseek_cli.errors import ModelCorrupt
 from deepseek_cli.fields import MAX_JSON_BYTES, Fields, read_json
@@ -19,43 +18,84 @@ SELF_CHECK = "a b\n  c ℕ 你好 12"  # spaces are what a wrongly read tokenize
 
 
 class Stream:
-    """Decodes one token after another; bytes that are not yet a character are held back."""
+    """Decodes one token after another; the pieces together are what `decode` gives for all of them.
+
+    A last character that may still be half of one, shown as U+FFFD (up to three times, where every byte is a token),
+    is held back until a later token or `finish` settles it.
+    """
 
     def __init__(self, tokenizer: FastTokenizer) -> None:
-        self.tokenizer, self.stream = tokenizer, DecodeStream(skip_special_tokens=True)
+        self.tokenizer = tokenizer
+        self.hidden = {i for i, token in tokenizer.get_added_tokens_decoder().items() if token.special}
+        self.window: list[int] = []  # the last settled token, since some decoders look at what stands before, and all behind
+        self.given = 0  # characters of the window's text
 
     def push(self, token: int) -> str:
-        return self.stream.step(self.tokenizer, token) or ""
+        if token in self.hidden:
+            return ""
+        self.window.append(token)
+        text = self._text()
+        sure = len(text) if not text.endswith("\ufffd") else len(text) - min(len(text) - len(text.rstrip("\ufffd")), 3)
+        piece, self.given = text[self.given : sure], max(sure, self.given)
+        if sure == len(text):
+            self.window = [token]
+            self.given = len(self._text())
+        return piece
+
+    def finish(self) -> str:
+        """What was held back and will not become a character any more."""
+        return self._text()[self.given :]
+
+    def _text(self) -> str:
+        text: str = self.tokenizer.decode(self.window)
+        return text
 
 
 @dataclass(frozen=True)
 class Tokenizer:
-    """`eos` are the tokens that end an answer; `template` is the model's own Jinja template, "" where it has none."""
+    """`eos` are the tokens that end an answer; `template` is the model's own Jinja template, "" where it has none.
+
+    `adds_bos` says that a text begins with `bos`, whether or not tokenizer.json itself puts it there.
+    """
 
     fast: FastTokenizer
     bos: str | None
     eos_text: str | None
     eos: frozenset[int]
     template: str
+    adds_bos: bool = False
+
+    @property
+    def vocabulary(self) -> int:
+        """How many tokens it knows; a model's embedding may have more rows."""
+        size: int = self.fast.get_vocab_size(with_added_tokens=True)
+        return size
 
     def encode(self, text: str, special: bool = False) -> list[int]:
         """Token ids; `special` adds what the tokenizer puts around a text, such as a beginning-of-sequence token."""
+        text = text.encode(errors="replace").decode()  # bytes of an argument that are no text have no tokens
         ids: list[int] = self.fast.encode(text, add_special_tokens=special).ids
-        return ids
+        first = self.fast.token_to_id(self.bos) if special and self.adds_bos and self.bos else None
+        return ids if first is None or ids[:1] == [first] else [first, *ids]
 
     def decode(self, ids: Sequence[int], special: bool = False) -> str:
         text: str = self.fast.decode(list(ids), skip_special_tokens=not special)
         return text
 
+    def token(self, index: int) -> str:
+        """One token as text; as the vocabulary spells it where it is only part of a character."""
+        text = self.decode([index], special=True)
+        return text if "\ufffd" not in text else self.fast.id_to_token(index) or ""
+
     def stream(self) -> Stream:
         return Stream(self.fast)
 
-    def chat(self, messages: Sequence[Mapping[str, str]]) -> str:
-        """The conversation as the model expects it, with the beginning of its answer.
+    def chat(self, messages: Sequence[Mapping[str, Any]], *, answer: bool = True, **variables: Any) -> str:
+        """The conversation as the model expects it, with the beginning of its answer. `variables` are the template's own.
 
         Encode it without special tokens: the template writes them itself. Raises ModelCorrupt for a template that fails.
         """
-        return render(self.template, messages, self.bos, self.eos_text)
+        return render(self.template, messages, self.bos, self.eos_text, answer=answer, **variables)
 
     def save(self, folder: Path) -> None:
         """Write it as Hugging Face folders hold it. The class is named generically, since others re-split the text."""
@@ -64,6 +104,7 @@ class Tokenizer:
             "tokenizer_class": "PreTrainedTokenizerFast",
             "bos_token": self.bos,
             "eos_token": self.eos_text,
+            "add_bos_token": self.adds_bos or None,
             "chat_template": self.template or None,
             "clean_up_tokenization_spaces": False,
         }
@@ -108,7 +149,8 @@ def _read_folder(folder: Path) -> Tokenizer:
         ends |= set(Fields(_optional(folder / name), folder / name).ids("eos_token_id"))
     jinja = folder / "chat_template.jinja"
     template = jinja.read_text(encoding="utf-8", errors="replace") if jinja.is_file() else _template(config)
-    return Tokenizer(fast, bos, eos, frozenset(end for end in ends if end is not None), template)
+    adds_bos = config.get("add_bos_token") is True
+    return Tokenizer(fast, bos, eos, frozenset(end for end in ends if end is not None), template, adds_bos)
 
 
 def load_fast(file: Path) -> FastTokenizer:

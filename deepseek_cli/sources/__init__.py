@@ -11,7 +11,7 @@ from deepseek_cli.errors import ModelNotFound, ModelUnsupported, UsageError
 from deepseek_cli.manifest import Manifest, read_manifest
 from deepseek_cli.store import Store
 
-HUB_ID = re.compile(r"[\w.-]{1,96}/[\w.-]{1,96}")
+HUB_ID = re.compile(r"\w[\w.-]{0,95}/\w[\w.-]{0,95}")
 
 
 @dataclass(frozen=True, slots=True)

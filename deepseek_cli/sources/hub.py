@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -58,6 +59,8 @@ def _download(hub_id: str, spec: PullSpec, wanted: Sequence[str], offline: bool,
             **more,
         )
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EACCES, errno.EROFS):
+            raise  # this machine's own trouble, not the network's
         _explain(hub_id, spec, error)
 
 

@@ -93,17 +93,17 @@ def _files(path: Path) -> list[Path]:
 
 def _enter(ref: str, located: Located, store: Store, output: Path | None, force: bool, reporter: Reporter) -> Pulled:
     handle = open_model(str(located.path), store)  # refuses what is damaged before anything is written
+    if output and located.path.is_dir() and output.resolve().is_relative_to(located.path.resolve()):
+        raise UsageError("The output {path} lies inside the model's own folder.", hint="Choose another -o.", path=output)
     final = output or store.models / located.name
     known = read_manifest(final) if final.is_dir() else None
-    unchanged = (
-        known is not None and known.parent is None and known.source == located.source and (known.root or output) is not None
-    )
-    if known and unchanged and not force:
+    pulled = known is not None and known.parent is None and known.source.get("ref") == ref
+    if known and pulled and known.source == located.source and _complete(known, final if output else located.path) and not force:
         return Pulled(known.name, final, handle, {}, unchanged=True)
     manifest = Manifest(located.name, source=located.source, root=None if output else str(located.path))
     if output:
         require_space(output, sum(f.stat().st_size for f in _files(located.path)))
-    with staged(final, force or (known is not None and known.parent is None and output is None)) as folder:
+    with staged(final, force or (pulled and output is None)) as folder:
         if output:
             _copy(located.path, folder)
         base = folder if output else located.path
@@ -111,6 +111,12 @@ def _enter(ref: str, located: Located, store: Store, output: Path | None, force:
         files = list_files(base, lambda done: reporter.progress("sha256", done, size, "B")) if base.is_dir() else _one(base)
         write_manifest(folder, dataclasses.replace(manifest, files=files))
     return Pulled(located.name, final, handle, {})
+
+
+def _complete(manifest: Manifest, root: Path) -> bool:
+    """Whether the files that were pulled are still there, each with its size."""
+    files = [((root if root.is_dir() else root.parent) / f["path"], f["bytes"]) for f in manifest.files]
+    return all(path.is_file() and path.stat().st_size == size for path, size in files)
 
 
 def _copy(source: Path, folder: Path) -> None:

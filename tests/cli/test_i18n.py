@@ -1,15 +1,17 @@
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Callable
 
 import pytest
 
-from deepseek_cli.i18n import language, say, t
-from deepseek_cli.messages_zh import MESSAGES
+from deepseek_cli.i18n import cells, language, say, t, wrap
+from deepseek_cli.messages_zh import AREAS, MESSAGES
 from tests.cli import templates
 from tests.conftest import Outcome
 
-CATALOGUE_IS_COMPLETE = False  # turned on with the last missing line: python -m tests.cli.templates
+CATALOGUE_IS_COMPLETE = True
 
 Cli = Callable[..., Outcome]
 
@@ -56,8 +58,26 @@ def test_json_keys_and_codes_are_never_translated(cli: Cli, monkeypatch: pytest.
     assert (chinese.keys(), chinese["error"]["code"]) == (english.keys(), "usage-error")
 
 
+@pytest.mark.parametrize("width", range(10, 40))
+def test_no_line_begins_with_a_closing_mark(width: int) -> None:
+    text = "词嵌入和输出层的方案，除非另有规则（默认 int8）。退出码：0 完成，1 答案为否。"
+    lines = wrap(text, width)
+    assert "".join(lines).replace(" ", "") == text.replace(" ", "")
+    assert max(map(cells, lines)) <= width
+    assert not any(line[0] in "，。）：" or line[-1] == "（" for line in lines)
+
+
 def test_translations_name_the_same_facts() -> None:
     assert templates.mismatched() == {}
+
+
+def test_chinese_is_punctuated_as_chinese() -> None:
+    beside = re.compile(r"[\u4e00-\u9fff][,:;?!()]|[,:;?!()][\u4e00-\u9fff]")
+    assert [text for text in MESSAGES.values() if beside.search(text) or text.endswith(".")] == []
+
+
+def test_a_message_is_translated_once() -> None:
+    assert [text for text, times in Counter(text for area in AREAS for text in area).items() if times > 1] == []
 
 
 def test_messages_are_literals() -> None:

@@ -20,9 +20,10 @@ def refs(weight: QuantizedTensor, name: str = "m") -> dict[str, TensorRef]:
     return {n: TensorRef(n, tuple(t.shape), "i32", t.nbytes, lambda t=t: t) for n, t in parts_of(name, weight)}  # type: ignore[misc]
 
 
-@pytest.mark.parametrize("name", ["int4-g32", "int4-g64", "int8", "int8-g32", "int4-g32-asym", "int8-g64-asym"])
-def test_parts_join_to_the_same_weight(name: str) -> None:
-    scheme, weight = parse_scheme(name), torch.randn(12, 160)
+@pytest.mark.parametrize("inputs", [64, 160])
+@pytest.mark.parametrize("name", ["int4-g32", "int4-g64", "int8", "int8-g32", "int4-g32-asym", "int4-g64-asym", "int8-asym"])
+def test_parts_join_to_the_same_weight(name: str, inputs: int) -> None:
+    scheme, weight = parse_scheme(name), torch.randn(12, inputs)
     quantized = quantize(weight, scheme)
     config = {"quantization_config": quantization_config({"m": scheme}, [])}
     joined = assemble(refs(quantized), config, FILE)["m.weight"]
@@ -32,7 +33,7 @@ def test_parts_join_to_the_same_weight(name: str) -> None:
     assert torch.equal(again.packed, quantized.packed)
     assert torch.equal(again.dequantize(), quantized.dequantize())
     assert [(n, t.dtype, tuple(t.shape)) for n, t in parts_of("m", quantized)] == [
-        (p.name, p.dtype, p.shape) for p in planned_parts("m", (12, 160), scheme)
+        (p.name, p.dtype, p.shape) for p in planned_parts("m", (12, inputs), scheme)
     ]
 
 

@@ -57,7 +57,9 @@ def written(path: Path, kind: Type, data: np.ndarray) -> Weight:
 def test_what_ggml_quantizes_has_the_values_that_ggml_says(tmp_path: Path, kind: Type) -> None:
     values = np.random.default_rng(1).normal(size=(6, 96)).astype(np.float32)
     data = gguf.quants.quantize(values, kind)
-    np.testing.assert_array_equal(dense(written(tmp_path / "x.gguf", kind, data)).float().numpy(), gguf.quants.dequantize(data, kind))
+    np.testing.assert_array_equal(
+        dense(written(tmp_path / "x.gguf", kind, data)).float().numpy(), gguf.quants.dequantize(data, kind)
+    )
 
 
 @pytest.mark.parametrize("kind", HALVES, ids=lambda kind: kind.name)
@@ -182,7 +184,9 @@ def assert_same_logits(path: Path, oracle: Any, tolerance: float = 1e-4) -> Mode
     ],
     ids=str,
 )
-def test_a_model_computes_what_it_computes_in_transformers(tmp_path: Path, family: str, settings: dict[str, Any], tied: bool) -> None:
+def test_a_model_computes_what_it_computes_in_transformers(
+    tmp_path: Path, family: str, settings: dict[str, Any], tied: bool
+) -> None:
     oracle = toy(tmp_path / "toy", family, 3, **settings, tie_word_embeddings=tied)
     handle = assert_same_logits(write_toy(tmp_path / "toy.gguf", oracle, family), oracle)
     assert handle.config.tied == tied
@@ -192,7 +196,9 @@ def test_a_model_computes_what_it_computes_in_transformers(tmp_path: Path, famil
 
 @pytest.mark.parametrize("family", ["llama", "qwen2", "qwen3"])
 @pytest.mark.parametrize(
-    "scaling", [{"rope_type": "linear", "factor": 4.0}, YARN, {**YARN, "beta_fast": 16.0, "beta_slow": 2.0}], ids=["linear", "yarn", "betas"]
+    "scaling",
+    [{"rope_type": "linear", "factor": 4.0}, YARN, {**YARN, "beta_fast": 16.0, "beta_slow": 2.0}],
+    ids=["linear", "yarn", "betas"],
 )
 def test_rope_scaling_comes_from_its_keys(tmp_path: Path, family: str, scaling: dict[str, Any]) -> None:
     rope = {"rope_theta": 50000.0, **scaling}

@@ -126,7 +126,10 @@ def test_versions_that_are_not_read(tmp_path: Path, version: int) -> None:
         ([entry("k", ARRAY, struct.pack("<IQ", STRING, 9) + bytes(64))], "array items, more than fit"),
         ([entry("k", ARRAY, struct.pack("<IQ", 99, 1) + bytes(64))], "unknown type 99"),
         ([entry("k", ARRAY, struct.pack("<IQ", ARRAY, 1) + struct.pack("<IQ", U32, 1) + bytes(4))], "unknown type 9"),
-        ([entry("k", ARRAY, struct.pack("<IQ", STRING, 2) + string("a") + struct.pack("<Q", 50) + bytes(8))], "string, more than fit"),
+        (
+            [entry("k", ARRAY, struct.pack("<IQ", STRING, 2) + string("a") + struct.pack("<Q", 50) + bytes(8))],
+            "string, more than fit",
+        ),
         ([entry("k", 10, b"\0\0\0\0")], "ends inside its header"),
     ],
 )
@@ -242,7 +245,12 @@ def model(path: Path, **changes: bytes | None) -> Path:
 )
 @pytest.mark.parametrize(
     "value",
-    [(STRING, string("8")), (ARRAY, struct.pack("<IQ", STRING, 1) + string("8")), (5, struct.pack("<i", -1)), (12, struct.pack("<d", float("inf")))],
+    [
+        (STRING, string("8")),
+        (ARRAY, struct.pack("<IQ", STRING, 1) + string("8")),
+        (5, struct.pack("<i", -1)),
+        (12, struct.pack("<d", float("inf"))),
+    ],
     ids=["text", "array", "negative", "infinite"],
 )
 def test_a_config_of_wrong_types_names_the_field(tmp_path: Path, key: str, field: str, value: tuple[int, bytes]) -> None:
@@ -266,7 +274,9 @@ def test_a_number_of_heads_that_does_not_divide(tmp_path: Path, heads: int) -> N
 
 
 @pytest.mark.parametrize(
-    "value", [(U32, bytes(4)), (ARRAY, struct.pack("<IQ", STRING, 1) + string("llama")), (STRING, string("../llama"))], ids=["number", "array", "path"]
+    "value",
+    [(U32, bytes(4)), (ARRAY, struct.pack("<IQ", STRING, 1) + string("llama")), (STRING, string("../llama"))],
+    ids=["number", "array", "path"],
 )
 def test_an_architecture_that_is_none(tmp_path: Path, value: tuple[int, bytes]) -> None:
     key = "general.architecture"
@@ -277,7 +287,9 @@ def test_a_file_without_the_tensors_it_needs(tmp_path: Path) -> None:
     refused(model(tmp_path / "x.gguf"), r"tensor model\.layers\.0\.input_layernorm\.weight is missing")
 
 
-@pytest.mark.parametrize("factors", [[1.0], [1.0, 1.0, 1.0], [0.0, 1.0], [-1.0, 1.0], [float("nan"), 1.0], [float("inf"), 1.0]], ids=str)
+@pytest.mark.parametrize(
+    "factors", [[1.0], [1.0, 1.0, 1.0], [0.0, 1.0], [-1.0, 1.0], [float("nan"), 1.0], [float("inf"), 1.0]], ids=str
+)
 def test_rope_factors_that_are_no_divisors(tmp_path: Path, factors: list[float]) -> None:
     oracle = make_toy(tmp_path / "toy", tokenizer=False, **TINY)
     refused(write_toy(tmp_path / "x.gguf", oracle, "llama", factors=torch.tensor(factors)), "factors must be a list of")
@@ -285,7 +297,11 @@ def test_rope_factors_that_are_no_divisors(tmp_path: Path, factors: list[float])
 
 @pytest.mark.parametrize("kind", ["longrope", "ntk", "", "yarn\0"])
 def test_an_unknown_rope_scaling(tmp_path: Path, kind: str) -> None:
-    refused(model(tmp_path / "x.gguf", scaling=text("llama.rope.scaling.type", kind)), "rope scaling .* is not supported", ModelUnsupported)
+    refused(
+        model(tmp_path / "x.gguf", scaling=text("llama.rope.scaling.type", kind)),
+        "rope scaling .* is not supported",
+        ModelUnsupported,
+    )
 
 
 # the tokenizer inside

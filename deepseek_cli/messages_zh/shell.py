@@ -1,6 +1,6 @@
-"""English template → 中文. Names in braces stay as they are; `python -m tests.cli.templates` lists what is missing."""
+"""Help, the options that commands share, mistakes on the command line, how a command ends; config, doctor and plugins."""
 
-MESSAGES: dict[str, str] = {
+SHELL: dict[str, str] = {
     # help
     "Get": "获取",
     "Transform": "变换",

@@ -1,0 +1,11 @@
+"""English template → 中文, by area. Names in braces stay as they are; `python -m tests.cli.templates` lists what is missing."""
+
+from __future__ import annotations
+
+from deepseek_cli.messages_zh.making import MAKING
+from deepseek_cli.messages_zh.measuring import MEASURING
+from deepseek_cli.messages_zh.models import MODELS
+from deepseek_cli.messages_zh.shell import SHELL
+
+AREAS = (SHELL, MODELS, MAKING, MEASURING)
+MESSAGES: dict[str, str] = {**SHELL, **MODELS, **MAKING, **MEASURING}

@@ -1,0 +1,112 @@
+"""What makes, checks and shows results: quantize, compress, deploy, verify, show, demo."""
+
+MAKING: dict[str, str] = {
+    # schemes
+    "There is no scheme named {scheme!r}.": "没有名为 {scheme!r} 的方案。",
+    "Schemes are: {grammar}.": "方案有：{grammar}。",
+    "int4 needs groups: one scale for a whole row loses too much.": "int4 需要分组：整行共用一个缩放系数损失太大。",
+    "Use int4-g32, int4-g64 or int4-g128.": "请用 int4-g32、int4-g64 或 int4-g128。",
+    "{scheme}: -pos is for symmetric schemes.": "{scheme}：-pos 只用于对称方案。",
+    "Leave -asym or -pos out.": "请去掉 -asym 或 -pos。",
+    # quantize
+    "4-bit weights in groups (the default)": "4 位权重，分组（默认）",
+    "8-bit weights, one scale per row": "8 位权重，每行一个缩放系数",
+    "a scheme by name, such as int4-g64-asym or bf16": "按名称指定方案，例如 int4-g64-asym 或 bf16",
+    "inputs per scale; 32 below 2 B parameters, else 64": "每个缩放系数对应的输入数；参数少于 20 亿时为 32，否则为 64",
+    "how much work to spend; fast needs no data": "花多少工夫；fast 不需要数据",
+    "how to round; rtn is round to nearest": "如何舍入；rtn 是舍入到最近",
+    "a scheme for the tensors a pattern names, such as lm_head=int4": "为名称符合模式的张量指定方案，例如 lm_head=int4",
+    "scheme of embedding and output head, where no rule says otherwise": "词嵌入和输出层的方案，除非另有规则",
+    "measure quality against the source when that takes under two minutes": "所需时间不到两分钟时，与来源比较以测量质量",
+    "{flags} exclude each other.": "{flags} 不能同时使用。",
+    "Give one of them.": "请只给出其中一个。",
+    "--group and --scheme exclude each other.": "--group 和 --scheme 不能同时使用。",
+    "Write the group into the scheme: int4-g64.": "请把分组写进方案：int4-g64。",
+    "No scheme is named: --int4.": "没有指定方案，采用 --int4。",
+    "--rule {rule} is not of the form PATTERN=SCHEME.": "--rule {rule} 不是 PATTERN=SCHEME 的形式。",
+    "For example: --rule lm_head=int4": "例如：--rule lm_head=int4",
+    "--rule {rule} matches no weight of {model}.": "--rule {rule} 与 {model} 的任何权重都不匹配。",
+    "See the names with: deepseek show {model}": "查看名称：deepseek show {model}",
+    "A rule gives {names} different schemes, but one product computes them together.": (
+        "有规则给了 {names} 不同的方案，但它们由同一个乘积一起计算。"
+    ),
+    "Give them one scheme, with a pattern that matches all of them.": "请用一个匹配它们全部的模式，给它们同一个方案。",
+    "{name}: {before} MB to {scheme}, {after} MB ({bpw:.2f} bits per weight).": (
+        "{name}：{before} MB 量化为 {scheme}，{after} MB（每个权重 {bpw:.2f} 位）。"
+    ),
+    "{name} is quantized already; this works from its dequantized values.": "{name} 已经量化过；这里从它反量化后的值出发。",
+    "Measuring quality would take about {minutes:.0f} minutes: deepseek eval {name}": (
+        "测量质量大约需要 {minutes:.0f} 分钟：deepseek eval {name}"
+    ),
+    "{model}: tensor {tensor} holds a NaN or an infinity.": "{model}：张量 {tensor} 中有 NaN 或无穷大。",
+    "Pull the model again; if it stays, the model is damaged.": "请重新取回模型；如果仍然如此，就是模型已损坏。",
+    "quantize": "量化",
+    "scheme": "方案",
+    "tensors": "张量数",
+    "mean error": "平均误差",
+    "first": "第一个",
+    "{name} is up to date, at {path}.": "{name} 已是最新，位于 {path}。",
+    "{name}: {mb} MB, at {path}.": "{name}：{mb} MB，位于 {path}。",
+    # compress
+    "how much smaller, such as 85%": "缩小多少，例如 85%",
+    "the size to reach, such as 900MB": "要达到的大小，例如 900MB",
+    "what --smaller counts from": "--smaller 以什么为基准",
+    "compress needs a goal: --smaller or --to-size, one of them.": "compress 需要一个目标：--smaller 或 --to-size，二者取一。",
+    "For example: --smaller 85%": "例如：--smaller 85%",
+    "--smaller {value} is not a percentage between 0 and 100.": "--smaller {value} 不是 0 到 100 之间的百分比。",
+    "Goal {goal} MB: {scheme}, embeddings {embeddings}.": "目标 {goal} MB：{scheme}，词嵌入 {embeddings}。",
+    "embeddings": "词嵌入",
+    "fits": "符合",
+    "{name}: {mb} MB, within the goal of {goal} MB.": "{name}：{mb} MB，达到 {goal} MB 的目标。",
+    "{name}: {mb} MB is the closest, and above the goal of {goal} MB.": "{name}：最接近的是 {mb} MB，仍超出 {goal} MB 的目标。",
+    # deploy
+    "what to build for; auto is this machine": "为什么目标生成；auto 即本机",
+    "how far to verify; by default as far as memory and two minutes go": "验证到哪一级；默认在内存和两分钟之内尽量深入",
+    "list the targets": "列出目标",
+    "There is no target named {name!r}.": "没有名为 {name!r} 的目标。",
+    "Targets are: {known}.": "目标有：{known}。",
+    "{tensor} stays dense: {reason}.": "{tensor} 保持未量化的形式：{reason}。",
+    "{name} for {target}, up to {context} tokens.": "{name}，目标 {target}，最多 {context} 个词元。",
+    "The output {path} lies inside the model's own folder.": "输出 {path} 位于模型自己的文件夹之内。",
+    "Choose another -o.": "请换一个 -o。",
+    "--context {context} is more than the {longest} tokens of {model}.": "--context {context} 超过了 {model} 的 {longest} 个词元。",
+    "Use at most {longest}.": "最多 {longest}。",
+    "ONNX Runtime's attention wants a head_dim that is a multiple of {multiple}; this model's is {head_dim}.": (
+        "ONNX Runtime 的注意力算子要求 head_dim 是 {multiple} 的倍数；该模型是 {head_dim}。"
+    ),
+    "Run the model's own folder instead.": "请改为直接运行模型文件夹。",
+    "write": "写出",
+    "level": "级别",
+    "check": "检查",
+    "result": "结果",
+    "target": "目标",
+    "emits": "产物",
+    "{name} is up to date: {mb} MB, verified to {level}, at {path}.": "{name} 已是最新：{mb} MB，验证到 {level}，位于 {path}。",
+    "{name}: {mb} MB, verified to {level}, at {path}.": "{name}：{mb} MB，验证到 {level}，位于 {path}。",
+    "{name} would be written to {path}.": "{name} 将写到 {path}。",
+    # verify
+    "verify": "验证",
+    "only the files' bytes, for a bundle too": "对部署包也只检查文件的字节",
+    "{name} has no manifest to verify against.": "{name} 没有可供验证的清单。",
+    "Pull it first: deepseek pull {root}": "请先收入仓库：deepseek pull {root}",
+    "state": "状态",
+    "{name}: all {count} files are as they were written; verified to {level}.": (
+        "{name}：全部 {count} 个文件与写出时一致；验证到 {level}。"
+    ),
+    "{name}: {bad} of {count} files are not as they were written; verified to {level}.": (
+        "{name}：{count} 个文件中有 {bad} 个与写出时不一致；验证到 {level}。"
+    ),
+    # show
+    "field": "字段",
+    "step": "步骤",
+    "options": "选项",
+    "stored as": "存储格式",
+    "Verified to {level} in {runtime}.": "在 {runtime} 中验证到 {level}。",
+    # demo
+    "This needs {mb} MB under {folder} and about {minutes} minutes; nothing is written elsewhere.": (
+        "需要 {folder} 下的 {mb} MB 和大约 {minutes} 分钟；不会写到别处。"
+    ),
+    "Next:": "下一步：",
+    "The step {command} ended with exit code {code} and said nothing.": "步骤 {command} 以退出码 {code} 结束，没有给出说明。",
+    "The step {command} failed: {reason}": "步骤 {command} 失败：{reason}",
+}

@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from tests.commands.conftest import BUNDLE, QUANTIZED, Stock
+from tests.conftest import Outcome
+
+Cli = Callable[..., Outcome]
+Golden = Callable[[str, str], None]
+
+
+def test_human(cli: Cli, stock: Stock, golden: Golden) -> None:
+    golden("list", cli("list").out)
+
+
+def test_an_empty_store(cli: Cli, golden: Golden) -> None:
+    golden("list-empty", cli("list").out)
+    assert cli("list", "-q") == Outcome(0, "", "")
+    assert cli("list", "--json").json["models"] == []
+
+
+def test_json(cli: Cli, stock: Stock) -> None:
+    document = cli("list", "--json").json
+    assert document.keys() == {"schema", "ok", "home", "models", "warnings"}
+    assert (document["schema"], document["home"]) == ("deepseek.list/1", str(stock.home))
+    assert all(model.keys() == {"name", "kind", "bytes", "kl", "verified"} for model in document["models"])
+    assert [(m["name"], m["kind"], m["verified"]) for m in document["models"]] == [
+        ("toy", "model", None),
+        (QUANTIZED, "model", None),
+        (BUNDLE, "bundle", "L3"),
+    ]
+
+
+def test_quiet_prints_one_name_a_line_oldest_first(cli: Cli, stock: Stock) -> None:
+    assert cli("list", "-q").out == f"toy\n{QUANTIZED}\n{BUNDLE}\n"
+
+
+def test_what_is_half_written_is_not_listed(cli: Cli, stock: Stock) -> None:
+    stock.folder(QUANTIZED).rename(stock.folder(f"{QUANTIZED}.staging-1"))
+    (stock.folder("stray")).mkdir()
+    assert cli("list", "-q").out == f"toy\n{BUNDLE}\n"
+
+
+def test_a_damaged_manifest_is_named(cli: Cli, stock: Stock) -> None:
+    (stock.folder(QUANTIZED) / "deepseek.json").write_text("{")
+    done = cli("list", "--json")
+    assert (done.code, done.json["error"]["code"]) == (3, "model-corrupt")
+    assert QUANTIZED in done.json["error"]["message"]
+
+
+def test_an_argument_is_a_mistake(cli: Cli) -> None:
+    done = cli("list", "toy")
+    assert (done.code, "takes no argument 'toy'" in done.err) == (2, True)
