@@ -140,6 +140,8 @@ MEASURING: dict[str, str] = {
     "windows of 256 tokens": "256 个词元的窗口数",
     "exit with 1 when the KL divergence is above this": "KL 散度大于此值时以 1 退出",
     "exit with 1 when next-token accuracy falls by more, relatively": "下一词元准确率的相对下降大于此值时以 1 退出",
+    "--windows {count} is less than one.": "--windows {count} 小于 1。",
+    "Give at least 1.": "请至少给出 1。",
     "The KL divergence {kl:.4f} is above --max-kld {most}.": "KL 散度 {kl:.4f} 大于 --max-kld {most}。",
     "The accuracy loss {loss:.2%} is above --max-accuracy-loss {most:.2%}.": (
         "准确率损失 {loss:.2%} 大于 --max-accuracy-loss {most:.2%}。"
@@ -152,6 +154,8 @@ MEASURING: dict[str, str] = {
     "evaluate": "评估",
     "compare": "比较",
     "{file} has fewer than {tokens} tokens.": "{file} 不足 {tokens} 个词元。",
+    "{file} is not UTF-8.": "{file} 不是 UTF-8 编码。",
+    "Convert it, or give another text.": "请转换编码，或换一个文本。",
     "Give a longer text.": "请给出更长的文本。",
     "The models have vocabularies of {sizes} tokens.": "这些模型的词表大小不同：{sizes}。",
     "Compare models of one family.": "请比较同一系列的模型。",

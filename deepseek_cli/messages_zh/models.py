@@ -140,6 +140,16 @@ MODELS: dict[str, str] = {
     "{file}: tensor {tensor} has ggml type {kind}.": "{file}：张量 {tensor} 的 ggml 类型是 {kind}。",
     "Read are F32, F16, BF16 and {known}.": "能读的是 F32、F16、BF16 和 {known}。",
     "{file}: the architecture {name} is not supported.": "{file}：不支持架构 {name}。",
+    "{file} has two values for {key}.": "{file} 中 {key} 有两个值。",
+    "{file} is one part of a split model.": "{file} 是拆分模型的一部分。",
+    "Merge its parts with llama-gguf-split --merge.": "请用 llama-gguf-split --merge 合并各部分。",
+    "{file}: a mixture of experts in the architecture {family} is not supported.": "{file}：不支持 {family} 架构的混合专家模型。",
+    "{file}: keys and values of different lengths are not supported.": "{file}：不支持长度不同的键和值。",
+    "{file}: biases on {parts} do not fit the architecture {family}.": "{file}：{parts} 上的偏置不符合 {family} 架构。",
+    "{file}: tensor {tensor} has no place in the architecture {family}.": "{file}：张量 {tensor} 在 {family} 架构中没有位置。",
+    "Read are dense models of the architectures {known}, as llama.cpp converts them.": (
+        "能读的是由 llama.cpp 转换的稠密模型，架构为 {known}。"
+    ),
     "{file}: tensor {tensor} has {rows} rows for {heads} heads.": "{file}：张量 {tensor} 有 {rows} 行，与 {heads} 个头不符。",
     # architectures
     "The architecture {name} is not supported.": "不支持架构 {name}。",
