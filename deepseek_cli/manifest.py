@@ -23,7 +23,7 @@ class Manifest:
     """Fields are only ever added. `root` is set where the files lie elsewhere (a pulled model)."""
 
     name: str
-    kind: Literal["model", "bundle"] = "model"
+    kind: Literal["model", "bundle", "damaged"] = "model"
     schema: str = SCHEMA
     parent: str | None = None  # fingerprint of what this was made from
     source: dict[str, Any] = dataclasses.field(default_factory=dict)  # ref, revision, licence
@@ -94,10 +94,10 @@ def step(command: str, given: dict[str, Any], resolved: dict[str, Any], seed: in
 
 
 def list_files(folder: Path, progress: Callable[[int], None] = lambda done: None) -> tuple[dict[str, Any], ...]:
-    """Path, bytes and sha256 of every file below a folder but the manifest itself."""
+    """Path, bytes and sha256 of every file in a folder but the manifest itself."""
     found: list[dict[str, Any]] = []
     done = 0
-    for path in sorted(p for p in folder.rglob("*") if p.is_file() and p.name != FILE):
+    for path in sorted(p for p in folder.iterdir() if p.is_file() and p.name != FILE):
         found.append({"path": path.relative_to(folder).as_posix(), "bytes": path.stat().st_size, "sha256": sha256(path)})
         done += found[-1]["bytes"]
         progress(done)

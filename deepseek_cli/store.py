@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from deepseek_cli.errors import DiskFull, ModelNotFound, ResourceError, UsageError
+from deepseek_cli.errors import DiskFull, ModelError, ModelNotFound, ResourceError, UsageError
 from deepseek_cli.manifest import FILE, Manifest, read_manifest
 
 STAGING = re.compile(r"(?P<name>.+)\.staging-(?P<pid>\d+)")
@@ -27,12 +27,11 @@ class Store:
         return self.home / "models"
 
     def entries(self) -> list[tuple[Path, Manifest]]:
-        """Every complete entry, oldest first."""
+        """Every complete entry, oldest first. Where the manifest cannot be read it is of kind "damaged": `rm` can reach it."""
         if not self.models.is_dir():
             return []
         folders = [f for f in self.models.iterdir() if (f / FILE).is_file() and not STAGING.fullmatch(f.name)]
-        found = [(folder, read_manifest(folder)) for folder in sorted(folders, key=lambda f: (f / FILE).stat().st_mtime)]
-        return [(folder, manifest) for folder, manifest in found if manifest]
+        return [(folder, _manifest(folder)) for folder in sorted(folders, key=lambda f: (f / FILE).stat().st_mtime)]
 
     def find(self, text: str) -> tuple[Path, Manifest] | None:
         """The entry of this name, or of the one name it shortens: `smol@int4+cpu` is `org--SmolLM2@int4-g32-fast+cpu`.
@@ -69,6 +68,13 @@ class Store:
             raise ModelNotFound("The store holds nothing named {name}.", hint="See: deepseek list", name=text)
         shutil.rmtree(found[0])
         return found
+
+
+def _manifest(folder: Path) -> Manifest:
+    try:
+        return read_manifest(folder) or Manifest(folder.name)
+    except ModelError:
+        return Manifest(folder.name, "damaged")
 
 
 def _is_name(text: str, name: str) -> bool:

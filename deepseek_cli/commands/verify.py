@@ -51,7 +51,9 @@ def run(call: Call) -> Result:
     sentence = (
         "{name}: all {count} files are as they were written; verified to {level}."
         if good
-        else "{name}: {bad} of {count} files are not as they were written; verified to {level}."
+        else "{name}: {bad} of {count} files are not as they were written."
+        if wrong
+        else "{name}: the files are as they were written, but what they compute is not: verified to {level} only."
     )
     lines.append(Line(sentence, name=opened.name, count=len(states), bad=len(wrong), level=data["level"]))
     return Result(data, lines, quiet=str(data["level"]), exit_code=0 if good else 1)

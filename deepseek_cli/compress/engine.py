@@ -65,7 +65,7 @@ def compress(
         scheme=chosen.scheme,
         embeddings=chosen.embeddings,
     )
-    label = f"{goal // 1_000_000}MB"
+    label = f"{goal / 1e6:.4g}MB"
     result = quantize(handle, _spec(chosen), store, output, label=label, force=force, dry_run=dry_run, reporter=reporter)
     size = chosen.size_bytes if dry_run else sum(f.stat().st_size for f in result.path.iterdir())
     return Compressed(result, goal, size, size <= goal, frontier)

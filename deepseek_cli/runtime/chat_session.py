@@ -33,11 +33,8 @@ class Chat:
 
         Raises UsageError when there is nothing to continue, or the conversation does not fit in the context.
         """
-        if not self.raw:
-            self.messages.append({"role": "user", "content": prompt})
-        tokens = (
-            self.tokenizer.encode(prompt, special=True) if self.raw else self.tokenizer.encode(self.tokenizer.chat(self.messages))
-        )
+        asked = [*self.messages, {"role": "user", "content": prompt}]
+        tokens = self.tokenizer.encode(prompt, special=True) if self.raw else self.tokenizer.encode(self.tokenizer.chat(asked))
         if not tokens:
             raise UsageError("The prompt is empty.", hint="Write something to continue.")
         check_room(0, len(tokens) + 1, self.session.context)
@@ -53,7 +50,7 @@ class Chat:
             yield piece
         self.fed = (tokens + self.last.tokens)[: self.session.position]
         if not self.raw:
-            self.messages.append({"role": "assistant", "content": "".join(pieces)})
+            self.messages = [*asked, {"role": "assistant", "content": "".join(pieces)}]  # a turn that failed is not remembered
 
     def last_record(self) -> dict[str, Any]:
         """Counts and rates of the last answer, for `--json`."""

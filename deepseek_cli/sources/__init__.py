@@ -85,6 +85,8 @@ PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
 
 def _entry(folder: Path, manifest: Manifest) -> Located:
+    if manifest.kind == "damaged":
+        read_manifest(folder)  # says what is wrong with it
     path = Path(manifest.root) if manifest.root else folder
     if not path.exists():
         raise ModelNotFound(

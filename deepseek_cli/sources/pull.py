@@ -84,7 +84,8 @@ def _local(ref: str) -> Located:
     path = Path(ref).expanduser()
     if not path.exists():
         raise ModelNotFound("There is no file or folder {path}.", hint="Name a path, hf:ORG/NAME or pkg:PACKAGE.", path=ref)
-    return dataclasses.replace(from_path(path.resolve(), ref), source={"ref": ref})
+    found = from_path(path.resolve(), ref)
+    return found if found.manifest else dataclasses.replace(found, source={"ref": ref})  # a result of ours keeps its lineage
 
 
 def _files(path: Path) -> list[Path]:
@@ -97,13 +98,14 @@ def _enter(ref: str, located: Located, store: Store, output: Path | None, force:
         raise UsageError("The output {path} lies inside the model's own folder.", hint="Choose another -o.", path=output)
     final = output or store.models / located.name
     known = read_manifest(final) if final.is_dir() else None
-    pulled = known is not None and known.parent is None and known.source.get("ref") == ref
+    pulled = known is not None and (output or known.root) and known.source.get("ref") == located.source.get("ref")
     if known and pulled and known.source == located.source and _complete(known, final if output else located.path) and not force:
         return Pulled(known.name, final, handle, {}, unchanged=True)
-    manifest = Manifest(located.name, source=located.source, root=None if output else str(located.path))
+    manifest = located.manifest or Manifest(located.name, source=located.source)
+    manifest = dataclasses.replace(manifest, root=None if output else str(located.path))
     if output:
         require_space(output, sum(f.stat().st_size for f in _files(located.path)))
-    with staged(final, force or (pulled and output is None)) as folder:
+    with staged(final, force or bool(pulled and not output)) as folder:
         if output:
             _copy(located.path, folder)
         base = folder if output else located.path

@@ -41,11 +41,13 @@ def test_what_is_half_written_is_not_listed(cli: Cli, stock: Stock) -> None:
     assert cli("list", "-q").out == f"toy\n{BUNDLE}\n"
 
 
-def test_a_damaged_manifest_is_named(cli: Cli, stock: Stock) -> None:
+def test_a_damaged_entry_is_listed_refused_and_removable(cli: Cli, stock: Stock) -> None:
     (stock.folder(QUANTIZED) / "deepseek.json").write_text("{")
-    done = cli("list", "--json")
-    assert (done.code, done.json["error"]["code"]) == (3, "model-corrupt")
-    assert QUANTIZED in done.json["error"]["message"]
+    listed = cli("list", "--json")
+    assert [m["kind"] for m in listed.json["models"] if m["name"] == QUANTIZED] == ["damaged"]
+    assert cli("show", QUANTIZED).code == 3
+    assert cli("rm", QUANTIZED, "--yes").code == 0
+    assert not stock.folder(QUANTIZED).exists()
 
 
 def test_an_argument_is_a_mistake(cli: Cli) -> None:
