@@ -51,7 +51,7 @@ class Table:
 class Result:
     """What a command found: `data` for --json, `lines` for people (text, Line or Table), `quiet` for -q.
 
-    `exit_code` 1 says that the answer is no. `next` is the command that usually follows.
+    `exit_code` 1 says that the answer is no; `error` is why only a part was found. `next` is the command that usually follows.
     """
 
     data: Mapping[str, Any] = field(default_factory=dict)
@@ -59,6 +59,7 @@ class Result:
     quiet: str = ""
     exit_code: int = 0
     next: str = ""
+    error: DeepseekError | None = None
 
 
 class Output:
@@ -119,7 +120,8 @@ class Output:
             return code
         self.bars.close()
         unwanted = AnswerIsNo("There were {count} warnings, and --strict counts them as errors.", count=len(self.warnings))
-        error = AnswerIsNo("The answer is no.") if result.exit_code else unwanted if self.strict and self.warnings else None
+        no = AnswerIsNo("The answer is no.") if result.exit_code else unwanted if self.strict and self.warnings else None
+        error = result.error or no
         if self.json:
             self._document(result.data, error)
         elif self.quiet and result.quiet:
@@ -127,11 +129,11 @@ class Output:
         elif not self.quiet:
             for line in result.lines:
                 self._show(line)
-        if error is unwanted:
+        if error and error in (unwanted, result.error):
             self._err(f"{self._styled(t('error:'), RED, sys.stderr)} {say(error.message, error.facts)}")
         elif not error and result.next and sys.stderr.isatty() and not self.json:
             self._aside(f"{t('next:')} {result.next}", DIM)
-        return result.exit_code or (error.exit_code if error else 0)
+        return error.exit_code if error else 0
 
     def error(self, error: DeepseekError) -> int:
         """Say what is wrong and what to do, and give the exit code."""

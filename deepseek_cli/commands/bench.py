@@ -42,7 +42,7 @@ def run(call: Call) -> Result:
         save(document, file)
     data = {**document, "saved": spec.save}
     quiet = str(spec.save[0]) if spec.save else ""
-    return Result(data, list(_lines(document, call)), quiet=quiet, exit_code=error.exit_code if error else 0)
+    return Result(data, list(_lines(document, call)), quiet=quiet, error=error)
 
 
 def _lines(document: dict[str, Any], call: Call) -> Iterator[Line | Table]:

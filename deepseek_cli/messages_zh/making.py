@@ -93,8 +93,9 @@ MAKING: dict[str, str] = {
     "{name}: all {count} files are as they were written; verified to {level}.": (
         "{name}：全部 {count} 个文件与写出时一致；验证到 {level}。"
     ),
-    "{name}: {bad} of {count} files are not as they were written; verified to {level}.": (
-        "{name}：{count} 个文件中有 {bad} 个与写出时不一致；验证到 {level}。"
+    "{name}: {bad} of {count} files are not as they were written.": "{name}：{count} 个文件中有 {bad} 个与写出时不一致。",
+    "{name}: the files are as they were written, but what they compute is not: verified to {level} only.": (
+        "{name}：文件与写出时一致，但计算的结果不对：只验证到 {level}。"
     ),
     # show
     "field": "字段",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import runpy
 import shlex
@@ -95,14 +94,14 @@ def test_what_the_speed_benchmark_saves_becomes_a_table(language: str) -> None:
         "settings": {"rounds": 10, "threads": 2},
         "environment": {"processor": "Toy", "threads": 2},
         "arms": [
-            {"name": "llama.cpp Q4_0", "kind": "peer", "bytes": 91e6, "metrics": metrics},
-            {"name": "x+cpu", "kind": "bundle", "bytes": 88e6, "metrics": metrics},
+            {"name": "llama.cpp Q4_0", "head": "Q8_0", "kind": "peer", "bytes": 91e6, "metrics": metrics},
+            {"name": "int4-g64, head int4", "head": "int4-g64", "kind": "bundle", "bytes": 88e6, "metrics": metrics},
         ],
         "kl": {"llama.cpp Q4_0": 0.35412, "int4-g64, head int4": 0.4},
     }
-    _, _, peer, ours, _, note = MAKE["table"](json.loads(json.dumps(saved)), MAKE["WORDS"][language])
-    assert peer == "| llama.cpp | Q4_0 | 91 | 0.354 | 1,234 | 200 | 100 |"
-    assert ours == "| deepseek | int4-g64, head int4 | 88 | 0.400 | 1,234 | 200 | 100 |"
+    _, _, peer, ours, _, note = MAKE["table"]("toy", saved, MAKE["WORDS"][language])
+    assert peer == "| llama.cpp | Q4_0 | Q8_0 | 91 | 0.354 | 1,234 | 200 | 100 |"
+    assert ours == "| **deepseek** | int4-g64 | int4-g64 | 88 | 0.400 | 1,234 | 200 | 100 |"
     assert "Toy" in note and "10" in note
 
 
