@@ -19,7 +19,7 @@ help:
 	@echo "make format        rewrite the code in the project's style"
 	@echo "make bench         measure what benchmarks/README.md reports"
 	@echo "make completions   write the shell completion scripts anew"
-	@echo "make docs          write the command reference anew"
+	@echo "make docs          write the command reference and the READMEs' figures anew"
 	@echo "make clean         remove $(VENV), ./demo and every cache"
 	@echo
 	@echo "PYTHON=$(PYTHON)  TORCH=$(TORCH)  VENV=$(VENV)"
@@ -72,6 +72,7 @@ completions: setup
 
 docs: setup
 	$(BIN)/python docs/make_reference.py
+	$(BIN)/python docs/make_readme.py
 
 clean:
 	rm -rf $(VENV) demo dist .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache

@@ -30,7 +30,7 @@ class Demo:
     folder: Path
     size_before: int  # bytes in bfloat16
     size_after: int
-    kl: float
+    kl: float | None  # None where measuring it would have taken too long
     rate: float
     torch_rate: float
     peak_bytes: int | None
@@ -68,7 +68,7 @@ def walk(model: str, folder: Path, environment: Mapping[str, str], say: Callable
         folder=folder,
         size_before=2 * pulled["parameters"],
         size_after=quantized["bytes"],
-        kl=(quantized["report"] or {}).get("kl", float("nan")),
+        kl=(quantized["report"] or {}).get("kl"),
         rate=ours,
         torch_rate=torch,
         peak_bytes=profile.get("peak_bytes"),

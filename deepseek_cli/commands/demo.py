@@ -39,7 +39,7 @@ def card(demo: Demo) -> list[str | Line | Table]:
     peak = f"{demo.peak_bytes / 1e6:.0f} MB" if demo.peak_bytes else "not measured here"
     rows = [
         ["size", f"{demo.size_before / 1e6:.0f} MB in bf16 → {demo.size_after / 1e6:.0f} MB"],
-        ["KL divergence", f"{demo.kl:.4f}"],
+        ["KL divergence", "not measured here" if demo.kl is None else f"{demo.kl:.4f}"],
         ["decode", f"{demo.rate:.0f} tokens/s; PyTorch {demo.torch_rate:.0f}"],
         ["peak memory", peak],
         ["verified", demo.level],

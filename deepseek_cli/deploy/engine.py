@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from deepseek_cli.deploy import find_target
 from deepseek_cli.deploy.spec import DeploySpec
 from deepseek_cli.deploy.verify import verify
 from deepseek_cli.errors import UsageError
-from deepseek_cli.handle import Bundle, ModelHandle, open_any
+from deepseek_cli.handle import Bundle, ModelHandle
 from deepseek_cli.manifest import Manifest, list_files, step, write_manifest
 from deepseek_cli.quantize.engine import unchanged
 from deepseek_cli.quantize.folder import lineage
@@ -108,12 +107,3 @@ def verify_again(bundle: Bundle, handle: ModelHandle, threads: int | None, repor
     """The verification that the bundle's manifest records, done again against the model it was made from."""
     level = str(bundle.manifest.steps[-1]["resolved"].get("verify") or "tokens")
     return verify(handle, bundle.root, level, threads, reporter)
-
-
-def with_report(bundle: Bundle, report: dict[str, Any]) -> Bundle:
-    """The bundle with a report card of its own, written into its manifest."""
-    manifest = dataclasses.replace(bundle.manifest, report=report)
-    write_manifest(bundle.root, manifest)
-    opened = open_any(str(bundle.root), Store(bundle.root))
-    assert isinstance(opened, Bundle)
-    return opened

@@ -57,6 +57,7 @@ MODELS: dict[str, str] = {
     "For example: hf:deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B": "例如：hf:deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B",
     "{ref} is a bundle for the target {target}.": "{ref} 是为目标 {target} 生成的部署包。",
     "Name the model it was made from.": "请写出生成它的模型。",
+    "{ref} is read as {path}.": "{ref} 视为 {path}。",
     "Using {name}, the newest result of {model}.": "使用 {name}，它是 {model} 的最新结果。",
     "{text} could be any of {names}.": "{text} 可能是其中任何一个：{names}。",
     "Write more of the name.": "请把名称写得更完整。",

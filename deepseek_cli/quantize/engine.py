@@ -10,7 +10,7 @@ from typing import Any
 from deepseek_cli.evaluate import WINDOW, check_vocabulary, cut_windows, evaluate_handle, seconds_for
 from deepseek_cli.handle import ModelHandle, open_model
 from deepseek_cli.manifest import Manifest, read_manifest, write_manifest
-from deepseek_cli.quantize.folder import relative_error, resolved_record, write
+from deepseek_cli.quantize.folder import resolved_record, write
 from deepseek_cli.quantize.plan import Plan, make_plan
 from deepseek_cli.quantize.spec import QuantizeSpec
 from deepseek_cli.reporter import SILENT, Reporter
@@ -19,8 +19,6 @@ from deepseek_cli.store import Store, result_name
 
 REPORT_SECONDS = 120  # a report card that would take longer is left to `deepseek eval`
 REPORT_WINDOWS = 8
-
-__all__ = ["Quantized", "measure", "quantize", "relative_error"]
 
 
 @dataclass(frozen=True, slots=True)

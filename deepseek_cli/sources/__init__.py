@@ -16,13 +16,12 @@ HUB_ID = re.compile(r"\w[\w.-]{0,95}/\w[\w.-]{0,95}")
 
 @dataclass(frozen=True, slots=True)
 class Located:
-    """`path` is a folder or a GGUF file; `says` is the plan's first line, which tells how the name was read."""
+    """`path` is a folder or a GGUF file."""
 
     path: Path
     name: str
     manifest: Manifest | None
     source: dict[str, Any] = field(default_factory=dict)
-    says: str = ""
 
 
 def canonical(ref: str) -> str:
@@ -45,7 +44,7 @@ def locate(ref: str, store: Store) -> Located:
         from deepseek_cli.sources.package import model_file
 
         path = model_file(rest)
-        return Located(path, name_of(path), None, {"ref": ref}, "an installed package")
+        return Located(path, name_of(path), None, {"ref": ref})
     path = Path(ref).expanduser()
     if path.exists():
         return from_path(path, ref)
@@ -69,9 +68,9 @@ def from_path(path: Path, ref: str) -> Located:
         if manifest and manifest.root:
             return _entry(path, manifest)
         source = manifest.source if manifest else {"ref": ref}
-        return Located(path, manifest.name if manifest else name_of(path.resolve()), manifest, source, "a folder")
+        return Located(path, manifest.name if manifest else name_of(path.resolve()), manifest, source)
     if path.suffix == ".gguf":
-        return Located(path, name_of(path), None, {"ref": ref}, "a GGUF file")
+        return Located(path, name_of(path), None, {"ref": ref})
     if path.suffix in PICKLES:
         raise ModelUnsupported(
             "{path} is a pickle, which can run code when it is opened.",
@@ -96,7 +95,7 @@ def _entry(folder: Path, manifest: Manifest) -> Located:
             path=path,
             ref=manifest.source.get("ref"),
         )
-    return Located(path, manifest.name, manifest, manifest.source, "in the store")
+    return Located(path, manifest.name, manifest, manifest.source)
 
 
 def _pulled(ref: str, hub_id: str, store: Store) -> Located:
