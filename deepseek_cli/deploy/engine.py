@@ -15,6 +15,7 @@ from deepseek_cli.manifest import Manifest, list_files, step, write_manifest
 from deepseek_cli.quantize.engine import unchanged
 from deepseek_cli.quantize.folder import lineage
 from deepseek_cli.reporter import SILENT, Reporter
+from deepseek_cli.runtime.session import check_context
 from deepseek_cli.spec import as_record
 from deepseek_cli.store import Store, require_space, result_name, staged
 
@@ -54,7 +55,8 @@ def deploy(
     Raises UsageError for an unknown target or an impossible context; a failed verification is not raised but recorded.
     """
     name, target = find_target(spec.target)
-    context = _context(handle, context)
+    check_context(handle, context)
+    context = context or min(handle.config.context, LONGEST_CONTEXT)
     bundle_name = result_name(handle.name, target=name)
     final = output or store.models / bundle_name
     if output and handle.root.is_dir() and final.resolve().is_relative_to(handle.root.resolve()):
@@ -88,19 +90,6 @@ def deploy(
 def bundle_bytes(handle: ModelHandle) -> int:
     """An upper bound: codes with float32 scales, and four bytes for each value of what is dense."""
     return sum(2 * ref.size_bytes if ref.quantized else 4 * ref.values for ref in handle.weights.values())
-
-
-def _context(handle: ModelHandle, context: int | None) -> int:
-    longest = handle.config.context
-    if context and context > longest:
-        raise UsageError(
-            "--context {context} is more than the {longest} tokens of {model}.",
-            hint="Use at most {longest}.",
-            context=context,
-            longest=longest,
-            model=handle.name,
-        )
-    return context or min(longest, LONGEST_CONTEXT)
 
 
 def verify_again(bundle: Bundle, handle: ModelHandle, threads: int | None, reporter: Reporter = SILENT) -> dict[str, Any]:

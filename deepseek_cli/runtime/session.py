@@ -41,16 +41,8 @@ def open_session(
 
     Raises UsageError for a context beyond what the model was made for.
     """
-    longest = model.config.context
-    if context and context > longest:
-        raise UsageError(
-            "--context {context} is more than the {longest} tokens of {model}.",
-            hint="Use at most {longest}.",
-            context=context,
-            longest=longest,
-            model=model.name,
-        )
-    context = context or min(longest, DEFAULT_CONTEXT)
+    check_context(model, context)
+    context = context or min(model.config.context, DEFAULT_CONTEXT)
     if isinstance(model, Bundle):
         from deepseek_cli.runtime.onnx_session import OnnxSession
 
@@ -59,6 +51,18 @@ def open_session(
 
     _require_memory(model)
     return TorchSession(model, context, threads, device=device)
+
+
+def check_context(model: ModelHandle | Bundle, context: int | None) -> None:
+    """Raises UsageError for a context beyond what the model was made for."""
+    if context and context > model.config.context:
+        raise UsageError(
+            "--context {context} is more than the {longest} tokens of {model}.",
+            hint="Use at most {longest}.",
+            context=context,
+            longest=model.config.context,
+            model=model.name,
+        )
 
 
 def _require_memory(handle: ModelHandle) -> None:
