@@ -13,7 +13,7 @@ from pathlib import Path
 from deepseek_cli.errors import DiskFull, ModelError, ModelNotFound, ResourceError, UsageError
 from deepseek_cli.manifest import FILE, Manifest, read_manifest
 
-STAGING = re.compile(r"(?P<name>.+)\.staging-(?P<pid>\d+)")
+STAGING = re.compile(r"(?P<name>.+)\.(?:staging|old)-(?P<pid>\d+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +111,7 @@ def staged(final: Path, force: bool = False) -> Iterator[Path]:
 
     Raises UsageError when `final` exists and `force` is off, ResourceError when the place cannot be written.
     """
+    _restore(final)
     if final.exists() and not force:
         raise UsageError("{path} exists and holds something else.", hint="Use --force to replace it, or another -o.", path=final)
     staging = final.with_name(f"{final.name}.staging-{os.getpid()}")
@@ -142,6 +143,17 @@ def _swap(staging: Path, final: Path) -> None:
         shutil.rmtree(old)
     else:
         old.unlink(missing_ok=True)
+
+
+def _restore(final: Path) -> None:
+    """A process that was killed between the two renames of `_swap` left what stood here before beside it."""
+    for old in final.parent.glob(f"{final.name}.old-*"):
+        match = STAGING.fullmatch(old.name)
+        if match and not _alive(int(match["pid"])):
+            if final.exists():
+                shutil.rmtree(old, ignore_errors=True)
+            else:
+                old.replace(final)
 
 
 def _remove_abandoned(final: Path) -> None:

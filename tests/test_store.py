@@ -122,3 +122,15 @@ with staged(pathlib.Path(sys.argv[1])):
     with staged(tmp_path / "out"):
         pass
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
+def test_what_a_killed_replacement_moved_aside_comes_back(tmp_path: Path) -> None:
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    old = tmp_path / f"out.old-{gone.pid}"
+    old.mkdir()
+    (old / "x").write_text("before")
+    with pytest.raises(UsageError, match="--force"), staged(tmp_path / "out"):
+        pass
+    assert (tmp_path / "out" / "x").read_text() == "before"
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]

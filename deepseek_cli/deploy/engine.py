@@ -19,6 +19,7 @@ from deepseek_cli.runtime.session import check_context
 from deepseek_cli.spec import as_record
 from deepseek_cli.store import Store, require_space, result_name, staged
 
+CARRIED = ("int4", "int8", "q4_0", "q8_0")  # what a bundle holds as it lies; other formats become float32
 LONGEST_CONTEXT = 32768  # positions that get rotary tables, unless --context says more
 
 
@@ -65,7 +66,7 @@ def deploy(
     reporter.note("{name} for {target}, up to {context} tokens.", name=handle.name, target=name, context=context)
     if dry_run:
         return Deployed(bundle_name, final, name, context)
-    if (known := unchanged(final, "deploy", resolved, handle)) and not force:
+    if not force and (known := unchanged(final, "deploy", resolved, handle)):
         return Deployed(bundle_name, final, name, context, known, unchanged=True)
     require_space(final, bundle_bytes(handle))
     with staged(final, force) as folder:
@@ -88,8 +89,9 @@ def deploy(
 
 
 def bundle_bytes(handle: ModelHandle) -> int:
-    """An upper bound: codes with float32 scales, and four bytes for each value of what is dense."""
-    return sum(2 * ref.size_bytes if ref.quantized else 4 * ref.values for ref in handle.weights.values())
+    """An upper bound: codes with float32 scales, and four bytes for each value of what is dense or becomes it."""
+    refs = handle.weights.values()
+    return sum(2 * ref.size_bytes if ref.stored.startswith(CARRIED) else 4 * ref.values for ref in refs)
 
 
 def verify_again(bundle: Bundle, handle: ModelHandle, threads: int | None, reporter: Reporter = SILENT) -> dict[str, Any]:

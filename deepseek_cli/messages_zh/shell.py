@@ -61,7 +61,6 @@ SHELL: dict[str, str] = {
     "exit with 1 when there were warnings": "有警告时以 1 退出",
     "processor threads to use": "使用的处理器线程数",
     "most tokens to hold": "最多容纳的词元数",
-    "most memory this process may use": "本进程最多可用的内存",
     "seed of everything random": "一切随机数的种子",
     "where PyTorch computes": "PyTorch 在哪里计算",
     "set any option, also those without a flag": "设置任意选项，包括没有开关的",

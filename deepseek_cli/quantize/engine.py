@@ -56,15 +56,23 @@ def quantize(
     _tell(handle, plan, size, reporter)
     if dry_run:
         return Quantized(name, final, plan, size)
-    if (known := unchanged(final, "quantize", resolved_record(spec, plan), handle)) and not force:
-        return Quantized(name, final, plan, size, known, unchanged=True)
+    if not force and (known := unchanged(final, "quantize", resolved_record(spec, plan), handle)):
+        manifest = _with_report(handle, spec, known, final, store, reporter)
+        return Quantized(name, final, plan, size, manifest, unchanged=True)
     written = write(handle, spec, plan, name, final, force, reporter)
-    manifest = written.manifest
-    if spec.report:
-        report = measure(handle, open_model(str(final), store), reporter)
-        manifest = dataclasses.replace(manifest, report=report)
-        write_manifest(final, manifest)
+    manifest = _with_report(handle, spec, written.manifest, final, store, reporter)
     return Quantized(name, final, plan, size, manifest, dict(written.errors))
+
+
+def _with_report(
+    handle: ModelHandle, spec: QuantizeSpec, manifest: Manifest, final: Path, store: Store, reporter: Reporter
+) -> Manifest:
+    """The manifest with its report card, measured where it is wanted and missing: a run may have been stopped before it."""
+    if not spec.report or manifest.report:
+        return manifest
+    manifest = dataclasses.replace(manifest, report=measure(handle, open_model(str(final), store), reporter))
+    write_manifest(final, manifest)
+    return manifest
 
 
 def _tell(handle: ModelHandle, plan: Plan, size: int, reporter: Reporter) -> None:

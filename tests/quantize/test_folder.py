@@ -137,3 +137,22 @@ quantize(open_model(sys.argv[1], store), QuantizeSpec(report=False), store, Path
         assert not (tmp_path / "q").exists()
     assert not run(folder, tmp_path / "q", int4=True).unchanged
     assert sorted(p.name for p in tmp_path.iterdir()) == ["q", "toy"]
+
+
+def test_a_report_card_that_was_cut_short_is_measured_by_the_next_run(folder: Path, tmp_path: Path) -> None:
+    run(folder, tmp_path / "q", int4=True)
+    store = Store(tmp_path)
+    again = quantize(open_model(str(folder), store), QuantizeSpec(int4=True), store, tmp_path / "q")
+    assert again.unchanged
+    manifest = read_manifest(tmp_path / "q")
+    assert manifest is not None
+    assert manifest.report is not None
+    assert manifest.report["kl"] > 0
+
+
+def test_force_replaces_a_damaged_result(folder: Path, tmp_path: Path) -> None:
+    run(folder, tmp_path / "q", int4=True)
+    (tmp_path / "q" / "deepseek.json").write_text("{")
+    store = Store(tmp_path)
+    quantize(open_model(str(folder), store), QuantizeSpec(report=False), store, tmp_path / "q", force=True)
+    assert read_manifest(tmp_path / "q") is not None
