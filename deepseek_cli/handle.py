@@ -126,7 +126,7 @@ def _open_model(ref: str, located: Located) -> ModelHandle:
         architecture, config = _read_config(file, raw)
     else:
         file = located.path / "config.json"
-        raw = read_json(file)
+        raw = quantized.normalized(read_json(file))
         architecture, config = _read_config(file, raw)  # first: a family that is refused may have tensors we cannot read
         tensors = quantized.assemble(_read_tensors(located.path), raw, file)
     _check_weights(architecture.weights(config), tensors, file)

@@ -16,6 +16,8 @@ from deepseek_cli import blocks, e4m3
 class QuantizedTensor:
     """weight[o, i] = (code[o, i] - zero[o, g]) * scale[o, g] + offset[o, g], with g = i // group.
 
+    With `permutation`, codes lie by group and not by input: code i is that of the weight's input permutation[i].
+
     `packed` holds the codes as every target wants them: along the input, least significant bits first,
     so that byte b of a 4-bit row holds input 2b in its low nibble and 2b + 1 in its high one.
     Without `zero` the zero point is the middle of the range, 2 ** (bits - 1); `offset` excludes `zero`.
@@ -27,6 +29,7 @@ class QuantizedTensor:
     group: int  # inputs per scale; the last group may be shorter
     zero: Tensor | None = None  # uint8 [out, ceil(in / group)]
     offset: Tensor | None = None  # float32 [out, ceil(in / group)]
+    permutation: Tensor | None = None  # int64 [in]
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -39,7 +42,8 @@ class QuantizedTensor:
 
     def dequantize(self) -> Tensor:
         """float32 [out, in]"""
-        return dequantize(self.codes, self.scale, self.group, self.zero_point, self.offset)
+        values = dequantize(self.codes, self.scale, self.group, self.zero_point, self.offset)
+        return values if self.permutation is None else values[:, self.permutation.argsort()]
 
     @property
     def zero_point(self) -> Tensor | int:
@@ -50,7 +54,7 @@ class QuantizedTensor:
     def rows(self, index: Tensor | slice) -> QuantizedTensor:
         """The same weight with only these output rows, in this order."""
         pick = lambda t: None if t is None else t[index]  # noqa: E731
-        return QuantizedTensor(self.packed[index], self.scale[index], self.bits, self.group, pick(self.zero), pick(self.offset))
+        return replace(self, packed=self.packed[index], scale=self.scale[index], zero=pick(self.zero), offset=pick(self.offset))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,9 @@
-"""Quantized folders in compressed-tensors `pack-quantized` naming, read and written.
+"""Quantized folders in compressed-tensors naming: `pack-quantized`, read and written, and `int-quantized`, read.
 
-`X.weight_packed` int32 [out, in * bits / 32] (codes offset to unsigned, least significant bits first), `X.weight_scale`
-[out, groups], `X.weight_shape` int64 [2], and for asymmetric schemes `X.weight_zero_point` int32 [out * bits / 32, groups].
+Packed: `X.weight_packed` int32 [out, in * bits / 32] (codes offset to unsigned, least significant bits first), `X.weight_scale`
+[out, groups], `X.weight_shape` int64 [2], and for asymmetric schemes `X.weight_zero_point` int32 [out * bits / 32, groups];
+`X.weight_g_idx` int32 [in], the group of each input, where these are not in order.
+Not packed: `X.weight` and `X.weight_zero_point` are int8. What is said of activations is left out: they are not rounded here.
 """
 
 from __future__ import annotations
@@ -14,13 +16,28 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from deepseek_cli.errors import ModelCorrupt, ModelUnsupported
+from deepseek_cli.formats.parts import (
+    INDICES,
+    check_scales,
+    check_stored,
+    corrupt,
+    grouped,
+    input_order,
+    joined,
+    supported,
+    unfitting,
+    value,
+    whole_number,
+    words,
+)
 from deepseek_cli.formats.safetensors import Planned
 from deepseek_cli.schemes import Scheme, pattern_of
 from deepseek_cli.tensors import QuantizedTensor, TensorRef, pack, unpack
 
 SCALE_DTYPE = torch.bfloat16  # holds portable scales exactly
-PARTS = ("weight_packed", "weight_scale", "weight_shape", "weight_zero_point")
+PARTS = ("weight_packed", "weight_scale", "weight_shape", "weight_zero_point", "weight_g_idx")
+FORMATS = ("pack-quantized", "int-quantized")
+WEIGHTS: dict[str, tuple[object, ...]] = {"type": ("int",), "num_bits": (4, 8), "strategy": ("group", "channel")}
 
 
 def planned_parts(name: str, shape: tuple[int, int], scheme: Scheme) -> list[Planned]:
@@ -99,33 +116,44 @@ def _arguments(scheme: Scheme) -> dict[str, Any]:
 
 
 def assemble(tensors: Mapping[str, TensorRef], settings: Mapping[str, Any], file: Path) -> dict[str, TensorRef]:
-    """The same tensors with the parts of each packed weight joined into one reference called `X.weight`."""
-    if settings.get("format", "pack-quantized") != "pack-quantized":
-        raise ModelUnsupported(
-            "{file}: quantization {method} is not supported.",
-            hint="Supported are compressed-tensors with pack-quantized weights, and fp8 with blocks of e4m3.",
-            file=file,
-            method=f"compressed-tensors/{settings['format']}",
-        )
+    """The same tensors with the parts of each quantized weight joined into one reference called `X.weight`."""
     allowed = _group_sizes(settings, file)
-    joined = {}
+    _check_formats(settings, file)
+    joint = {}
     for name, ref in tensors.items():
         stem, _, part = name.rpartition(".")
         if part == "weight_packed":
-            joined[f"{stem}.weight"] = _join(stem, tensors, allowed(stem), file)
+            joint[f"{stem}.weight"] = _join_packed(stem, tensors, allowed(stem), file)
+        elif part == "weight" and ref.stored == "i8":
+            joint[name] = _join_bytes(stem, tensors, allowed(stem), file)
         elif part not in PARTS:
-            joined[name] = ref
-    return joined
+            joint[name] = ref
+    return joint
+
+
+def _check_formats(settings: Mapping[str, Any], file: Path) -> None:
+    """Raises ModelUnsupported for what would give other weights than the tensors say."""
+    groups = settings["config_groups"].values()
+    for group in groups:
+        for field, known in WEIGHTS.items():
+            supported(file, f"config_groups.weights.{field}", group["weights"].get(field), (None, *known))
+        supported(file, "config_groups.format", group.get("format"), (None, *FORMATS))
+    each = bool(groups) and all(group.get("format") for group in groups)
+    supported(file, "format", settings.get("format"), (None, *FORMATS, *(["mixed-precision"] if each else [])))
+    for field, key, known in (("sparsity_config", "format", (None, "dense")), ("transform_config", "config_groups", (None,))):
+        inner = settings.get(field) or {}  # what else may have been done to weights
+        supported(file, f"{field}.{key}", (inner.get(key) or None) if isinstance(inner, dict) else inner, known)
 
 
 def _group_sizes(settings: Mapping[str, Any], file: Path) -> Callable[[str], list[int]]:
     """Group sizes the config allows for a module: those of the groups that name it, else of all groups. 0 is a whole row."""
     groups = settings.get("config_groups")
     if not isinstance(groups, dict) or not all(
-        isinstance(g, dict) and isinstance(g.get("weights"), dict) for g in groups.values()
+        isinstance(g, dict) and isinstance(g.get("weights"), dict) and isinstance(g.get("targets", []), list)
+        for g in groups.values()
     ):
-        raise _corrupt("{file}: quantization_config has no sound config_groups.", file)
-    sizes = [int(g["weights"].get("group_size") or 0) for g in groups.values()]
+        raise corrupt("{file}: quantization_config has no sound config_groups.", file)
+    sizes = [whole_number(g["weights"], "group_size", file) for g in groups.values()]
     exact: dict[str, list[int]] = {}
     patterns: list[tuple[re.Pattern[str], int]] = []
     for group, size in zip(groups.values(), sizes, strict=True):
@@ -145,41 +173,58 @@ def _expression(text: str, file: Path) -> re.Pattern[str]:
     try:
         return re.compile(text)
     except re.error:
-        raise _corrupt("{file}: {target} in config_groups is no regular expression.", file, target=text) from None
+        raise corrupt("{file}: {target} in config_groups is no regular expression.", file, target=text) from None
 
 
-def _join(stem: str, tensors: Mapping[str, TensorRef], group_sizes: list[int], file: Path) -> TensorRef:
-    packed, scale, shape = (tensors.get(f"{stem}.{part}") for part in PARTS[:3])
-    zero = tensors.get(f"{stem}.weight_zero_point")
+def _join_packed(stem: str, tensors: Mapping[str, TensorRef], group_sizes: list[int], file: Path) -> TensorRef:
+    packed, scale, shape, zero, index = (tensors.get(f"{stem}.{part}") for part in PARTS)
     if packed is None or scale is None or shape is None:
-        raise _corrupt("{file}: tensor {tensor} lacks its scale or its shape.", file, tensor=f"{stem}.weight_packed")
+        raise corrupt("{file}: tensor {tensor} lacks its scale or its shape.", file, tensor=f"{stem}.weight_packed")
+    check_stored(file, ("i32",), *(ref for ref in (packed, zero) if ref))
+    check_stored(file, INDICES, *(ref for ref in (shape, index) if ref))
+    check_scales(file, scale)
     size = shape.read()
     out, inputs = (int(n) for n in size.tolist()) if isinstance(size, Tensor) and size.numel() == 2 else (0, 0)
     bits = next((b for b in (4, 8) if packed.shape == (out, inputs * b // 32)), 0)
-    groups = scale.shape[-1]
-    group = next((g or inputs for g in group_sizes if groups == -(-inputs // (g or inputs or 1))), 0)
-    if not bits or not group or scale.shape != (out, groups) or (zero and zero.shape != (-(-out * bits // 32), groups)):
-        raise _corrupt("{file}: the parts of tensor {tensor} do not fit each other.", file, tensor=f"{stem}.weight")
-    parts = [ref for ref in (packed, scale, shape, zero) if ref]
-    scheme = Scheme(bits, 0 if group == inputs and 0 in group_sizes else group, symmetric=zero is None)
+    group = _group_of(scale, inputs, group_sizes)
+    if not bits or not group or scale.shape != (out, scale.shape[-1]) or (index and index.shape != (inputs,)):
+        raise unfitting(file, f"{stem}.weight")
+    if zero and zero.shape != (-(-out * bits // 32), scale.shape[-1]):
+        raise unfitting(file, f"{stem}.weight")
+    parts = [ref for ref in (packed, scale, shape, zero, index) if ref]
 
     def read() -> QuantizedTensor:
-        codes = _read(packed).contiguous().view(torch.uint8)
-        zeros = None if zero is None else _unpack_rows(_read(zero), bits, out)
-        return QuantizedTensor(codes, _read(scale).float(), bits, group, zeros)
+        zeros = None if zero is None else _unpack_rows(value(zero), bits, out)
+        return grouped(words(packed), value(scale), zeros, bits, group, input_order(index, group, file))
 
-    def release() -> None:
-        for ref in parts:
-            ref.release()
-
-    return TensorRef(f"{stem}.weight", (out, inputs), str(scheme), sum(r.size_bytes for r in parts), read, release)
+    order = "act-order " if input_order(index, group, file) is not None else ""
+    return joined(f"{stem}.weight", (out, inputs), order + _label(bits, group, inputs, group_sizes, zero), parts, read)
 
 
-def _read(ref: TensorRef) -> Tensor:
-    value = ref.read()
-    assert isinstance(value, Tensor)  # parts are never quantized themselves
-    return value
+def _join_bytes(stem: str, tensors: Mapping[str, TensorRef], group_sizes: list[int], file: Path) -> TensorRef:
+    weight, scale, zero = (tensors.get(f"{stem}.{part}") for part in ("weight", "weight_scale", "weight_zero_point"))
+    if weight is None or scale is None:
+        raise corrupt("{file}: tensor {tensor} lacks its scale or its shape.", file, tensor=f"{stem}.weight")
+    check_stored(file, ("i8",), weight, *([zero] if zero else []))
+    check_scales(file, scale)
+    out, inputs = (weight.shape[0], weight.shape[-1])
+    group = _group_of(scale, inputs, group_sizes)
+    if not group or len(weight.shape) != 2 or scale.shape != (out, scale.shape[-1]) or (zero and zero.shape != scale.shape):
+        raise unfitting(file, f"{stem}.weight")
+
+    def read() -> QuantizedTensor:
+        signed = lambda ref: words(ref) ^ 0x80  # noqa: E731 - to codes around 128
+        return grouped(signed(weight), value(scale), signed(zero) if zero else None, 8, group)
+
+    parts = [ref for ref in (weight, scale, zero) if ref]
+    return joined(weight.name, weight.shape, _label(8, group, inputs, group_sizes, zero), parts, read)
 
 
-def _corrupt(message: str, file: Path, **facts: object) -> ModelCorrupt:
-    return ModelCorrupt(message, hint="Pull or quantize the model again.", file=file, **facts)
+def _group_of(scale: TensorRef, inputs: int, group_sizes: list[int]) -> int:
+    """The group size among those allowed that gives so many scales, or 0."""
+    found = scale.shape[-1] if scale.shape else 0
+    return next((g or inputs for g in group_sizes if found == -(-inputs // (g or inputs or 1))), 0)
+
+
+def _label(bits: int, group: int, inputs: int, group_sizes: list[int], zero: TensorRef | None) -> str:
+    return str(Scheme(bits, 0 if group == inputs and 0 in group_sizes else group, symmetric=zero is None))

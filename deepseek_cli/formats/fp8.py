@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from deepseek_cli.errors import ModelCorrupt, ModelUnsupported
+from deepseek_cli.formats.parts import corrupt, joined, supported, value, wrong
 from deepseek_cli.tensors import Fp8Tensor, TensorRef
 
 STORED = "f8_e4m3"
@@ -41,7 +40,7 @@ def refuse_unscaled(tensors: Mapping[str, TensorRef], file: Path) -> None:
     """Raises ModelCorrupt for an FP8 tensor whose scale is not known: taken as it is, it would be wrong by any factor."""
     bare = next((name for name, ref in tensors.items() if ref.stored == STORED), None)
     if bare:
-        raise _corrupt(
+        raise corrupt(
             "{file}: tensor {tensor} is FP8 and has no {scale}, or quantization_config does not say fp8.",
             file,
             tensor=bare,
@@ -52,43 +51,28 @@ def refuse_unscaled(tensors: Mapping[str, TensorRef], file: Path) -> None:
 def _check_format(settings: Mapping[str, Any], file: Path) -> None:
     known: dict[str, tuple[object, ...]] = {"fmt": (None, "e4m3"), "scale_fmt": SCALE_FORMATS}
     for field, values in known.items():
-        if settings.get(field) not in values:
-            raise ModelUnsupported(
-                "{file}: {field} {value} is not supported.",
-                hint="Supported are {known}.",
-                file=file,
-                field=f"quantization_config.{field}",
-                value=settings[field],
-                known=", ".join(str(v) for v in values if v),
-            )
+        supported(file, field, settings.get(field), values)
 
 
 def _block_size(settings: Mapping[str, Any], file: Path) -> tuple[int, int]:
     size = settings.get("weight_block_size")
     if not isinstance(size, list) or len(size) != 2 or not all(type(n) is int and 0 < n < 1 << 20 for n in size):
-        raise ModelCorrupt(
-            "{file}: {field} must be {wanted}, not {value}.",
-            hint="Pull the model again, or check where it comes from.",
-            file=file,
-            field="quantization_config.weight_block_size",
-            wanted="two positive integers",
-            value=repr(size)[:60],
-        )
+        raise wrong(file, "weight_block_size", size, "two positive integers")
     return size[0], size[1]
 
 
 def _check_scaled(name: str, tensors: Mapping[str, TensorRef], file: Path) -> None:
     weight = tensors.get(name.removesuffix(SCALE) + WEIGHT)
     if weight is None or weight.stored != STORED:
-        raise _corrupt("{file}: tensor {tensor} scales a weight that is missing or not FP8.", file, tensor=name)
+        raise corrupt("{file}: tensor {tensor} scales a weight that is missing or not FP8.", file, tensor=name)
 
 
 def _join(weight: TensorRef, scale: TensorRef, block: tuple[int, int], file: Path) -> TensorRef:
     if scale.stored not in SCALE_DTYPES:
-        raise _corrupt("{file}: tensor {tensor} has dtype {dtype}.", file, tensor=scale.name, dtype=scale.stored)
+        raise corrupt("{file}: tensor {tensor} has dtype {dtype}.", file, tensor=scale.name, dtype=scale.stored)
     wanted = tuple(-(-size // step) for size, step in zip(weight.shape, block, strict=False))
     if len(weight.shape) != 2 or scale.shape != wanted:
-        raise _corrupt(
+        raise corrupt(
             "{file}: tensor {tensor} has shape {found}; blocks of {block} over {weight} want {wanted}.",
             file,
             tensor=scale.name,
@@ -99,21 +83,7 @@ def _join(weight: TensorRef, scale: TensorRef, block: tuple[int, int], file: Pat
         )
 
     def read() -> Fp8Tensor:
-        scales = _tensor(scale).float().repeat_interleave(block[0], dim=0)[: weight.shape[0]]
-        return Fp8Tensor(_tensor(weight).view(torch.uint8), scales, block[1])
+        scales = value(scale).float().repeat_interleave(block[0], dim=0)[: weight.shape[0]]
+        return Fp8Tensor(value(weight).view(torch.uint8), scales, block[1])
 
-    def release() -> None:
-        weight.release()
-        scale.release()
-
-    return TensorRef(weight.name, weight.shape, "fp8", weight.size_bytes + scale.size_bytes, read, release)
-
-
-def _tensor(ref: TensorRef) -> Tensor:
-    value = ref.read()
-    assert isinstance(value, Tensor)  # parts are never quantized themselves
-    return value
-
-
-def _corrupt(message: str, file: Path, **facts: object) -> ModelCorrupt:
-    return ModelCorrupt(message, hint="Pull the model again, or check where it comes from.", file=file, **facts)
+    return joined(weight.name, weight.shape, "fp8", [weight, scale], read)

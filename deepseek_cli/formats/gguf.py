@@ -18,6 +18,7 @@ from torch import Tensor
 from deepseek_cli.blocks import BLOCKS
 from deepseek_cli.errors import ModelCorrupt, ModelUnsupported
 from deepseek_cli.formats.mapped import MappedFile
+from deepseek_cli.formats.parts import affine
 from deepseek_cli.tensors import BlockTensor, QuantizedTensor, Weight, pack
 
 MAGIC = b"GGUF"
@@ -217,8 +218,9 @@ def weight(file: Gguf, tensor: GgufTensor) -> Weight:
         return QuantizedTensor((blocks[..., 2:] ^ 0x80).reshape(out, inputs), scale, bits=8, group=32)
     nibbles = blocks[..., 2:] if tensor.stored == "q4_0" else blocks[..., 4:]
     codes = torch.cat((nibbles & 15, nibbles >> 4), dim=-1).reshape(out, inputs)
-    offset = _halves(blocks, 2) if tensor.stored == "q4_1" else None
-    return QuantizedTensor(pack(codes, 4), scale, bits=4, group=32, offset=offset)
+    if tensor.stored == "q4_1":
+        return affine(pack(codes, 4), scale, _halves(blocks, 2), bits=4, group=32)
+    return QuantizedTensor(pack(codes, 4), scale, bits=4, group=32)
 
 
 def _halves(blocks: Tensor, start: int) -> Tensor:

@@ -46,6 +46,8 @@ def unfit(weight: QuantizedTensor | BlockTensor | Fp8Tensor) -> str:
         return f"the {weight.format} format has no counterpart in ONNX Runtime"
     if weight.offset is not None:
         return "its groups have a float offset"
+    if weight.permutation is not None:
+        return "its groups do not follow the order of its inputs (act-order)"
     if not block_of(weight.group, weight.shape[1]):
         return f"groups of {weight.group} are no multiple of {BLOCKS[-1]}"
     return ""

@@ -7,11 +7,32 @@ from pathlib import Path
 from typing import Any
 
 from deepseek_cli.errors import ModelUnsupported
-from deepseek_cli.formats import compressed, fp8
+from deepseek_cli.formats import awq, compressed, fp8, gptq, mlx
 from deepseek_cli.tensors import TensorRef
 
 Assemble = Callable[[Mapping[str, TensorRef], Mapping[str, Any], Path], dict[str, TensorRef]]
-METHODS: dict[str, Assemble] = {"compressed-tensors": compressed.assemble, "fp8": fp8.assemble}
+METHODS: dict[str, Assemble] = {
+    "compressed-tensors": compressed.assemble,
+    "fp8": fp8.assemble,
+    "gptq": gptq.assemble,
+    "awq": awq.assemble,
+    mlx.METHOD: mlx.assemble,
+}
+AUTO_ROUND = {  # its own name for what others' layouts hold
+    "auto_round:auto_gptq": {"quant_method": "gptq"},
+    "auto_round:gptqmodel": {"quant_method": "gptq", "checkpoint_format": "gptq_v2"},
+    "auto_round": {"quant_method": "gptq", "checkpoint_format": "gptq_v2"},
+    "auto_round:auto_awq": {"quant_method": "awq", "version": "gemm"},
+}
+
+
+def normalized(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A config.json whose `quantization`, MLX's own field, stands in quantization_config like that of any other method."""
+    settings, rest = config.get("quantization"), {k: v for k, v in config.items() if k != "quantization"}
+    known = config.get("quantization_config")
+    if not isinstance(settings, dict) or (isinstance(known, dict) and "quant_method" in known):
+        return rest
+    return rest | {"quantization_config": {**settings, "quant_method": mlx.METHOD}}
 
 
 def assemble(tensors: Mapping[str, TensorRef], config: Mapping[str, Any], file: Path) -> dict[str, TensorRef]:
@@ -23,13 +44,15 @@ def assemble(tensors: Mapping[str, TensorRef], config: Mapping[str, Any], file: 
     if not isinstance(settings, dict):
         fp8.refuse_unscaled(tensors, file)
         return dict(tensors)
+    settings = {**settings, **AUTO_ROUND.get(str(settings.get("packing_format")), {})}
     method = settings.get("quant_method")
     if not isinstance(method, str) or method not in METHODS:
         raise ModelUnsupported(
             "{file}: quantization {method} is not supported.",
-            hint="Supported are compressed-tensors with pack-quantized weights, and fp8 with blocks of e4m3.",
+            hint="Supported are {known}.",
             file=file,
-            method=method,
+            method=settings.get("packing_format") or method,
+            known=", ".join(METHODS),
         )
     joined = METHODS[method](tensors, settings, file)
     fp8.refuse_unscaled(joined, file)

@@ -28,6 +28,7 @@ DTYPES = {
     "F32": torch.float32,
     "F16": torch.float16,
     "BF16": torch.bfloat16,
+    "U32": torch.uint32,
     "I64": torch.int64,
     "I32": torch.int32,
     "I16": torch.int16,

@@ -116,11 +116,20 @@ MODELS: dict[str, str] = {
     ),
     "Pull the model again, or check config.json.": "请重新取回模型，或检查 config.json。",
     "Supported are {known}.": "支持的有：{known}。",
-    # compressed-tensors
+    # quantized checkpoints
     "{file}: quantization {method} is not supported.": "{file}：不支持量化方式 {method}。",
-    "Supported are compressed-tensors with pack-quantized weights, and fp8 with blocks of e4m3.": (
-        "支持的是 pack-quantized 格式的 compressed-tensors，以及按块缩放的 e4m3 fp8。"
+    "{file}: tensor {tensor} lacks its other parts ({parts}).": "{file}：张量 {tensor} 缺少它的其他部分（{parts}）。",
+    "{file}: tensor {tensor} does not put its inputs into groups of {group}.": (
+        "{file}：张量 {tensor} 没有把输入分成每组 {group} 个。"
     ),
+    "{file}: tensor {tensor} of dtype {dtype} and shape {shape} is no part of a quantized weight.": (
+        "{file}：张量 {tensor} 的 dtype 是 {dtype}、形状是 {shape}，不可能是量化权重的一部分。"
+    ),
+    "{file}: tensor {tensor} of shape {shape} is no stack of experts.": "{file}：形状为 {shape} 的张量 {tensor} 不是专家的堆叠。",
+    "{file}: tensor {tensor} is a part of kv_b_proj, which is read only whole.": (
+        "{file}：张量 {tensor} 是 kv_b_proj 的一部分，而 kv_b_proj 只能整体读取。"
+    ),
+    "Use the model that this one was converted from.": "请使用转换前的原模型。",
     "{file}: {target} in config_groups is no regular expression.": "{file}：config_groups 中的 {target} 不是正则表达式。",
     "{file}: tensor {tensor} is FP8 and has no {scale}, or quantization_config does not say fp8.": (
         "{file}：张量 {tensor} 是 FP8，却没有 {scale}，或者 quantization_config 未写明 fp8。"
@@ -134,7 +143,6 @@ MODELS: dict[str, str] = {
     "{file}: quantization_config has no sound config_groups.": "{file}：quantization_config 中没有完好的 config_groups。",
     "{file}: tensor {tensor} lacks its scale or its shape.": "{file}：张量 {tensor} 缺少缩放系数或形状。",
     "{file}: the parts of tensor {tensor} do not fit each other.": "{file}：张量 {tensor} 的各部分互不相符。",
-    "Pull or quantize the model again.": "请重新取回或量化模型。",
     # GGUF
     "{file} is too short for a GGUF file.": "{file} 太短，不可能是 GGUF 文件。",
     "{file} is not a GGUF file.": "{file} 不是 GGUF 文件。",
@@ -189,8 +197,11 @@ MODELS: dict[str, str] = {
     "Use more than 0, and 1 at most.": "应大于 0，至多为 1。",
     "{model} keeps all its heads: they share one latent.": "{model} 保留所有注意力头：它们共用一个潜向量。",
     "Use --sparse-attention tokens=N.": "请用 --sparse-attention tokens=N。",
-    "Bundles attend to every key.": "部署包关注所有的键。",
-    "Run the model they were made from with --sparse-attention.": "请用 --sparse-attention 运行生成它的模型。",
+    "Bundles compute every head.": "部署包计算所有注意力头。",
+    "Bundles made with latent_cache=gqa attend to every key.": "用 latent_cache=gqa 生成的部署包关注所有的键。",
+    "Leave --sparse-attention out, or deploy the model without latent_cache=gqa.": (
+        "请去掉 --sparse-attention，或不加 latent_cache=gqa 重新部署模型。"
+    ),
     "{accepted} of {drafted} guesses were right.": "{drafted} 次猜测中有 {accepted} 次正确。",
     "The architecture {name} is not supported.": "不支持架构 {name}。",
     "Supported are {known}; a plug-in can add more.": "支持的有：{known}；插件可以增加。",

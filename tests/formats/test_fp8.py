@@ -78,7 +78,7 @@ def test_powers_of_two_may_be_stored_as_exponents(tmp_path: Path, dtype: torch.d
         ({"weight_block_size": [0, 32]}, "weight_block_size must be two positive integers"),
         ({"fmt": "e5m2"}, "quantization_config.fmt e5m2 is not supported"),
         ({"scale_fmt": "fp4"}, "quantization_config.scale_fmt fp4 is not supported"),
-        ({"quant_method": "awq"}, "quantization awq is not supported"),
+        ({"quant_method": "hqq"}, "quantization hqq is not supported"),
         ({"quant_method": ["fp8"]}, "is not supported"),
     ],
 )

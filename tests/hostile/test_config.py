@@ -68,7 +68,7 @@ def test_wrong_fields(folder: Path, fields: dict[str, Any], says: str) -> None:
         ({"use_sliding_window": True}, "sliding-window"),
         ({"partial_rotary_factor": 0.5}, "partial rotary"),
         ({"rope_parameters": {"rope_type": "longrope"}}, "longrope"),
-        ({"quantization_config": {"quant_method": "awq"}}, "awq"),
+        ({"quantization_config": {"quant_method": "hqq"}}, "hqq"),
     ],
 )
 def test_variants_that_are_not_computed(folder: Path, fields: dict[str, Any], says: str) -> None:
