@@ -30,8 +30,9 @@ from common import WORK, arguments, interleave, median, show, smollm2
 from deepseek_cli.evaluate import TEXT
 from deepseek_cli.handle import ModelHandle, open_model
 from deepseek_cli.ops import AttentionSpec, Rope, SparseSpec, forward
+from deepseek_cli.ops.pages import Attended
 from deepseek_cli.ops.torch_ops import KVCache, TorchOps
-from deepseek_cli.ops.torch_sparse import Attended, PagedCache, SparseOps
+from deepseek_cli.ops.torch_sparse import PagedCache, SparseOps
 from deepseek_cli.runtime.session import Session
 from deepseek_cli.runtime.tokenizer import open_tokenizer
 from deepseek_cli.runtime.torch_session import CHUNK, TorchSession

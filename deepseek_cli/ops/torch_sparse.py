@@ -9,21 +9,18 @@ newest are always attended to.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Mapping
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from deepseek_cli.ops import AttentionSpec, LatentSpec, SparseSpec
+from deepseek_cli.ops.pages import PAGE, RECENT, TRUST, Attended, pairs
 from deepseek_cli.ops.torch_latent import absorb_queries, absorbed
 from deepseek_cli.ops.torch_ops import KVCache, TorchOps, causal_mask
 
-PAGE = 16  # keys
 BLOCK = 32  # queries that share their pages; more are faster, and choose worse
 VOTERS = 8  # queries whose mean votes for pages
-RECENT = 1  # pages before a block that it always attends to
-TRUST = 0.25  # how much of the half-range counts: all of it favours pages of varied keys over pages of fitting ones
 GATHERED = 1 << 17  # values of chosen keys at once
 SPAN = 1024  # queries that choose at once
 SHORT = 4  # up to so many queries choose alone, so that a guess checked beside its token changes nothing
@@ -55,29 +52,6 @@ class PagedCache(KVCache):
             radius = (filled.amax(3) - filled.amin(3)).mul_(TRUST / 2)
             self.bounds[layer][:, :, first:full] = torch.cat((filled.mean(3), radius), dim=-1)
         return rows
-
-
-@dataclass(slots=True)
-class Attended:
-    """Pairs of query and key that were attended to, and that dense attention would have, over heads and layers."""
-
-    pairs: int = 0
-    of: int = 0
-    queries: int = 0
-
-    def expect(self, heads: int, past: int, new: int) -> None:
-        self.queries += heads * new
-        self.of += heads * pairs(past, new, past + new)
-
-    @property
-    def mean(self) -> float:
-        """Keys that a query attended to."""
-        return self.pairs / self.queries if self.queries else 0.0
-
-    @property
-    def dense(self) -> float:
-        """Keys that it would have attended to."""
-        return self.of / self.queries if self.queries else 0.0
 
 
 class SparseOps(TorchOps):
@@ -145,12 +119,6 @@ def attend(
                 count.pairs += attend_many(kept, k[b, one], v[b, one], bounds[b, one], past, most, scale)
                 q[b, at] = kept
     return q
-
-
-def pairs(past: int, new: int, most: int) -> int:
-    """Sum over `new` queries behind `past` keys of the keys each sees, at most `most`."""
-    rising = max(0, min(new, most - past))
-    return rising * past + rising * (rising + 1) // 2 + (new - rising) * most
 
 
 def attend_one(q: Tensor, k: Tensor, v: Tensor, bounds: Tensor, total: int, most: int, scale: float) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import mmap
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
-from deepseek_cli.errors import ModelCorrupt
+from deepseek_cli.errors import DeepseekError, ModelCorrupt
+from deepseek_cli.ops.pages import PAGE
 from deepseek_cli.runtime.session import check_room
 
 GRAPH = "model.onnx"
@@ -21,6 +22,7 @@ LATENT_CHUNK = 256  # of latents, which are expanded once a chunk
 LATENT = ("latent",)
 CACHE_DTYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 ERRORS_ONLY = 3  # ONNX Runtime would warn that num_logits_to_keep has a default
+Rewrite = Callable[[Any], None]  # of an onnx.ModelProto, in place
 
 
 class OnnxSession:
@@ -29,7 +31,7 @@ class OnnxSession:
     Keys and values are appended in place: the same memory is bound as past and as present. It is reserved once, for
     the whole context, and untouched, so that resident bytes follow the tokens. `accuracy_level` 0 turns the rounding
     of activations off, for comparing; `spinning` lets idle threads poll for work between operators, which is faster
-    as long as nothing else wants the cores.
+    as long as nothing else wants the cores. `rewrite` changes the graph as it is loaded.
     """
 
     def __init__(
@@ -41,8 +43,9 @@ class OnnxSession:
         accuracy_level: int | None = None,
         profile: bool = False,
         spinning: bool = True,
+        rewrite: Rewrite | None = None,
     ) -> None:
-        self.session = load(folder / GRAPH, session_options(threads, profile, spinning), accuracy_level)
+        self.session = load(folder / GRAPH, session_options(threads, profile, spinning), accuracy_level, rewrite)
         self.context = min(context, int(self.session.get_modelmeta().custom_metadata_map.get("context", context)))
         self.vocabulary, self.position = config.vocabulary, 0
         self.binding = self.session.io_binding()
@@ -55,7 +58,7 @@ class OnnxSession:
 
     @property
     def kv_bytes(self) -> int:
-        return self.position * self.cache.nbytes // self.context
+        return self.position * self.cache.nbytes // self.cache.shape[-2]
 
     def feed(self, tokens: Sequence[int], keep: int = 1) -> np.ndarray:
         check_room(self.position, len(tokens), self.context)
@@ -76,16 +79,17 @@ class OnnxSession:
         return self.session.end_profiling()
 
     def _reserve_cache(self, config: Any) -> np.ndarray:
-        """Keys and values float32 [layers, 2, 1, heads, context, channels], or latents [layers, 1, context, channels]."""
+        """Keys and values float32 [layers, 2, 1, heads, rows, channels], or latents [layers, 1, rows, channels]."""
         latent, kinds = getattr(config, "latent", None), cache_kinds(self.session)
+        rows = -(-self.context // PAGE) * PAGE
         if not latent:
-            cache = reserve((config.layers, 2, 1, config.kv_heads, self.context, config.head_dim))
+            cache = reserve((config.layers, 2, 1, config.kv_heads, rows, config.head_dim))
             for layer, pair in enumerate(cache):
                 for kind, buffer in zip(kinds, pair, strict=True):
                     self._bind_cache(layer, kind, buffer)
             return cache
         dtype = next(value.type for value in self.session.get_inputs() if value.name.startswith("past_key_values"))
-        cache = reserve((config.layers, 1, self.context, latent.cached), CACHE_DTYPES[dtype])
+        cache = reserve((config.layers, 1, rows, latent.cached), CACHE_DTYPES[dtype])
         if kinds == LATENT:
             self.rows = list(cache)
             return cache
@@ -102,9 +106,13 @@ class OnnxSession:
         self._bind("attention_mask", self.ones[None, : self.position + count])
         self._bind("logits", logits[None])
         for layer, rows in enumerate(self.rows):
-            self._bind_cache(layer, "latent", rows[:, : self.position + count])
+            self._bind_cache(layer, "latent", rows[:, : self._bound_rows(self.position + count)])
         self.session.run_with_iobinding(self.binding)
         self.position += count
+
+    def _bound_rows(self, total: int) -> int:
+        """How many rows of latents the graph is shown."""
+        return total
 
     def _bind_cache(self, layer: int, kind: str, buffer: np.ndarray) -> None:
         """As what is there and as what will be: the graph appends in place."""
@@ -147,29 +155,42 @@ def session_options(threads: int | None, profile: bool = False, spinning: bool =
     return options
 
 
-def load(path: Path, options: Any, accuracy_level: int | None = None) -> Any:
+def load(path: Path, options: Any, accuracy_level: int | None = None, rewrite: Rewrite | None = None) -> Any:
     """ONNX Runtime's session over a graph file.
 
-    Raises ModelCorrupt when it cannot be loaded.
+    Raises ModelCorrupt when it cannot be loaded, and what `rewrite` does.
     """
     try:
         graph: str | bytes = str(path)
-        if accuracy_level is not None:
-            graph = with_accuracy_level(path, accuracy_level, options)
+        if accuracy_level is not None or rewrite:
+            graph = rewritten(path, accuracy_level, rewrite, options)
             options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(path.parent))
         return ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    except DeepseekError:
+        raise
     except Exception as error:  # its exceptions share no base class of their own
         raise ModelCorrupt(
             "{file} cannot be loaded: {reason}", hint="Deploy the model again.", file=path, reason=str(error).split("\n")[0]
         ) from error
 
 
-def with_accuracy_level(path: Path, level: int, options: Any) -> bytes:
-    """The graph with every product at this accuracy level; its weights stay where they are. At 0 nothing else is rounded
-    either: a cache becomes float32, and experts of 8 bits, whose packed form rounds at any level, are not packed."""
+def rewritten(path: Path, accuracy_level: int | None, rewrite: Rewrite | None, options: Any) -> bytes:
+    """The graph as it should run this time; its weights stay where they are."""
     import onnx
 
     model = onnx.load(path, load_external_data=False)
+    if accuracy_level is not None:
+        set_accuracy_level(model, accuracy_level, options)
+    if rewrite:
+        rewrite(model)
+    return model.SerializeToString()
+
+
+def set_accuracy_level(model: Any, level: int, options: Any) -> None:
+    """Every product at this accuracy level. At 0 nothing else is rounded either: a cache becomes float32, and experts of
+    8 bits, whose packed form rounds at any level, are not packed."""
+    import onnx
+
     rounds = False
     for node in model.graph.node:
         settings = {attribute.name: attribute for attribute in node.attribute}
@@ -184,4 +205,3 @@ def with_accuracy_level(path: Path, level: int, options: Any) -> bytes:
                 value.type.tensor_type.elem_type = onnx.TensorProto.FLOAT
         if rounds:
             options.add_session_config_entry("session.disable_prepacking", "1")
-    return model.SerializeToString()

@@ -46,16 +46,20 @@ def open_session(
 ) -> Session:
     """A session over a bundle (ONNX Runtime) or a model folder (PyTorch); one that `drafts` guesses a token further.
 
-    Raises UsageError for a context beyond what the model was made for, for a bundle that should draft or attend sparsely,
-    and for heads that cannot be left out.
+    Raises UsageError for a context beyond what the model was made for, for a bundle that should draft or cannot attend
+    sparsely, and for heads that cannot be left out.
     """
     check_context(model, context)
     context = context or min(model.config.context, DEFAULT_CONTEXT)
     if isinstance(model, Bundle):
         if drafts:
             raise UsageError("Bundles do not draft.", hint="Run the model they were made from with --draft.")
-        if sparse:
-            raise UsageError("Bundles attend to every key.", hint="Run the model they were made from with --sparse-attention.")
+        if sparse and sparse.heads:
+            raise UsageError("Bundles compute every head.", hint="Use --sparse-attention tokens=N.")
+        if sparse and sparse.tokens:
+            from deepseek_cli.runtime.sparse_session import SparseSession
+
+            return SparseSession(model.root, model.config, context, threads, most=sparse.tokens)
         from deepseek_cli.runtime.onnx_session import OnnxSession
 
         return OnnxSession(model.root, model.config, context, threads)

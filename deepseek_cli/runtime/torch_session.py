@@ -10,8 +10,9 @@ import torch
 from deepseek_cli.errors import ModelUnsupported, ResourceError
 from deepseek_cli.handle import ModelHandle
 from deepseek_cli.ops import SparseSpec, hidden_states
+from deepseek_cli.ops.pages import Attended
 from deepseek_cli.ops.torch_ops import KVCache, TorchOps
-from deepseek_cli.ops.torch_sparse import Attended, PagedCache, SparseOps
+from deepseek_cli.ops.torch_sparse import PagedCache, SparseOps
 from deepseek_cli.runtime.session import check_room
 from deepseek_cli.tensors import TensorRef, dense
 

@@ -65,8 +65,9 @@ def test_rates_are_told_on_stderr_when_asked_for(cli: Cli, stock: Stock, golden:
     golden("run-verbose", cli("run", BUNDLE, "Hello", "--max-tokens", "4", "-v").err)
 
 
-def test_sparse_attention_leaves_keys_out(cli: Cli, stock: Stock) -> None:
-    words = ("run", QUANTIZED, "Hello, how are you? " * 7, "--raw", "--max-tokens", "4", "-v")
+@pytest.mark.parametrize("model", [QUANTIZED, BUNDLE])
+def test_sparse_attention_leaves_keys_out(cli: Cli, stock: Stock, model: str) -> None:
+    words = ("run", model, "Hello, how are you? " * 7, "--raw", "--max-tokens", "4", "-v")
     done = cli(*words, "--sparse-attention", "tokens=64")
     assert re.search(r"Queries attended to \d+ of \d+ keys", done.err)
     some, every = (int(n) for n in re.findall(r"attended to (\d+) of (\d+)", done.err)[0])
@@ -212,7 +213,7 @@ def test_an_answer_that_was_all_thinking_is_a_warning(cli: Cli, thinker: str) ->
         ([BUNDLE, "Hello", "--top-p", "2"], 2, "--top-p must lie"),
         ([BUNDLE, "Hello", "--set", "think=on"], 2, "no switch for thinking"),
         ([BUNDLE, "Hello", "--set", "think=maybe"], 2, "think"),
-        ([BUNDLE, "Hello", "--sparse-attention", "tokens=256"], 2, "Bundles attend to every key"),
+        ([BUNDLE, "Hello", "--sparse-attention", "heads=0.5"], 2, "Bundles compute every head"),
         ([QUANTIZED, "Hello", "--sparse-attention", "256"], 2, "--sparse-attention cannot be '256'"),
         ([BUNDLE, "Hello", "--max-tokens", "many"], 2, "--max-tokens cannot be 'many'"),
         ([BUNDLE, "Hello", "world"], 2, "takes no argument"),

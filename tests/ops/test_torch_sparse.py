@@ -10,8 +10,9 @@ from deepseek_cli.errors import UsageError
 from deepseek_cli.handle import open_model
 from deepseek_cli.ops import AttentionSpec, LatentSpec, Rope, SparseSpec
 from deepseek_cli.ops import torch_sparse as sparse
+from deepseek_cli.ops.pages import PAGE, Attended
 from deepseek_cli.ops.torch_ops import KVCache, TorchOps
-from deepseek_cli.ops.torch_sparse import PAGE, PagedCache, SparseOps
+from deepseek_cli.ops.torch_sparse import PagedCache, SparseOps
 from deepseek_cli.runtime.session import open_session
 from deepseek_cli.store import Store
 from tests.toys import make_toy, random_deepseek_settings
@@ -70,7 +71,7 @@ def test_a_block_attends_to_the_pages_it_chose_and_nothing_else(
 
     monkeypatch.setattr(sparse, "choose", spy)
     cache = PagedCache(past + new)
-    count = sparse.Attended()
+    count = Attended()
     if past:
         feed(SparseOps, cache, [t[:, :, :past] for t in (q, k, v)], [past], spec, sparse=SparseSpec(most))
         chosen.clear()
@@ -144,7 +145,7 @@ def test_the_least_active_heads_give_nothing() -> None:
     tensors, spec = draw(6, 2, 256), attention_spec(6, 2)
     tensors[0][:, 4] *= 0  # attends to everything alike, so to little in the mean
     dense = feed(TorchOps, KVCache(256), tensors, [256], spec)
-    count = sparse.Attended()
+    count = Attended()
     found = feed(SparseOps, PagedCache(256), tensors, [256], spec, sparse=SparseSpec(heads=0.8), attended=count)
     silent = [head for head in range(6) if not found[0, head].any()]
     assert silent == [4]
@@ -162,7 +163,7 @@ def test_decoding_chooses_latents() -> None:
     spec, cache = latent_spec(), PagedCache(200)
     up, q = torch.randn(4 * 11, 12), torch.randn(1, 4, 1, 10)
     (rows,) = cache.append(0, torch.randn(1, 1, 200, 16))
-    count = sparse.Attended()
+    count = Attended()
 
     def attend(tokens: int) -> torch.Tensor:
         ops = SparseOps({}, cache, sparse=SparseSpec(tokens), attended=count)
