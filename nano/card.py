@@ -10,6 +10,7 @@ from typing import Any
 
 from nano.model import CONFIG
 from nano.sources import SOURCES
+from nano.train import CHAT_PART, TUNE_CHAT, TUNE_RATE
 
 HERE = Path(__file__).parent
 
@@ -24,10 +25,12 @@ def events(log: Path) -> list[dict[str, Any]]:
 
 def card(folder: Path, model: Path) -> str:
     corpus = json.loads((folder / "corpus.json").read_text(encoding="utf-8"))
-    found = json.loads((HERE / "figures.json").read_text(encoding="utf-8"))["heldout"]
+    figures = json.loads((HERE / "figures.json").read_text(encoding="utf-8"))
+    found, answered = figures["heldout"], figures["answers"]
     samples = json.loads((model / "samples.json").read_text(encoding="utf-8"))
     log = events(folder / "train.log")
-    start, last = log[0], [line for line in log if "loss" in line][-1]
+    start = [line for line in log if line.get("event") == "start"][-1]
+    last = [line for line in log if "loss" in line][-1]
     used = {name: values for name, values in corpus["sources"].items() if values["train_bytes"]}
     texts = {source.name: source.text for source in SOURCES}
     return (
@@ -63,6 +66,11 @@ def card(folder: Path, model: Path) -> str:
             minutes=last["seconds"] / 60,
             workers=start["workers"],
             seed=start["seed"],
+            chat_before=round(100 * CHAT_PART[0]),
+            chat_after=round(100 * CHAT_PART[1]),
+            tune=start["tune"],
+            tune_rate=TUNE_RATE,
+            tune_chat=round(100 * TUNE_CHAT),
             tokens=found["tokens"],
             perplexity=found["perplexity"],
             kneser_ney=found["kneser_ney_5"],
@@ -70,7 +78,9 @@ def card(folder: Path, model: Path) -> str:
             below_kneser_ney=found["below_kneser_ney_5"],
             below_unigram=found["below_unigram"],
             by_source="\n".join(f"| {texts[name]} | {value} |" for name, value in found["by_source"].items()),
-            answers="\n".join(f"| {cell(s['question'])} | {cell(s['answer'])} |" for s in samples),
+            answers="\n".join(f"| {cell(s['question'])} | {cell(s['answer'])} | {'✓' if s['right'] else ''} |" for s in samples),
+            **answered,
+            accepted=answered["hits"] / answered["guesses"],
         )
     )
 

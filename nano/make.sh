@@ -1,5 +1,5 @@
 #!/bin/sh
-# Makes deepseek-nano from nothing: corpus, tokenizer, training, export, evaluation, card.
+# Makes deepseek-nano from nothing: corpus, tokenizer, training and tuning, export, evaluation, card.
 set -eu
 cd "$(dirname "$0")/.."
 folder=${1:-build/nano}

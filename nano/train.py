@@ -1,7 +1,8 @@
 """Trains deepseek-nano: `python -m nano.train --folder build/nano`, on the tokens that nano.tokenizer wrote.
 
 Seeded; saves every five minutes and goes on from there when started again. The rate is constant and then falls to nothing over
-the last part, by progress. A number written to the file `steps` in the folder makes a running training longer or shorter.
+the last part, by progress; then, for `--tune` steps, from a lower one again, mostly on conversations. A number written to the
+file `steps` in the folder makes a running training longer or shorter.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ LONG_PART = 0.1  # the last steps see long sequences
 WARM_UP = 40  # steps
 DECAY_PART = 0.5
 CHAT_PART = (0.08, 0.16)  # of the tokens, before and while the rate falls
+STEPS, TUNE = 2600, 320
 TUNE_RATE, TUNE_CHAT = 0.3, 0.6  # of the last steps, which teach it to answer
 DRAFT_WEIGHT = 0.3
 DRAFT_PART = 0.25  # of the sequences, for the draft layer's sake
@@ -212,8 +214,8 @@ class Log:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--folder", type=Path, default=Path("build/nano"))
-    parser.add_argument("--steps", type=int, default=2600)
-    parser.add_argument("--tune", type=int, default=0, help="more steps, mostly of conversations")
+    parser.add_argument("--steps", type=int, default=STEPS)
+    parser.add_argument("--tune", type=int, default=TUNE, help="steps behind those, mostly of conversations; 0 leaves them out")
     parser.add_argument("--workers", type=int, default=2, help="processes of one thread each, which share a batch")
     parser.add_argument("--save-seconds", type=float, default=300)
     options = parser.parse_args()

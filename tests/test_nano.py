@@ -102,7 +102,8 @@ def test_perplexity_on_held_out_text_is_what_the_card_says(
 
 
 def test_the_figures_reach_their_goals() -> None:
-    for found in read(MAKING / "figures.json").values():
+    figures = read(MAKING / "figures.json")
+    for found in (figures["heldout"], figures["excerpt"]):
         assert found["unigram"] >= 8 * found["perplexity"]
         assert found["kneser_ney_5"] >= 1.3 * found["perplexity"]
 
@@ -122,13 +123,44 @@ def test_kneser_ney_sums_to_one_and_beats_unigrams() -> None:
 
 
 def test_answers_are_those_that_were_committed(session: TorchSession, tokenizer: Tokenizer) -> None:
-    samples = read(FOLDER / "samples.json")
-    assert len(samples) == 20
-    for sample in samples[:2]:
+    for sample in read(FOLDER / "samples.json")[:2]:
         session.rewind(0)
         prompt = tokenizer.encode(tokenizer.chat([{"role": "user", "content": sample["question"]}]))
         assert "".join(text for text, _ in generate_text(session, tokenizer, prompt, 80)) == sample["answer"]
-    assert "Paris" in samples[0]["answer"]
+
+
+def test_half_of_the_answers_are_right() -> None:
+    from nano.evaluate import QUESTIONS
+
+    samples, counted = read(FOLDER / "samples.json"), read(MAKING / "figures.json")["answers"]
+    assert [sample["question"] for sample in samples] == list(QUESTIONS)
+    right = [wanted in sample["answer"] for sample, wanted in zip(samples, QUESTIONS.values(), strict=True)]
+    assert right == [sample["right"] for sample in samples]
+    assert (sum(right), len(right)) == (counted["right"], counted["asked"])
+    assert right[0] and 2 * sum(right) >= len(right)
+
+
+def test_guesses_are_right_as_often_as_the_card_says(handle: ModelHandle, tokenizer: Tokenizer) -> None:
+    from nano.evaluate import answers
+
+    _, counted = answers(TorchSession(handle, context=512, threads=2, drafts=True), tokenizer)
+    figures = read(MAKING / "figures.json")["answers"]
+    assert counted["hits"] / counted["guesses"] == pytest.approx(figures["hits"] / figures["guesses"], abs=0.05)
+    assert abs(counted["right"] - figures["right"]) <= 1  # other processors round otherwise
+    assert f"{figures['hits']} were the ones it then said" in (FOLDER / "MODEL_CARD.md").read_text(encoding="utf-8")
+
+
+def test_it_was_trained_and_then_tuned_as_the_scripts_do() -> None:
+    log = [json.loads(line) for line in (MAKING / "train.log").read_text(encoding="utf-8").splitlines()]
+    start = [line for line in log if line.get("event") == "start"][-1]
+    last, tune = start["steps"], start["tune"]
+    assert f"STEPS, TUNE = {last}, {tune}\n" in (MAKING / "train.py").read_text(encoding="utf-8")
+    steps = {line["step"]: line for line in log if "loss" in line}
+    assert max(steps) == last + tune
+    assert steps[last]["rate"] < 0.01 < steps[last + 10]["rate"]  # which fell to nothing, and begins again
+    assert steps[last + tune]["loss"] < steps[last]["loss"]
+    card = (FOLDER / "MODEL_CARD.md").read_text(encoding="utf-8")
+    assert f"tuned to answer: the last {tune} of these steps" in card
 
 
 def test_a_conversation_is_written_as_deepseek_writes_it(tokenizer: Tokenizer) -> None:
