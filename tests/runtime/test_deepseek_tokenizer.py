@@ -14,7 +14,6 @@ from tokenizers import Tokenizer as FastTokenizer
 from tokenizers import processors
 from transformers import PreTrainedTokenizerFast
 
-from deepseek_cli.errors import ModelCorrupt
 from deepseek_cli.runtime.tokenizer import Tokenizer, open_tokenizer
 from tests.runtime.deepseek_templates import R1, V3, V31
 from tests.runtime.test_tokenizer import TEXTS
@@ -172,16 +171,3 @@ def test_v32_keeps_the_thinking_behind_the_last_question(make: Make) -> None:
 
 def test_a_template_of_its_own_goes_before_ours(make: Make) -> None:
     assert make("own", "deepseek_v32").chat(TALK) == "own"
-
-
-@pytest.mark.parametrize(
-    ("messages", "variables", "says"),
-    [
-        (QUESTION, {"tools": [{"name": "f"}]}, "tools are not supported with DeepSeek-V3.2 yet"),
-        ([{"role": "tool", "content": "3"}], {}, "it knows no role tool"),
-    ],
-)
-def test_what_our_v32_template_cannot_say_is_refused(make: Make, messages: Any, variables: dict[str, Any], says: str) -> None:
-    with pytest.raises(ModelCorrupt) as error:
-        make(None, "deepseek_v32").chat(messages, **variables)
-    assert says in str(error.value)
