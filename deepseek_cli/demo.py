@@ -65,7 +65,7 @@ def walk(model: str, folder: Path, environment: Mapping[str, str], say: Callable
         return deepseek(argv, {**environment, "DEEPSEEK_HOME": str(folder / "store")})
 
     pulled = step("pull", model)
-    quantized = step("quantize", pulled["name"], "--int4")
+    quantized = step("quantize", pulled["name"], "--int4", "--level", "fast")
     bundle = step("deploy", quantized["name"], "--target", "cpu")
     verified = step("verify", bundle["name"])
     answer = step("run", bundle["name"], QUESTION, "--max-tokens", "40")

@@ -111,9 +111,7 @@ def staged(final: Path, force: bool = False) -> Iterator[Path]:
 
     Raises UsageError when `final` exists and `force` is off, ResourceError when the place cannot be written.
     """
-    _restore(final)
-    if final.exists() and not force:
-        raise UsageError("{path} exists and holds something else.", hint="Use --force to replace it, or another -o.", path=final)
+    require_new(final, force)
     staging = final.with_name(f"{final.name}.staging-{os.getpid()}")
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
@@ -132,6 +130,13 @@ def staged(final: Path, force: bool = False) -> Iterator[Path]:
         raise DiskFull("The disk of {path} is full.", hint="Free some space, or use -o on another disk.", path=final) from None
     finally:
         shutil.rmtree(staging, ignore_errors=True)
+
+
+def require_new(final: Path, force: bool = False) -> None:
+    """Raises UsageError when something stands at `final` and `force` is off."""
+    _restore(final)
+    if final.exists() and not force:
+        raise UsageError("{path} exists and holds something else.", hint="Use --force to replace it, or another -o.", path=final)
 
 
 def _swap(staging: Path, final: Path) -> None:

@@ -16,7 +16,7 @@ def test_the_verbs_chain(tmp_path: Path) -> None:
     make_toy(tmp_path / "toy", **DEPLOYABLE)
     model = open_model(tmp_path / "toy", Store(tmp_path / "home"))
     bundle = model.quantize(int4=True, report=False).deploy(target="cpu")
-    assert bundle.path == tmp_path / "home" / "models" / "toy@int4-g32-fast+cpu"
+    assert bundle.path == tmp_path / "home" / "models" / "toy@int4-g32-balanced+cpu"
     text = "".join(bundle.generate("Hello", max_tokens=8))
     assert text == "".join(bundle.generate("Hello", max_tokens=8))
     assert model.compress(to_size=1_000_000, output=tmp_path / "small").path == tmp_path / "small"

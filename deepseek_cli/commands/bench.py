@@ -14,9 +14,9 @@ ARGUMENTS = ("models*",)
 COMMON = ("strict", "threads", "context", "seed", "device")
 SPEC = BenchSpec
 EXAMPLES = [
-    "deepseek bench smollm2@int4-g32-fast+cpu",
-    "deepseek bench smollm2@int4-g32-fast+cpu smollm2 --rounds 10 --save speed.md",
-    "deepseek bench smollm2@int4-g64-fast+cpu --prompt-tokens 128 --depth 0,1024,2048 --save speed.json",
+    "deepseek bench smollm2@int4-g32-balanced+cpu",
+    "deepseek bench smollm2@int4-g32-balanced+cpu smollm2 --rounds 10 --save speed.md",
+    "deepseek bench smollm2@int4-g64-balanced+cpu --prompt-tokens 128 --depth 0,1024,2048 --save speed.json",
 ]
 
 

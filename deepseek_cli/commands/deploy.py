@@ -16,7 +16,7 @@ ARGUMENTS = ("model?",)
 COMMON = ("dry_run", "strict", "threads", "context", "memory")
 SPEC = DeploySpec
 EXAMPLES = [
-    "deepseek deploy smollm2@int4-g32-fast --target cpu",
+    "deepseek deploy smollm2@int4-g32-balanced --target cpu",
     "deepseek deploy ./my-model --target cpu --verify weights -o bundle",
     "deepseek deploy --list",
 ]

@@ -30,7 +30,7 @@ class EvalSpec:
 
 
 SPEC = EvalSpec
-EXAMPLES = ["deepseek eval smollm2@int4-g32-fast", "deepseek eval my-bundle --against ./my-model --max-kld 0.1"]
+EXAMPLES = ["deepseek eval smollm2@int4-g32-balanced", "deepseek eval my-bundle --against ./my-model --max-kld 0.1"]
 
 
 def run(call: Call) -> Result:

@@ -21,7 +21,7 @@ ARGUMENTS = ("model?",)
 COMMON = ("dry_run", "strict", "threads", "context", "device")
 SPEC = ProfileSpec
 EXAMPLES = [
-    "deepseek profile smollm2@int4-g32-fast+cpu --memory-profile",
+    "deepseek profile smollm2@int4-g32-balanced+cpu --memory-profile",
     "deepseek profile smollm2 --prompt-tokens 128 --save before.json",
     "deepseek profile smollm2 --baseline before.json --max-growth 5%",
 ]

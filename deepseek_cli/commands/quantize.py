@@ -38,6 +38,7 @@ def run(call: Call) -> Result:
         common.output,
         force=common.force,
         dry_run=common.dry_run,
+        agreed=common.yes,
         reporter=call.reporter,
     )
     data = {
@@ -51,6 +52,7 @@ def run(call: Call) -> Result:
                 "scheme": None if i.kept else str(i.scheme),
                 "reason": i.reason or None,
                 "error": done.errors.get(i.name),
+                "rounding": done.notes.get(i.name),
             }
             for i in done.plan.items
         ],

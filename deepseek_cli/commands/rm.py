@@ -18,7 +18,7 @@ class RmSpec:
 
 
 SPEC = RmSpec
-EXAMPLES = ["deepseek rm smollm2@int4-g32-fast --yes"]
+EXAMPLES = ["deepseek rm smollm2@int4-g32-balanced --yes"]
 
 
 def run(call: Call) -> Result:

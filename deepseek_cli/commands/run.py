@@ -41,7 +41,7 @@ class RunSpec:
 
 SPEC = RunSpec
 EXAMPLES = [
-    'deepseek run smollm2@int4-g32-fast+cpu "What is the capital of France?"',
+    'deepseek run smollm2@int4-g32-balanced+cpu "What is the capital of France?"',
     "echo 'Once upon a time' | deepseek run smollm2 --raw --max-tokens 50",
     "deepseek run smollm2",
 ]

@@ -22,7 +22,7 @@ class VerifySpec:
 
 
 SPEC = VerifySpec
-EXAMPLES = ["deepseek verify smollm2", "deepseek verify smollm2@int4-g32-fast+cpu"]
+EXAMPLES = ["deepseek verify smollm2", "deepseek verify smollm2@int4-g32-balanced+cpu"]
 
 
 def run(call: Call) -> Result:

@@ -119,7 +119,7 @@ class TorchOps:
         cos, sin = rope_table(spec.rope, self.position, x.shape[1], x.device)
         turn = lambda t: torch.cat((rotate(t[..., : 2 * cos.shape[-1]], cos, sin), t[..., 2 * cos.shape[-1] :]), dim=-1)  # noqa: E731
         k = self.linear(x, f"{name}.wk").float()
-        k = F.layer_norm(k, k.shape[-1:], self._weight(f"{name}.k_norm").float(), self.weight(f"{name}.k_norm.bias"), 1e-6)
+        k = F.layer_norm(k, k.shape[-1:], self._wide(f"{name}.k_norm.weight"), self._wide(f"{name}.k_norm.bias"), 1e-6)
         k = turn(k.to(x.dtype)).unsqueeze(1)
         if self.cache:
             (k,) = self.cache.append((layer, "index"), k)
@@ -154,6 +154,10 @@ class TorchOps:
 
     def head(self, x: Tensor, name: str) -> Tensor:
         return F.linear(x[:, -self.keep :], self._weight(name)).float()
+
+    def _wide(self, name: str) -> Tensor | None:
+        tensor = self.weight(name)
+        return None if tensor is None else tensor.float()
 
     def _weight(self, name: str) -> Tensor:
         weight = self.weight(f"{name}.weight")

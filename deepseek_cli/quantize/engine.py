@@ -7,10 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from deepseek_cli.evaluate import WINDOW, check_vocabulary, cut_windows, evaluate_handle, seconds_for
+from deepseek_cli.errors import UsageError
+from deepseek_cli.evaluate import WINDOW, check_vocabulary, cut_windows, evaluate_handle
+from deepseek_cli.evaluate import seconds_for as evaluation_seconds
 from deepseek_cli.handle import ModelHandle, open_model
 from deepseek_cli.manifest import Manifest, read_manifest, write_manifest
 from deepseek_cli.quantize.folder import resolved_record, write
+from deepseek_cli.quantize.method import LONG_SECONDS, Method, resolve, seconds_for
 from deepseek_cli.quantize.plan import Item, Plan, make_plan
 from deepseek_cli.quantize.spec import QuantizeSpec
 from deepseek_cli.reporter import SILENT, Reporter
@@ -32,6 +35,7 @@ class Quantized:
     size_bytes: int  # of all tensors
     manifest: Manifest | None = None
     errors: dict[str, float] = dataclasses.field(default_factory=dict)
+    notes: dict[str, Any] = dataclasses.field(default_factory=dict)  # by tensor, see `blockwise.Note`
     unchanged: bool = False
 
 
@@ -44,25 +48,34 @@ def quantize(
     label: str = "",
     force: bool = False,
     dry_run: bool = False,
+    agreed: bool = False,
     reporter: Reporter = SILENT,
 ) -> Quantized:
     """Write `handle` with quantized weights, into `output` or the store; `label` stands for the level in its name.
 
-    Raises what `make_plan` and `folder.write` raise.
+    Raises what `make_plan`, `resolve` and `folder.write` raise, and UsageError for hours of work that nobody `agreed` to.
     """
     plan = make_plan(handle, spec)
-    name = result_name(handle.name, str(plan.scheme), label or ("" if plan.scheme.bits == 16 else spec.level))
+    method = resolve(handle, spec, plan, reporter)
+    name = result_name(handle.name, str(plan.scheme), label or ("" if plan.scheme.bits == 16 else spec.algorithm or spec.level))
     final = output or store.models / name
     size = plan.bytes_with(handle.tensors)
     _tell(handle, plan, size, reporter)
+    seconds = _tell_time(handle, method, reporter)
     if dry_run:
         return Quantized(name, final, plan, size)
-    if not force and (known := unchanged(final, "quantize", resolved_record(spec, plan), handle)):
+    if not force and (known := unchanged(final, "quantize", resolved_record(spec, plan, method), handle)):
         manifest = _with_report(handle, spec, known, final, store, reporter)
         return Quantized(name, final, plan, size, manifest, unchanged=True)
-    written = write(handle, spec, plan, name, final, force, reporter)
+    if seconds > LONG_SECONDS and not agreed:
+        raise UsageError(
+            "This would take about {hours:.1f} hours.",
+            hint="Agree with --yes, or use --level fast, which takes minutes.",
+            hours=seconds / 3600,
+        )
+    written = write(handle, spec, plan, method, name, final, force, reporter)
     manifest = _with_report(handle, spec, written.manifest, final, store, reporter)
-    return Quantized(name, final, plan, size, manifest, dict(written.errors))
+    return Quantized(name, final, plan, size, manifest, dict(written.errors), dict(written.notes))
 
 
 def _with_report(
@@ -74,6 +87,20 @@ def _with_report(
     manifest = dataclasses.replace(manifest, report=measure(handle, open_model(str(final), store), reporter))
     write_manifest(final, manifest)
     return manifest
+
+
+def _tell_time(handle: ModelHandle, method: Method, reporter: Reporter) -> float:
+    """How long calibration will take, in seconds; said where there is any."""
+    seconds = seconds_for(handle, method)
+    if method.calibration:
+        reporter.note(
+            "{algorithm} on {tokens} tokens of {text}: about {minutes:.1f} minutes.",
+            algorithm=method.algorithm.name,
+            tokens=method.calibration.windows.numel(),
+            text=method.calibration.name,
+            minutes=seconds / 60,
+        )
+    return seconds
 
 
 def _tell(handle: ModelHandle, plan: Plan, size: int, reporter: Reporter) -> None:
@@ -115,7 +142,7 @@ def unchanged(final: Path, command: str, resolved: dict[str, Any], handle: Model
 def measure(reference: ModelHandle, candidate: ModelHandle, reporter: Reporter = SILENT) -> dict[str, Any]:
     """The report card, or its reason for being empty."""
     check_vocabulary((reference.config.vocabulary, candidate.config.vocabulary))
-    seconds = seconds_for(reference, 2 * REPORT_WINDOWS * WINDOW)
+    seconds = evaluation_seconds(reference, 2 * REPORT_WINDOWS * WINDOW)
     body = {"bits_per_weight": 8 * candidate.size_bytes / candidate.parameters, "size_bytes": candidate.size_bytes}
     if seconds > REPORT_SECONDS:
         reporter.note(

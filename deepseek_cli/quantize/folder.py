@@ -16,20 +16,23 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from deepseek_cli.errors import ModelCorrupt, UsageError
+from deepseek_cli.errors import ModelCorrupt, ModelError, UsageError
 from deepseek_cli.formats import compressed
 from deepseek_cli.formats.safetensors import Planned, Writer
 from deepseek_cli.handle import ModelHandle
 from deepseek_cli.manifest import Manifest, list_files, step, write_manifest
 from deepseek_cli.quantize import rtn
 from deepseek_cli.quantize.ahead import in_order
+from deepseek_cli.quantize.blockwise import quantize_blocks
+from deepseek_cli.quantize.checkpoint import Checkpoint
+from deepseek_cli.quantize.method import Method
 from deepseek_cli.quantize.plan import Item, Plan
 from deepseek_cli.quantize.spec import QuantizeSpec
 from deepseek_cli.reporter import SILENT, Reporter
 from deepseek_cli.runtime.tokenizer import open_tokenizer
 from deepseek_cli.spec import as_record
-from deepseek_cli.store import require_space, staged
-from deepseek_cli.tensors import DENSE_DTYPES, QuantizedTensor, Weight, dense, take_rows
+from deepseek_cli.store import require_new, require_space, staged
+from deepseek_cli.tensors import DENSE_DTYPES, QuantizedTensor, TensorRef, Weight, dense, take_rows
 
 RELEASE_CHUNKS = 256  # of rtn.CHUNK_VALUES
 # What transformers has no model for, and where vLLM fuses a dense projection (the indexer's) with one that is packed here
@@ -39,10 +42,11 @@ LICENCES = ("LICENSE", "LICENSE.txt", "LICENSE.md", "NOTICE")
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What `write` made: its manifest, and the relative error of each quantized tensor."""
+    """What `write` made: its manifest, the relative error of each quantized tensor, and how calibrated ones were rounded."""
 
     manifest: Manifest
     errors: Mapping[str, float]
+    notes: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +59,16 @@ class Made:
 
 
 def write(
-    handle: ModelHandle, spec: QuantizeSpec, plan: Plan, name: str, final: Path, force: bool = False, reporter: Reporter = SILENT
+    handle: ModelHandle,
+    spec: QuantizeSpec,
+    plan: Plan,
+    method: Method,
+    name: str,
+    final: Path,
+    force: bool = False,
+    reporter: Reporter = SILENT,
 ) -> Written:
-    """Quantize `handle` by `plan` into the folder `final`.
+    """Quantize `handle` by `plan` into the folder `final`; what calibration makes is kept beside it until all is done.
 
     Raises ModelCorrupt for a NaN (naming its tensor), DiskFull before any work, UsageError for an output inside the input.
     """
@@ -66,20 +77,42 @@ def write(
     tokenizer = open_tokenizer(handle.root)
     planned = [part for item in plan.items for part in _planned(handle, item)]
     require_space(final, sum(part.size for part in planned) + (64 << 20))
+    ready, notes, work = _calibrated(handle, spec, plan, method, final, force, reporter)
     with staged(final, force) as folder:
-        errors = _write_tensors(handle, plan, folder, planned, reporter)
+        make = partial(_made, handle, method, ready)
+        errors = _write_tensors(handle, plan, folder, planned, make, reporter)
         (folder / "config.json").write_text(json.dumps(_config(handle, plan), indent=2) + "\n", encoding="utf-8")
         tokenizer.save(folder)
         _copy_licence(handle.root, folder)
-        manifest = _manifest(handle, spec, plan, name, folder)
+        manifest = _manifest(handle, spec, plan, method, name, folder)
         write_manifest(folder, manifest)
-    return Written(manifest, errors)
+    if work:
+        work.remove()
+    return Written(manifest, errors, notes)
 
 
-def _write_tensors(handle: ModelHandle, plan: Plan, folder: Path, planned: list[Planned], reporter: Reporter) -> dict[str, float]:
+def _calibrated(
+    handle: ModelHandle, spec: QuantizeSpec, plan: Plan, method: Method, final: Path, force: bool, reporter: Reporter
+) -> tuple[dict[str, TensorRef], dict[str, Any], Checkpoint | None]:
+    """What calibration makes, read from where it is kept."""
+    if method.calibration is None:
+        return {}, {}, None
+    require_new(final, force)
+    asked = {"parent": handle.digest, "threads": torch.get_num_threads(), **resolved_record(spec, plan, method)}
+    work = Checkpoint(final.with_name(f"{final.name}.work"), asked, force)
+    try:
+        return *quantize_blocks(handle, method, work, reporter), work
+    except ModelError:
+        work.remove()  # of a model that is damaged there is nothing to go on with
+        raise
+
+
+def _write_tensors(
+    handle: ModelHandle, plan: Plan, folder: Path, planned: list[Planned], make: Callable[[Item], Made], reporter: Reporter
+) -> dict[str, float]:
     total, done = sum(handle.tensors[item.name].size_bytes for item in plan.items), 0
     errors: dict[str, float] = {}
-    with Writer(folder, planned) as writer, contextlib.closing(in_order(partial(_made, handle), plan.items)) as results:
+    with Writer(folder, planned) as writer, contextlib.closing(in_order(make, plan.items)) as results:
         for made in results:
             ref = handle.tensors[made.item.name]
             for part, tensor in made.parts:
@@ -98,13 +131,15 @@ def _planned(handle: ModelHandle, item: Item) -> list[Planned]:
     return compressed.planned_parts(item.name.removesuffix(".weight"), (item.shape[0], item.shape[1]), item.scheme)
 
 
-def _made(handle: ModelHandle, item: Item) -> Made:
+def _made(handle: ModelHandle, method: Method, ready: Mapping[str, TensorRef], item: Item) -> Made:
     ref = handle.tensors[item.name]
     weight, passed = ref.read(), _now_and_then(ref.release)
     try:
         if item.scheme.bits == 16:
             return Made(item, ((item.name, _densely(weight, _dense_dtype(handle, item), passed)),))
-        quantized = rtn.quantize(weight, item.scheme, passed)
+        calibrated = ready.get(item.name)
+        quantized = calibrated.read() if calibrated else method.rounding(item)(weight, item.scheme, None, passed)
+        assert isinstance(quantized, QuantizedTensor)
     except ValueError:
         raise ModelCorrupt(
             "{model}: tensor {tensor} holds a NaN or an infinity.",
@@ -174,12 +209,12 @@ def _copy_licence(root: Path, folder: Path) -> None:
             shutil.copyfile(root / file, folder / file)
 
 
-def _manifest(handle: ModelHandle, spec: QuantizeSpec, plan: Plan, name: str, folder: Path) -> Manifest:
+def _manifest(handle: ModelHandle, spec: QuantizeSpec, plan: Plan, method: Method, name: str, folder: Path) -> Manifest:
     return Manifest(
         name,
         parent=handle.digest,
         source=lineage(handle),
-        steps=(*handle.manifest.steps, step("quantize", as_record(spec), resolved_record(spec, plan))),
+        steps=(*handle.manifest.steps, step("quantize", as_record(spec), resolved_record(spec, plan, method))),
         files=list_files(folder),
         quantization={i.name: str(i.scheme) for i in plan.items if i.scheme.bits < 16},
         readers=readers(plan, handle.architecture.name),
@@ -192,13 +227,13 @@ def lineage(handle: ModelHandle) -> dict[str, Any]:
     return {"original_path": path, **handle.manifest.source, "parent": handle.name, "parent_path": path}
 
 
-def resolved_record(spec: QuantizeSpec, plan: Plan) -> dict[str, Any]:
+def resolved_record(spec: QuantizeSpec, plan: Plan, method: Method) -> dict[str, Any]:
     """What the options came to; the same record from the same input is the same output."""
     return {
         "scheme": str(plan.scheme),
         "embeddings": spec.embeddings,
         "level": spec.level,
-        "algorithm": spec.algorithm,
+        **method.record(),
         "rules": list(spec.rule),
     }
 

@@ -14,7 +14,9 @@ from deepseek_cli.tensors import QuantizedTensor, Weight, dense, pack, take_rows
 CHUNK_VALUES = 1 << 18  # a chunk stays in cache between the passes over it
 
 
-def quantize(weight: Weight, scheme: Scheme, passed: Callable[[], None] = lambda: None) -> QuantizedTensor:
+def quantize(
+    weight: Weight, scheme: Scheme, statistics: object = None, passed: Callable[[], None] = lambda: None
+) -> QuantizedTensor:
     """A weight [out, in] in `scheme`; one that is quantized already is dequantized. `passed` is called between chunks of rows.
 
     Raises ValueError when the weight holds a NaN or an infinity.

@@ -18,11 +18,16 @@ class QuantizeSpec:
     int8: bool = option(False, help="8-bit weights, one scale per row")
     scheme: str | None = option(None, help="a scheme by name, such as int4-g64-asym or bf16", metavar="NAME")
     group: Literal["32", "64", "128", "channel"] | None = option(None, help="inputs per scale; 32 below 2 B parameters, else 64")
-    level: Literal["fast"] = option("fast", help="how much work to spend; fast needs no data")
-    algorithm: Literal["rtn"] = option("rtn", help="how to round; rtn is round to nearest")
+    level: Literal["fast", "balanced", "best"] = option("balanced", help="how much work to spend; fast needs no data")
+    algorithm: str | None = option(
+        None, help="how to round, instead of the level's way: rtn, search, hqq, imatrix, gptq, gptaq, autoround", metavar="NAME"
+    )
     rule: tuple[str, ...] = option(
         (), help="a scheme for the tensors a pattern names, such as lm_head=int4", metavar="PATTERN=SCHEME"
     )
+    calibration: str = option("builtin", help="a text file to calibrate on, instead of the built-in text", metavar="FILE")
+    tokens: int | None = option(None, help="tokens of it to look at")
+    language: Literal["en", "zh"] | None = option(None, help="what the calibration text is in, to be checked", rare=True)
     embeddings: str = option("int8", help="scheme of embedding and output head, where no rule says otherwise", rare=True)
     report: bool = option(True, help="measure quality against the source when that takes under two minutes", rare=True)
 
@@ -32,6 +37,9 @@ class QuantizeSpec:
             raise UsageError("{flags} exclude each other.", hint="Give one of them.", flags=" and ".join(named))
         if self.scheme and self.group:
             raise UsageError("--group and --scheme exclude each other.", hint="Write the group into the scheme: int4-g64.")
+
+        if self.tokens is not None and self.tokens < 1:
+            raise UsageError("--tokens {count} is less than one.", hint="Give at least 4096.", count=self.tokens)
 
     def resolve(self, parameters: int) -> Scheme:
         """The scheme of the body, for a model of so many parameters."""

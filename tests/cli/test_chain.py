@@ -39,7 +39,7 @@ def test_a_script_chains_every_command(tmp_path: Path, environment: dict[str, st
     assert done.returncode == 0, done.stderr
     root, quantized, compressed, bundle, saved, page = done.stdout.splitlines()
     assert root == str(tmp_path / "toy")
-    assert quantized == "toy@int4-g32-fast"
+    assert quantized == "toy@int4-g32-balanced"
     assert compressed.startswith("toy@int8-g32-")
     assert bundle == f"{compressed}+cpu"
     assert (tmp_path / saved).is_file()
@@ -66,7 +66,7 @@ def test_four_lines_work_as_typed_in_a_project_folder(tmp_path: Path, environmen
         assert done.returncode == code, f"{line}: {done.stderr}"
         said.append(done.stderr)
     assert "cpu" in said[2]
-    assert "Using toy@int4-g32-fast, the newest result of ../toy" in said[3]
+    assert "Using toy@int4-g32-balanced, the newest result of ../toy" in said[3]
     assert list(project.glob("*-memory.html"))
 
 

@@ -18,7 +18,7 @@ from tests.toys import DEPLOYABLE, make_toy
 GOLDEN = Path(__file__).parents[1] / "golden"
 UPDATE = os.environ.get("UPDATE_GOLDEN", "") not in ("", "0")  # UPDATE_GOLDEN=1 pytest tests/commands writes them anew
 FIGURE = re.compile(r"(?<![\w.@-])\d[\d,]*(?:\.\d+)*(?:e[+-]?\d+)?(?![\w-])")
-QUANTIZED, BUNDLE = "toy@int4-g32-fast", "toy@int4-g32-fast+cpu"
+QUANTIZED, BUNDLE = "toy@int4-g32-balanced", "toy@int4-g32-balanced+cpu"
 
 
 @dataclass(frozen=True)

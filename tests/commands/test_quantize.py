@@ -38,7 +38,7 @@ def test_json(cli: Cli, toy: Path, tmp_path: Path) -> None:
 
 
 def test_quiet_prints_the_name_or_with_o_the_path(cli: Cli, toy: Path) -> None:
-    assert cli("quantize", toy, "--int8", "-q") == Outcome(0, "toy@int8-channel-fast\n", "")
+    assert cli("quantize", toy, "--int8", "-q") == Outcome(0, "toy@int8-channel-balanced\n", "")
     assert cli("quantize", toy, "--int8", "-q", "-o", "out") == Outcome(0, "out\n", "")
 
 
@@ -67,7 +67,7 @@ def test_no_scheme_is_int4_and_says_so(cli: Cli, toy: Path) -> None:
 def test_the_projects_newest_source_is_taken(cli: Cli, stock: Stock) -> None:
     Path("deepseek.toml").write_text(f'model = "{stock.toy}"\n[quantize]\nscheme = "int4-g64"\n')
     done = cli("quantize", "--json", "--set", "report=false")
-    assert done.json["name"] == "toy@int4-g64-fast"
+    assert done.json["name"] == "toy@int4-g64-balanced"
     assert "Using toy, the newest result" in done.err  # and not what was quantized already
 
 
@@ -96,9 +96,9 @@ def test_strict_turns_a_fallback_into_an_exit_code(cli: Cli, tmp_path: Path) -> 
         (["toy", "--rule", "lm_head"], 2, "not of the form PATTERN=SCHEME"),
         (["toy", "--rule", "*.nothing=int8"], 2, "matches no weight"),
         (["toy", "--rule", "*.q_proj=int8"], 2, "one product computes them together"),
-        (["toy@int4-g32-fast+cpu"], 2, "is a bundle for the target cpu"),
+        (["toy@int4-g32-balanced+cpu"], 2, "is a bundle for the target cpu"),
         (["toy", "-o", "TOY/inside"], 2, "lies inside the model's own folder"),
-        (["toy", "--level", "best"], 2, "--level cannot be 'best'"),
+        (["toy", "--level", "most"], 2, "--level cannot be 'most'"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

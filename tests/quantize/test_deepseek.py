@@ -40,7 +40,7 @@ def toy(folder: Path, family: str = "deepseek_v3", draft: bool = False, **settin
 
 
 def run(handle: ModelHandle, out: Path, **options: Any) -> Quantized:
-    return quantize(handle, QuantizeSpec(report=False, **options), Store(out.parent), out)
+    return quantize(handle, QuantizeSpec(**{"report": False, "algorithm": "rtn", **options}), Store(out.parent), out)
 
 
 def schemes(handle: ModelHandle, **options: Any) -> dict[str, str]:

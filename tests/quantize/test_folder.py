@@ -30,7 +30,7 @@ def folder(tmp_path: Path) -> Path:
 
 def run(folder: Path, out: Path, **options: object) -> Quantized:
     store = Store(folder.parent)
-    return quantize(open_model(str(folder), store), QuantizeSpec(report=False, **options), store, out)  # type: ignore[arg-type]
+    return quantize(open_model(str(folder), store), QuantizeSpec(**{"report": False, "algorithm": "rtn", **options}), store, out)  # type: ignore[arg-type]
 
 
 def test_what_is_written_is_what_the_algorithm_gave(folder: Path, tmp_path: Path) -> None:
@@ -48,7 +48,7 @@ def test_the_manifest_tells_lineage_options_and_digests(folder: Path, tmp_path: 
     run(folder, tmp_path / "q", int8=True, group="64")
     manifest = read_manifest(tmp_path / "q")
     assert manifest is not None
-    assert manifest.steps[-1]["given"] == {"int8": True, "group": "64", "report": False}
+    assert manifest.steps[-1]["given"] == {"int8": True, "group": "64", "algorithm": "rtn", "report": False}
     assert manifest.steps[-1]["resolved"]["scheme"] == "int8-g64"
     assert manifest.parent == open_model(str(folder), Store(tmp_path)).digest
     assert manifest.source["parent"] == "toy"
@@ -129,7 +129,7 @@ class Killer:
         if self.left == 0:
             os.kill(os.getpid(), 9)
 store = Store(Path(sys.argv[2]).parent)
-quantize(open_model(sys.argv[1], store), QuantizeSpec(report=False), store, Path(sys.argv[2]), reporter=Killer())
+quantize(open_model(sys.argv[1], store), QuantizeSpec(algorithm="rtn", report=False), store, Path(sys.argv[2]), reporter=Killer())
 """
     for steps in (1, 8, 15):
         done = subprocess.run([sys.executable, "-c", code, str(folder), str(tmp_path / "q"), str(steps)], check=False)
@@ -142,7 +142,7 @@ quantize(open_model(sys.argv[1], store), QuantizeSpec(report=False), store, Path
 def test_a_report_card_that_was_cut_short_is_measured_by_the_next_run(folder: Path, tmp_path: Path) -> None:
     run(folder, tmp_path / "q", int4=True)
     store = Store(tmp_path)
-    again = quantize(open_model(str(folder), store), QuantizeSpec(int4=True), store, tmp_path / "q")
+    again = quantize(open_model(str(folder), store), QuantizeSpec(int4=True, algorithm="rtn"), store, tmp_path / "q")
     assert again.unchanged
     manifest = read_manifest(tmp_path / "q")
     assert manifest is not None

@@ -1,0 +1,65 @@
+"""How weights can be rounded, and what each level of effort does. Plug-ins add algorithms by entry point.
+
+An algorithm is a function (weight [out, in], scheme, statistics) that gives a QuantizedTensor, `statistics` being what it
+needs: nothing, the weight's inputs on the calibration text, or those beside the inputs in the original model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from deepseek_cli.errors import UsageError
+from deepseek_cli.plugins import find, load
+from deepseek_cli.reporter import SILENT, Reporter
+
+Needs = Literal["nothing", "inputs", "both"]
+
+ALGORITHMS: dict[str, tuple[str, Needs, str]] = {
+    "rtn": ("deepseek_cli.quantize.rtn:quantize", "nothing", "round to nearest, scales from the largest magnitudes"),
+    "search": ("deepseek_cli.quantize.search:quantize", "nothing", "round to nearest, at the scales that cost least"),
+    "hqq": ("deepseek_cli.quantize.hqq:quantize", "nothing", "scales and zero points that serve most values, not the largest"),
+    "imatrix": ("deepseek_cli.quantize.search:quantize", "inputs", "search, each input counting by its mean square"),
+    "gptq": ("deepseek_cli.quantize.gptq:quantize", "inputs", "each column's error made good by the columns to come"),
+    "gptaq": ("deepseek_cli.quantize.gptq:quantize", "both", "gptq, towards the outputs of the original model"),
+    "autoround": ("deepseek_cli.quantize.autoround:quantize", "both", "gptaq's rounding and scales, then learned further"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """`algorithm` on `tokens` of text, for bodies of 4 bits; eight lose nothing that calibration could win back."""
+
+    algorithm: str
+    tokens: int
+
+
+LEVELS: dict[str, Level] = {
+    "fast": Level("imatrix", 2_048),
+    "balanced": Level("gptaq", 16_384),
+    "best": Level("gptaq", 65_536),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Algorithm:
+    name: str
+    quantize: Callable[..., Any]
+    needs: Needs
+
+
+def find_algorithm(name: str, reporter: Reporter = SILENT) -> Algorithm:
+    """Raises UsageError for a name that neither we nor a plug-in know."""
+    if name in ALGORITHMS:
+        path, needs, _ = ALGORITHMS[name]
+        return Algorithm(name, load(path), needs)
+    quantize = find("deepseek.algorithms", name, reporter)
+    if quantize is None:
+        raise UsageError(
+            "There is no algorithm named {name!r}.",
+            hint="There are {known}; a plug-in can add more.",
+            name=name,
+            known=", ".join(ALGORITHMS),
+        )
+    return Algorithm(name, quantize, getattr(quantize, "needs", "inputs"))

@@ -1,0 +1,81 @@
+"""The text that calibration looks at: built in, or the user's, cut into windows of tokens."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from deepseek_cli.errors import UsageError
+from deepseek_cli.runtime.tokenizer import Tokenizer
+
+BUILTIN = Path(__file__).parent.parent / "data" / "calibration.txt"
+WINDOW = 512  # tokens
+FEWEST = 4  # windows; below, statistics say more about the text than about the model
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """`windows` [count, length]; `sha256` is that of the whole text."""
+
+    windows: Tensor
+    name: str
+    sha256: str
+
+
+def read_calibration(tokenizer: Tokenizer, source: str, tokens: int, context: int, language: str | None = None) -> Calibration:
+    """About `tokens` tokens in windows spread evenly over the text; `source` is a file, or "builtin".
+
+    Raises UsageError for a text that is missing, empty, binary, too short, or not in the `language` it is said to be in.
+    """
+    file = BUILTIN if source == "builtin" else Path(source)
+    text = read_text(file)
+    if language and not _is_in(text, language):
+        raise UsageError(
+            "{file} is not in the language {language}.",
+            hint="Give another text, or leave the language out.",
+            file=file,
+            language=language,
+        )
+    ids = tokenizer.encode(text)
+    length = min(WINDOW, context)
+    count = min(tokens // length, len(ids) // length)
+    if count < FEWEST:
+        raise UsageError(
+            "{file} gives {count} windows of {length} tokens, and calibration needs {least}.",
+            hint="Give a longer text, or use --algorithm search, which needs none.",
+            file=file,
+            count=count,
+            length=length,
+            least=FEWEST,
+        )
+    starts = [i * (len(ids) - length) // (count - 1) for i in range(count)]
+    windows = torch.tensor([ids[start : start + length] for start in starts])
+    return Calibration(windows, file.name, hashlib.sha256(text.encode()).hexdigest())
+
+
+def read_text(file: Path) -> str:
+    """Raises UsageError for a file that is not there, is not text, or is empty."""
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise UsageError("{file} cannot be read: {reason}.", hint="Check the path.", file=file, reason=error.strerror) from None
+    try:
+        text = content.decode()
+    except UnicodeDecodeError:
+        text = "\0"
+    if "\0" in text:
+        raise UsageError("{file} is not UTF-8 text.", hint="Convert it, or give another text.", file=file)
+    if not text.strip():
+        raise UsageError("{file} is empty.", hint="Give a text.", file=file)
+    return text
+
+
+def _is_in(text: str, language: str) -> bool:
+    """Whether letters are of the script that the language is written in, for the most part."""
+    letters = [c for c in text[:1_000_000] if c.isalpha()]
+    chinese = sum("一" <= c <= "鿿" for c in letters) / max(len(letters), 1)
+    return chinese > 0.3 if language == "zh" else chinese < 0.05

@@ -1,0 +1,130 @@
+"""What a long run keeps beside its result, so that the next one goes on where it was stopped.
+
+The folder `<result>.work` holds `work.json`, which says what was asked for, and two folders a block: `codes-N`, the block's
+quantized weights, and `hidden-N`, the activations behind it. Each comes into being by one rename, with its digest in it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from deepseek_cli.errors import ModelCorrupt, UsageError
+from deepseek_cli.fields import read_json
+from deepseek_cli.formats import compressed, safetensors
+from deepseek_cli.manifest import sha256
+from deepseek_cli.ops.torch_parts import Parts, Spool
+from deepseek_cli.schemes import Scheme
+from deepseek_cli.tensors import QuantizedTensor, TensorRef
+
+FILE, DIGEST, NOTES = "model.safetensors", "sha256", "notes.json"
+
+
+class Checkpoint:
+    """Raises UsageError when the folder belongs to other work, ModelCorrupt when something in it is damaged."""
+
+    def __init__(self, folder: Path, asked: Mapping[str, Any], force: bool = False) -> None:
+        self.folder = folder
+        if force:
+            shutil.rmtree(folder, ignore_errors=True)
+        record = folder / "work.json"
+        if not record.is_file():
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(parents=True)
+            _write(record, json.dumps(asked, indent=1, sort_keys=True).encode())
+        elif changed := _changed(read_json(record), json.loads(json.dumps(asked))):
+            raise UsageError(
+                "{folder} holds unfinished work that differs in {fields}.",
+                hint="Give what was given then to continue it, or --force to start anew.",
+                folder=folder,
+                fields=", ".join(changed),
+            )
+
+    @property
+    def blocks(self) -> int:
+        """How many are finished."""
+        return max((int(f.name.removeprefix("hidden-")) + 1 for f in self.folder.glob("hidden-*[0-9]")), default=0)
+
+    def save_codes(self, block: int, weights: Mapping[str, tuple[QuantizedTensor, Scheme]], notes: Mapping[str, Any]) -> None:
+        """`weights` by name, without `.weight`; `notes` is what else there is to know of them."""
+        planned = [part for name, (w, scheme) in weights.items() for part in compressed.planned_parts(name, w.shape, scheme)]
+        parts = [part for name, (w, _) in weights.items() for part in compressed.parts_of(name, w)]
+        settings = compressed.quantization_config({name: scheme for name, (_, scheme) in weights.items()}, [])
+        self._save(f"codes-{block:05}", planned, parts, {"settings": settings, "weights": dict(notes)})
+
+    def save_hidden(self, block: int, parts: Parts) -> None:
+        """The activations behind a block; those before it are not needed any more."""
+        planned = [safetensors.Planned(f"{i:05}", part.dtype, tuple(part.shape)) for i, part in enumerate(parts)]
+        self._save(f"hidden-{block:05}", planned, ((f"{i:05}", part) for i, part in enumerate(parts)), {})
+        for older in self.folder.glob("hidden-*[0-9]"):
+            if older.name < f"hidden-{block:05}":
+                shutil.rmtree(older)
+
+    def hidden(self, block: int, spool: Spool) -> Parts:
+        """The activations behind a block."""
+        refs = self._open(f"hidden-{block:05}")
+        return Parts(spool, (_tensor(refs[name]) for name in sorted(refs)))
+
+    def codes(self) -> tuple[dict[str, TensorRef], dict[str, Any]]:
+        """The quantized weights of all finished blocks, by name with `.weight`, and the notes on them."""
+        weights: dict[str, TensorRef] = {}
+        notes: dict[str, Any] = {}
+        for folder in sorted(self.folder.glob("codes-*[0-9]")):
+            refs = self._open(folder.name)
+            known = read_json(folder / NOTES)
+            weights |= compressed.assemble(refs, known["settings"], folder / FILE)
+            notes |= known["weights"]
+        return weights, notes
+
+    def remove(self) -> None:
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _save(
+        self, name: str, planned: list[safetensors.Planned], parts: Iterable[tuple[str, Tensor]], notes: Mapping[str, Any]
+    ) -> None:
+        folder, staging = self.folder / name, self.folder / f"{name}.new"
+        shutil.rmtree(staging, ignore_errors=True)
+        staging.mkdir()
+        with safetensors.Writer(staging, planned, shard_bytes=1 << 62) as writer:
+            for part, tensor in parts:
+                writer.write(part, tensor)
+        _write(staging / NOTES, json.dumps(notes).encode())
+        _write(staging / DIGEST, sha256(staging / FILE).encode())
+        with (staging / FILE).open("rb") as file:
+            os.fsync(file.fileno())
+        shutil.rmtree(folder, ignore_errors=True)
+        staging.replace(folder)
+
+    def _open(self, name: str) -> dict[str, TensorRef]:
+        folder = self.folder / name
+        digest = folder / DIGEST
+        if not digest.is_file() or not (folder / FILE).is_file() or sha256(folder / FILE) != digest.read_text():
+            raise ModelCorrupt(
+                "{folder}: what was kept of the unfinished work is damaged.", hint="Start anew with --force.", folder=folder
+            )
+        return safetensors.read_file(folder / FILE)
+
+
+def _changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    return sorted(field for field in {*before, *now} if before.get(field) != now.get(field))
+
+
+def _tensor(ref: TensorRef) -> Tensor:
+    value = ref.read()
+    assert isinstance(value, Tensor)
+    copy = value.clone()
+    ref.release()
+    return copy
+
+
+def _write(file: Path, content: bytes) -> None:
+    with file.open("wb") as out:
+        out.write(content)
+        out.flush()
+        os.fsync(out.fileno())

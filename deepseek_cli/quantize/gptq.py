@@ -1,0 +1,105 @@
+"""GPTQ (arXiv 2210.17323): round column after column, each error made good by the columns that are still to come.
+
+Scales are searched first and stay where they are (static groups), so that columns can go in the order of their importance.
+Where the original model ran beside the quantized one, the weight is first moved to what best gives the original's outputs
+from the inputs it now meets (the aim of GPTAQ, arXiv 2504.02692, solved directly).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from deepseek_cli.quantize.ahead import in_order
+from deepseek_cli.quantize.search import Grid, find_grid
+from deepseek_cli.quantize.statistics import Statistics
+from deepseek_cli.schemes import Scheme
+from deepseek_cli.tensors import QuantizedTensor, Weight, dense, pack
+
+DAMPING = 0.01  # of the Hessian's mean diagonal
+MOST_DAMPING = 1.0
+DRIFT_DAMPING = 1.0
+BLOCK = 64  # columns
+
+
+def quantize(weight: Weight, scheme: Scheme, statistics: Statistics) -> QuantizedTensor:
+    """A weight [out, in], rounded so that its outputs on the calibration inputs change least.
+
+    Raises ValueError when the weight holds a NaN or an infinity, or a Hessian that has no factor at any damping.
+    """
+    w = dense(weight).float()
+    target = with_drift(w, statistics)
+    grid = find_grid(w, scheme, statistics.importance)
+    return as_tensor(round_columns(target, grid, statistics.hessian), grid)
+
+
+def with_drift(w: Tensor, statistics: Statistics) -> Tensor:
+    """W + W D H⁻¹: least squares from the inputs as they are to the outputs of the original model."""
+    if statistics.drift is None:
+        return w
+    h = statistics.hessian.clone()
+    h.diagonal().add_(DRIFT_DAMPING * h.diagonal().mean().clamp_min(1e-20))
+    return w + torch.linalg.solve(h, (w @ statistics.drift).T).T
+
+
+def round_columns(w: Tensor, grid: Grid, hessian: Tensor) -> Tensor:
+    """uint8 codes [in, out] for w [out, in]: the transposed layout in which a column is one stretch of memory.
+
+    Rows do not depend on each other: each thread takes some, since the steps are too small to be shared out.
+    """
+    order = hessian.diagonal().argsort(descending=True, stable=True)
+    upper = inverse_factor(hessian[order][:, order])
+    scale, middle = columns(grid, order)
+    rest = w.T[order]
+    high = (1 << grid.scheme.bits) - 1
+    size = -(-len(w) // torch.get_num_threads())
+
+    def work(start: int) -> Tensor:
+        rows = slice(start, start + size)
+        return _round_rows(rest[:, rows].contiguous(), scale[:, rows].contiguous(), middle[:, rows].contiguous(), upper, high)
+
+    codes = torch.empty(rest.shape, dtype=torch.uint8)
+    codes[order] = torch.cat(list(in_order(work, range(0, len(w), size))), dim=1)
+    return codes
+
+
+def _round_rows(rest: Tensor, scale: Tensor, middle: Tensor, upper: Tensor, high: int) -> Tensor:
+    """uint8 codes like `rest` [in, rows], which is used up."""
+    codes = torch.empty(rest.shape, dtype=torch.uint8)
+    for start in range(0, len(rest), BLOCK):
+        block, factor = rest[start : start + BLOCK], upper[start : start + BLOCK, start : start + BLOCK]
+        errors = torch.empty_like(block)
+        for i, column in enumerate(block):
+            j = start + i
+            code = (column / scale[j]).round_().add_(middle[j]).clamp_(0, high)
+            codes[j] = code
+            torch.sub(column, code.sub_(middle[j]).mul_(scale[j]), out=errors[i]).div_(factor[i, i])
+            block[i + 1 :].addr_(factor[i, i + 1 :], errors[i], alpha=-1)
+        rest[start + BLOCK :].addmm_(upper[start : start + BLOCK, start + BLOCK :].T, errors, alpha=-1)
+    return codes
+
+
+def columns(grid: Grid, order: Tensor) -> tuple[Tensor, Tensor]:
+    """Scale and zero point of each input in `order`, [in, out]."""
+    group = order // grid.group
+    middle = torch.full_like(grid.scale, float(1 << (grid.scheme.bits - 1))) if grid.zero is None else grid.zero.float()
+    return grid.scale.T[group].contiguous(), middle.T[group].contiguous()
+
+
+def inverse_factor(hessian: Tensor) -> Tensor:
+    """Upper triangular U with UᵀU = H⁻¹, H damped as little as a factor allows; inputs that are always zero stand alone."""
+    damping, mean = DAMPING, hessian.diagonal().mean().clamp_min(1e-30)
+    while damping <= MOST_DAMPING:
+        damped = hessian.clone()
+        damped.diagonal().add_(damping * mean)
+        lower, failed = torch.linalg.cholesky_ex(damped)
+        if not failed:
+            upper, failed = torch.linalg.cholesky_ex(torch.cholesky_inverse(lower), upper=True)
+            if not failed and upper.isfinite().all():
+                return upper
+        damping *= 10**0.5
+    raise ValueError("no factor")
+
+
+def as_tensor(codes: Tensor, grid: Grid) -> QuantizedTensor:
+    return QuantizedTensor(pack(codes.T.contiguous(), grid.scheme.bits), grid.scale, grid.scheme.bits, grid.group, grid.zero)
