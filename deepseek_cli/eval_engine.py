@@ -7,7 +7,7 @@ from typing import Any
 
 from deepseek_cli.errors import ModelNotFound, UsageError
 from deepseek_cli.evaluate import (
-    TEXT,
+    TEXTS,
     WINDOW,
     HandlePredictor,
     Predictor,
@@ -40,7 +40,7 @@ def evaluate(
     check_vocabulary((reference.config.vocabulary, candidate.config.vocabulary))
     if text and not Path(text).is_file():
         raise UsageError("There is no file {file}.", hint="Check --text.", file=text)
-    cut = cut_windows(open_tokenizer(reference.root), Path(text) if text else TEXT, windows)
+    cut = cut_windows(open_tokenizer(reference.root), [Path(text)] if text else TEXTS, windows)
     models = [predictor(model, cut.tokens, threads, reporter) for model in (reference, candidate)]
     return {"against": reference.name, **compare(models[0], models[1], cut, reporter)}
 

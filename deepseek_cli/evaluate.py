@@ -6,9 +6,8 @@ Both see the same windows of text, every position from an empty cache on, logits
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -21,20 +20,29 @@ from deepseek_cli.ops.torch_ops import TorchOps
 from deepseek_cli.reporter import SILENT, Reporter
 from deepseek_cli.runtime.session import Session
 from deepseek_cli.runtime.tokenizer import Tokenizer
+from deepseek_cli.score import Score, pooled
 from deepseek_cli.tensors import dense
 
-TEXT = Path(__file__).parent / "data" / "evaluation.txt"
+DATA = Path(__file__).parent / "data"
+TEXT = DATA / "evaluation.txt"
+TEXTS = (TEXT, DATA / "evaluation-documents.txt")  # no part of either is in the calibration text
 WINDOW = 256  # tokens
 CHUNK = 128  # positions whose logits are held at once
 
 
 @dataclass(frozen=True, slots=True)
+class Text:
+    name: str
+    sha256: str
+    windows: int
+
+
+@dataclass(frozen=True, slots=True)
 class Windows:
-    """`tokens` [windows, WINDOW]; `sha256` is that of the text they were cut from."""
+    """`tokens` [windows, WINDOW], those of one text after those of another."""
 
     tokens: Tensor
-    sha256: str
-    name: str
+    texts: tuple[Text, ...]
 
 
 class Predictor(Protocol):
@@ -42,11 +50,16 @@ class Predictor(Protocol):
         """float32 [stop - start, vocabulary] for positions of one window."""
 
 
-def cut_windows(tokenizer: Tokenizer, text: Path = TEXT, most: int = 16) -> Windows:
-    """At most `most` windows from the text, evenly spaced.
+def cut_windows(tokenizer: Tokenizer, texts: Sequence[Path] = TEXTS, most: int = 16) -> Windows:
+    """At most `most` windows from each text, evenly spaced.
 
-    Raises UsageError when the text is no UTF-8, or shorter than one window.
+    Raises UsageError when a text is no UTF-8, or shorter than one window.
     """
+    cut = [_cut(tokenizer, text, most) for text in texts]
+    return Windows(torch.cat([tokens for tokens, _ in cut]), tuple(text for _, text in cut))
+
+
+def _cut(tokenizer: Tokenizer, text: Path, most: int) -> tuple[Tensor, Text]:
     try:
         content = text.read_text(encoding="utf-8")
     except UnicodeDecodeError:
@@ -57,7 +70,7 @@ def cut_windows(tokenizer: Tokenizer, text: Path = TEXT, most: int = 16) -> Wind
         raise UsageError("{file} has fewer than {tokens} tokens.", hint="Give a longer text.", file=text, tokens=WINDOW)
     starts = [i * (len(ids) - WINDOW) // max(count - 1, 1) for i in range(count)]
     tokens = torch.tensor([ids[s : s + WINDOW] for s in starts])
-    return Windows(tokens, hashlib.sha256(content.encode()).hexdigest(), text.name)
+    return tokens, Text(text.name, hashlib.sha256(content.encode()).hexdigest(), count)
 
 
 class HandlePredictor:
@@ -106,58 +119,30 @@ class SessionPredictor:
         return self.current[1][start:stop]
 
 
-@dataclass
-class Score:
-    """Sums over positions; `kl` keeps each one's divergence in nats."""
-
-    kl: list[Tensor] = field(default_factory=list)
-    agree: int = 0
-    positions: int = 0
-    reference_nll: float = 0.0
-    candidate_nll: float = 0.0
-    reference_right: int = 0
-    candidate_right: int = 0
-    predicted: int = 0
-
-    def update(self, reference: Tensor, candidate: Tensor, targets: Tensor) -> None:
-        """Logits [n, vocabulary] of both; `targets` [n or n - 1] are the tokens that follow."""
-        p, q = reference.log_softmax(-1), candidate.log_softmax(-1)
-        self.kl.append((p.exp() * (p - q)).sum(-1))
-        self.agree += int((p.argmax(-1) == q.argmax(-1)).sum())
-        self.positions += len(p)
-        n = len(targets)
-        pick = lambda t: -t[:n].gather(-1, targets[:, None]).sum().item()  # noqa: E731
-        self.reference_nll, self.candidate_nll = self.reference_nll + pick(p), self.candidate_nll + pick(q)
-        self.reference_right += int((p[:n].argmax(-1) == targets).sum())
-        self.candidate_right += int((q[:n].argmax(-1) == targets).sum())
-        self.predicted += n
-
-    def result(self) -> dict[str, float | int]:
-        kl = torch.cat(self.kl)
-        return {
-            "kl": kl.mean().item(),
-            "kl_p99": kl.quantile(0.99).item(),
-            "agreement": self.agree / self.positions,
-            "perplexity": math.exp(self.candidate_nll / self.predicted),
-            "reference_perplexity": math.exp(self.reference_nll / self.predicted),
-            "accuracy": self.candidate_right / self.predicted,
-            "reference_accuracy": self.reference_right / self.predicted,
-            "tokens": self.positions,
-        }
-
-
 @torch.inference_mode()
 def compare(reference: Predictor, candidate: Predictor, windows: Windows, reporter: Reporter = SILENT) -> dict[str, object]:
-    """The report card of a candidate: see `Score.result`, with the text it was measured on."""
-    score = Score()
-    count, length = windows.tokens.shape
-    for window in range(count):
-        for start in range(0, length, CHUNK):
-            stop = min(start + CHUNK, length)
-            targets = windows.tokens[window, start + 1 : stop + 1]
-            score.update(reference.logits(window, start, stop), candidate.logits(window, start, stop), targets)
-        reporter.progress("compare", window + 1, count)
-    return {**score.result(), "text": windows.name, "text_sha256": windows.sha256, "window": length}
+    """The report card of a candidate: see `Score.result`, over all texts and, under `texts`, of each."""
+    scores = []
+    start = 0
+    for text in windows.texts:
+        scores.append(Score())
+        for window in range(start, start + text.windows):
+            _compare(reference, candidate, windows.tokens[window], window, scores[-1])
+            reporter.progress("compare", window + 1, len(windows.tokens))
+        start += text.windows
+    each = [
+        {"text": text.name, "text_sha256": text.sha256, "windows": text.windows, **score.result()}
+        for text, score in zip(windows.texts, scores, strict=True)
+    ]
+    names, digests = (", ".join(values) for values in zip(*((text.name, text.sha256) for text in windows.texts), strict=True))
+    whole = {"text": names, "text_sha256": digests, "window": windows.tokens.shape[1]}
+    return {**pooled(scores).result(), **whole, "texts": each}
+
+
+def _compare(reference: Predictor, candidate: Predictor, tokens: Tensor, window: int, score: Score) -> None:
+    for start in range(0, len(tokens), CHUNK):
+        stop = min(start + CHUNK, len(tokens))
+        score.update(reference.logits(window, start, stop), candidate.logits(window, start, stop), tokens[start + 1 : stop + 1])
 
 
 def seconds_for(handle: ModelHandle, tokens: int) -> float:

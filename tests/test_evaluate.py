@@ -1,18 +1,21 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from deepseek_cli.errors import ModelNotFound, UsageError
 from deepseek_cli.eval_engine import evaluate
-from deepseek_cli.evaluate import HandlePredictor, Score, SessionPredictor, cut_windows, evaluate_handle
+from deepseek_cli.evaluate import TEXTS, HandlePredictor, SessionPredictor, cut_windows, evaluate_handle
 from deepseek_cli.handle import open_model
+from deepseek_cli.quantize.calibration import BUILTIN
 from deepseek_cli.quantize.engine import quantize
 from deepseek_cli.quantize.spec import QuantizeSpec
 from deepseek_cli.runtime.tokenizer import open_tokenizer
 from deepseek_cli.runtime.torch_session import TorchSession
+from deepseek_cli.score import Score, most_accuracy_loss
 from deepseek_cli.store import Store
 from tests.toys import DEPLOYABLE, make_toy
 
@@ -34,6 +37,38 @@ def test_scores_agree_with_their_definitions() -> None:
     assert found["perplexity"] == pytest.approx(torch.nn.functional.cross_entropy(candidate[:8], targets).exp().item(), rel=1e-5)
     assert found["accuracy"] == (candidate[:8].argmax(-1) == targets).float().mean().item()
     assert found["tokens"] == 9
+    assert found["kl"] < found["kl_p99"] <= found["kl_p999"]
+
+
+def test_the_bound_on_the_accuracy_loss_is_that_of_a_paired_bootstrap() -> None:
+    torch.manual_seed(1)
+    right = torch.rand(3000, 2) < 0.4
+    right[:2700, 1] = right[:2700, 0]  # most tokens are both right or both wrong
+    losses = []
+    for _ in range(2000):
+        sample = right[torch.randint(len(right), (len(right),))].double().mean(0)
+        losses.append((1 - sample[1] / sample[0]).item())
+    assert most_accuracy_loss(right) == pytest.approx(torch.tensor(losses).quantile(0.95).item(), abs=3e-3)
+    assert most_accuracy_loss(right) > 1 - (right[:, 1].double().mean() / right[:, 0].double().mean()).item()
+    assert most_accuracy_loss(torch.ones(50, 2, dtype=torch.bool)) == 0
+
+
+def test_several_texts_are_measured_together_and_apart(folder: Path, tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    handle = open_model(str(folder), store)
+    quantize(handle, QuantizeSpec(algorithm="rtn", report=False), store, tmp_path / "q")
+    windows = cut_windows(open_tokenizer(folder), most=2)
+    report: Any = evaluate_handle(handle, open_model(str(tmp_path / "q"), store), windows)
+    assert [card["text"] for card in report["texts"]] == ["evaluation.txt", "evaluation-documents.txt"]
+    assert [card["tokens"] for card in report["texts"]] == [512, 512]
+    assert report["tokens"] == 1024
+    assert report["kl"] == pytest.approx(sum(card["kl"] for card in report["texts"]) / 2)
+
+
+def test_no_document_is_in_two_texts() -> None:
+    lines = [{line for line in file.read_text().splitlines() if len(line) > 60} for file in (BUILTIN, *TEXTS)]
+    assert all(len(of_text) > 50 for of_text in lines)
+    assert not lines[0] & lines[1] and not lines[0] & lines[2] and not lines[1] & lines[2]
 
 
 def test_a_model_does_not_differ_from_itself(folder: Path, tmp_path: Path) -> None:
@@ -81,7 +116,7 @@ def test_eval_finds_its_reference_in_the_lineage(folder: Path, tmp_path: Path) -
 def test_a_text_that_is_too_short_says_so(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "short.txt").write_text("Hello.")
     with pytest.raises(UsageError, match="fewer than 256 tokens"):
-        cut_windows(open_tokenizer(folder), tmp_path / "short.txt")
+        cut_windows(open_tokenizer(folder), [tmp_path / "short.txt"])
 
 
 def test_models_of_two_vocabularies_are_not_compared(folder: Path, tmp_path: Path) -> None:

@@ -14,7 +14,6 @@ MAKING: dict[str, str] = {
     "a scheme by name, such as int4-g64-asym or bf16": "按名称指定方案，例如 int4-g64-asym 或 bf16",
     "inputs per scale; 32 below 2 B parameters, else 64": "每个缩放系数对应的输入数；参数少于 20 亿时为 32，否则为 64",
     "how much work to spend; fast needs no data": "花多少工夫；fast 不需要数据",
-    "how to round; rtn is round to nearest": "如何舍入；rtn 是舍入到最近",
     "a scheme for the tensors a pattern names, such as lm_head=int4": "为名称符合模式的张量指定方案，例如 lm_head=int4",
     "scheme of embedding and output head, where no rule says otherwise": "词嵌入和输出层的方案，除非另有规则",
     "measure quality against the source when that takes under two minutes": "所需时间不到两分钟时，与来源比较以测量质量",
@@ -125,4 +124,39 @@ MAKING: dict[str, str] = {
     "Next:": "下一步：",
     "The step {command} ended with exit code {code} and said nothing.": "步骤 {command} 以退出码 {code} 结束，没有给出说明。",
     "The step {command} failed: {reason}": "步骤 {command} 失败：{reason}",
+    # calibration
+    "There is no algorithm named {name!r}.": "没有名为 {name!r} 的算法。",
+    "There are {known}; a plug-in can add more.": "已有：{known}；插件可以增加。",
+    "calibrate": "校准",
+    "{file} is not in the language {language}.": "{file} 的语言不是 {language}。",
+    "Give another text, or leave the language out.": "请换一份文本，或不指定语言。",
+    "{file} gives {count} windows of {length} tokens, and calibration needs {least}.": (
+        "{file} 只能切出 {count} 个 {length} 词元的窗口，而校准需要 {least} 个。"
+    ),
+    "Give a longer text, or use --algorithm search, which needs none.": "请给出更长的文本，或用不需要文本的 --algorithm search。",
+    "{file} is not UTF-8 text.": "{file} 不是 UTF-8 文本。",
+    "{file} is empty.": "{file} 是空的。",
+    "Give a text.": "请给出一份文本。",
+    "Check the path.": "请检查路径。",
+    "{folder}: what was kept of the unfinished work is damaged.": "{folder}：为未完成的工作保留的内容已损坏。",
+    "Start anew with --force.": "请用 --force 重新开始。",
+    "{folder} holds unfinished work that differs in {fields}.": "{folder} 中有未完成的工作，其 {fields} 与现在不同。",
+    "Give what was given then to continue it, or --force to start anew.": "请用当时的选项继续，或用 --force 重新开始。",
+    "This would take about {hours:.1f} hours.": "这大约需要 {hours:.1f} 小时。",
+    "Agree with --yes, or use --level fast, or --algorithm rtn, which looks at no text.": (
+        "请用 --yes 同意，或改用 --level fast，或不看文本的 --algorithm rtn。"
+    ),
+    "{algorithm} on {tokens} tokens of {text}: about {minutes:.1f} minutes.": (
+        "用 {text} 的 {tokens} 个词元运行 {algorithm}：约 {minutes:.1f} 分钟。"
+    ),
+    "{flag} is for algorithms that look at text, and {algorithm} needs none.": "{flag} 用于需要文本的算法，而 {algorithm} 不需要。",
+    "Leave it out, or use --level balanced.": "请去掉它，或用 --level balanced。",
+    "how to round, instead of the level's way: rtn, search, hqq, imatrix, gptq, gptaq, autoround": (
+        "舍入方法，代替级别所定的：rtn、search、hqq、imatrix、gptq、gptaq、autoround"
+    ),
+    "a text file to calibrate on, instead of the built-in text": "用于校准的文本文件，代替内置文本",
+    "tokens of it to look at": "使用其中多少词元",
+    "what the calibration text is in, to be checked": "校准文本的语言，会加以检查",
+    "--tokens {count} is less than one.": "--tokens {count} 小于 1。",
+    "Give at least 4096.": "请至少给出 4096。",
 }

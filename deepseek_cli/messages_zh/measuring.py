@@ -146,12 +146,12 @@ MEASURING: dict[str, str] = {
     "a text file to measure on, instead of the built-in one": "用来测量的文本文件，代替内置的文本",
     "windows of 256 tokens": "256 个词元的窗口数",
     "exit with 1 when the KL divergence is above this": "KL 散度大于此值时以 1 退出",
-    "exit with 1 when next-token accuracy falls by more, relatively": "下一词元准确率的相对下降大于此值时以 1 退出",
+    "exit with 1 unless next-token accuracy surely falls by less, relatively": "除非下一词元准确率的相对下降确定小于此值，否则以 1 退出",
     "--windows {count} is less than one.": "--windows {count} 小于 1。",
     "Give at least 1.": "请至少给出 1。",
     "The KL divergence {kl:.4f} is above --max-kld {most}.": "KL 散度 {kl:.4f} 大于 --max-kld {most}。",
-    "The accuracy loss {loss:.2%} is above --max-accuracy-loss {most:.2%}.": (
-        "准确率损失 {loss:.2%} 大于 --max-accuracy-loss {most:.2%}。"
+    "The accuracy loss may be {loss:.2%}, which is above --max-accuracy-loss {most:.2%}.": (
+        "准确率损失可能达到 {loss:.2%}，大于 --max-accuracy-loss {most:.2%}。"
     ),
     "There is no file {file}.": "没有文件 {file}。",
     "Check --text.": "请检查 --text。",

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from deepseek_cli.errors import UsageError
-from deepseek_cli.evaluate import WINDOW, check_vocabulary, cut_windows, evaluate_handle
+from deepseek_cli.evaluate import TEXTS, WINDOW, check_vocabulary, cut_windows, evaluate_handle
 from deepseek_cli.evaluate import seconds_for as evaluation_seconds
 from deepseek_cli.handle import ModelHandle, open_model
 from deepseek_cli.manifest import Manifest, read_manifest, write_manifest
@@ -22,7 +22,7 @@ from deepseek_cli.schemes import pattern_of
 from deepseek_cli.store import Store, result_name
 
 REPORT_SECONDS = 120  # a report card that would take longer is left to `deepseek eval`
-REPORT_WINDOWS = 8
+REPORT_WINDOWS = 8  # of each text
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,7 @@ def quantize(
     if seconds > LONG_SECONDS and not agreed:
         raise UsageError(
             "This would take about {hours:.1f} hours.",
-            hint="Agree with --yes, or use --level fast, which takes minutes.",
+            hint="Agree with --yes, or use --level fast, or --algorithm rtn, which looks at no text.",
             hours=seconds / 3600,
         )
     written = write(handle, spec, plan, method, name, final, force, reporter)
@@ -142,7 +142,7 @@ def unchanged(final: Path, command: str, resolved: dict[str, Any], handle: Model
 def measure(reference: ModelHandle, candidate: ModelHandle, reporter: Reporter = SILENT) -> dict[str, Any]:
     """The report card, or its reason for being empty."""
     check_vocabulary((reference.config.vocabulary, candidate.config.vocabulary))
-    seconds = evaluation_seconds(reference, 2 * REPORT_WINDOWS * WINDOW)
+    seconds = evaluation_seconds(reference, 2 * len(TEXTS) * REPORT_WINDOWS * WINDOW)
     body = {"bits_per_weight": 8 * candidate.size_bytes / candidate.parameters, "size_bytes": candidate.size_bytes}
     if seconds > REPORT_SECONDS:
         reporter.note(

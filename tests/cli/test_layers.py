@@ -14,7 +14,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 LAYERS = (
     {"errors", "reporter", "blocks", "e4m3", "messages_zh"},
     {"spec", "schemes", "fields", "plugins", "i18n"},
-    {"settings", "tensors", "memory"},
+    {"settings", "tensors", "memory", "score"},
     {"formats"},
     {"ops"},
     {"architectures"},

@@ -15,11 +15,14 @@ REPORT = {
     "against",
     "kl",
     "kl_p99",
+    "kl_p999",
     "agreement",
     "perplexity",
     "reference_perplexity",
     "accuracy",
     "reference_accuracy",
+    "accuracy_loss_most",
+    "texts",
     "tokens",
     "text",
     "text_sha256",
@@ -41,7 +44,7 @@ def test_json(cli: Cli, stock: Stock) -> None:
     assert document["schema"] == "deepseek.eval/1"
     report = document["report"]
     assert report.keys() == REPORT
-    assert (report["against"], report["tokens"], report["window"]) == ("toy", 512, 256)
+    assert (report["against"], report["tokens"], report["window"]) == ("toy", 1024, 256)
     assert 0 < report["kl"] < report["kl_p99"]
 
 
