@@ -14,6 +14,11 @@ from torch import Tensor
 from deepseek_cli.ops.torch_ops import TorchOps
 
 
+def fastest_dtype() -> torch.dtype:
+    """What this machine multiplies fastest: bfloat16 where its processor has it."""
+    return torch.bfloat16 if torch.ops.mkldnn._is_mkldnn_bf16_supported() else torch.float32
+
+
 class Spool:
     """Keeps tensors in memory up to `budget` bytes in all, and those beyond in files of a folder, which is emptied first."""
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from deepseek_cli.errors import ModelCorrupt
 from deepseek_cli.handle import ModelHandle
 from deepseek_cli.memory import free_bytes
-from deepseek_cli.ops.torch_parts import Parts, Spool, over_parts
+from deepseek_cli.ops.torch_parts import Parts, Spool, fastest_dtype, over_parts
 from deepseek_cli.quantize import search
 from deepseek_cli.quantize.calibrate import CalibratingOps
 from deepseek_cli.quantize.calibration import Calibration
@@ -87,7 +87,7 @@ class Block:
 
     def __init__(self, handle: ModelHandle, method: Method) -> None:
         self.handle, self.algorithm = handle, method.algorithm
-        self.dtype = torch.bfloat16 if torch.ops.mkldnn._is_mkldnn_bf16_supported() else torch.float32
+        self.dtype = fastest_dtype()
         self.items = {item.name: item for item in method.calibrated}
         self.order = {name: torch.tensor(rows) for name, rows in handle.architecture.row_order(handle.config).items()}
         self.refs = {**handle.weights, **handle.draft_weights}

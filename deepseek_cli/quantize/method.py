@@ -12,6 +12,7 @@ import torch
 from deepseek_cli.errors import UsageError
 from deepseek_cli.handle import ModelHandle
 from deepseek_cli.ops.cost import count, count_draft
+from deepseek_cli.ops.torch_parts import fastest_dtype
 from deepseek_cli.quantize import rtn, search
 from deepseek_cli.quantize.algorithms import LEVELS, Algorithm, find_algorithm
 from deepseek_cli.quantize.calibration import Calibration, read_calibration
@@ -100,10 +101,10 @@ def _inputs(method: Method) -> dict[str, int]:
 
 
 def _rate() -> float:
-    """Operations a second of float32 products."""
-    a = torch.randn(512, 512)
-    a @ a
+    """Operations a second of products as calibration makes them."""
+    x, weight = torch.randn(2048, 1024, dtype=fastest_dtype()), torch.randn(1024, 1024, dtype=fastest_dtype())
+    x @ weight
     start = time.perf_counter()
-    for _ in range(8):
-        a @ a
-    return 8 * 2 * 512**3 / (time.perf_counter() - start)
+    for _ in range(4):
+        x @ weight
+    return 4 * 2 * 2048 * 1024**2 / (time.perf_counter() - start)
