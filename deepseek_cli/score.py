@@ -64,7 +64,7 @@ def pooled(scores: Iterable[Score]) -> Score:
 
 
 def most_accuracy_loss(right: Tensor) -> float:
-    """The upper bound of the relative loss of accuracy, by a paired bootstrap over tokens (Efron and Tibshirani, 1993, chapter 13).
+    """The upper bound of the relative loss of accuracy, by a paired bootstrap over tokens (Efron, Tibshirani, 1993, chapter 13).
 
     right bool [n, 2]: whether reference and candidate predict a token. Only the counts of the four cases matter, and
     resampling tokens draws those from a multinomial distribution.

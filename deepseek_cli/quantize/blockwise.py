@@ -56,7 +56,7 @@ def quantize_blocks(
     for block in blocks[checkpoint.blocks :]:
         with torch.no_grad():  # inference mode would not reach the threads that round
             work = Block(handle, method)
-            ops = CalibratingOps(work.weight, work.decide, work.dtype, method.algorithm.needs == "both")
+            ops = CalibratingOps(work.weight, work.decide, work.wanted, work.dtype, method.algorithm.needs == "both")
             x = _enter(handle, ops, calibration, checkpoint, block)
             x = _draft(ops, handle, calibration, x) if block == config.layers else arch.block(ops, config, x, block)
         checkpoint.save_codes(block, work.made, {name: asdict(note) for name, note in work.notes.items()})
@@ -89,6 +89,7 @@ class Block:
         self.handle, self.algorithm = handle, method.algorithm
         self.dtype = fastest_dtype()
         self.items = {item.name: item for item in method.calibrated}
+        self.wanted = {name.removesuffix(".weight") for name in self.items}
         self.order = {name: torch.tensor(rows) for name, rows in handle.architecture.row_order(handle.config).items()}
         self.refs = {**handle.weights, **handle.draft_weights}
         self.made: dict[str, tuple[QuantizedTensor, Scheme]] = {}
@@ -105,8 +106,7 @@ class Block:
 
     def decide(self, names: Sequence[str], statistics: Statistics) -> list[Tensor]:
         """What to compute with. Weights that are to be quantized are: together, since they share a Hessian."""
-        wanted = [name for name in names if f"{name}.weight" in self.items]
-        for batch in self._batches(wanted):
+        for batch in self._batches([name for name in names if name in self.wanted]):
             self._quantize(batch, statistics)
         return [self._computed(name) for name in names]
 

@@ -5,14 +5,14 @@ One pass over a block thus measures each weight's inputs in the model as it will
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from deepseek_cli.ops import GateSpec
+from deepseek_cli.ops import GateSpec, IndexSpec, LatentSpec
 from deepseek_cli.ops.torch_experts import Routes
 from deepseek_cli.ops.torch_parts import Parts, PartsOps, over_parts
 from deepseek_cli.quantize.statistics import Statistics, gather, gather_weighted
@@ -22,14 +22,21 @@ Decide = Callable[[Sequence[str], Statistics], Sequence[Tensor]]
 
 
 class CalibratingOps(PartsOps):
-    """`decide` takes the names of weights over one input with their statistics, and gives what to compute with, [out, in] each.
+    """`decide` takes names of weights over one input with its statistics, and gives what to compute with, [out, in] each.
 
-    With `beside` the original model runs along, as a second half of each part's batch.
+    It is asked about the `wanted` ones. With `beside` the original model runs along, as a second half of each part's batch.
     """
 
-    def __init__(self, weights: Callable[[str], Tensor | None], decide: Decide, dtype: torch.dtype, beside: bool = False) -> None:
+    def __init__(
+        self,
+        weights: Callable[[str], Tensor | None],
+        decide: Decide,
+        wanted: Collection[str],
+        dtype: torch.dtype,
+        beside: bool = False,
+    ) -> None:
         super().__init__(weights)
-        self.decide, self.dtype, self.beside = decide, dtype, beside
+        self.decide, self.wanted, self.dtype, self.beside = decide, wanted, dtype, beside
         self.last: tuple[Any, Statistics] | None = None  # several products may take one input, one after another
 
     def embed(self, tokens: Parts, name: str) -> Parts:
@@ -37,8 +44,29 @@ class CalibratingOps(PartsOps):
         return over_parts(lambda part: torch.cat((part, part)), x) if self.beside else x
 
     def linears(self, x: Parts, names: Sequence[str]) -> list[Parts]:
+        if not self._wants(*names):
+            return super().linears(x, names)
         replaced = self.decide(names, self._statistics(x))
         return [over_parts(self._product, x, name, weight) for name, weight in zip(names, replaced, strict=True)]
+
+    def index(self, x: Parts, q_latent: Parts, name: str, layer: int, spec: IndexSpec) -> Parts:
+        """Which keys are chosen is left to the original weights."""
+        for weight, inputs in ((f"{name}.wq_b", q_latent), (f"{name}.wk", x)):
+            if self._wants(weight):
+                self.decide([weight], self._statistics(inputs))
+        return over_parts(self.inner.index, x, q_latent, name, layer, spec)
+
+    def latent_attention(
+        self, q: Parts, kv: Parts, norm: str, up: str, layer: int, spec: LatentSpec, selected: Parts | None = None
+    ) -> Parts:
+        """`up` is split and moved around by every backend: it is computed with as it was."""
+        if self._wants(up):
+            latents = over_parts(lambda part: self.inner.rms_norm(part[..., : spec.rank], norm, spec.norm_eps), kv)
+            self.decide([up], self._statistics(latents))
+        return over_parts(self.inner.latent_attention, q, kv, norm, up, layer, spec, selected)
+
+    def _wants(self, *names: str) -> bool:
+        return any(name in self.wanted for name in names)
 
     def _product(self, x: Tensor, name: str, weight: Tensor) -> Tensor:
         bias = self.inner.weight(f"{name}.bias")
@@ -55,6 +83,8 @@ class CalibratingOps(PartsOps):
 
     def experts(self, x: Parts, routes: Parts, name: str, spec: GateSpec) -> Parts:
         """One expert at a time: its tokens count as the square of their gates; where they are few, all tokens count a little."""
+        if not self._wants(*(f"{name}.{e}.{part}_proj" for e in range(spec.experts) for part in ("gate", "up", "down"))):
+            return over_parts(self.inner.experts, x, routes, name, spec)
         self.last = None
         rows = torch.cat([self._ours(part).flatten(0, -2) for part in x])  # [tokens, hidden]
         chosen, gates = (torch.cat([self._routed(x, r)[i] for x, r in zip(x, routes, strict=True)]) for i in (0, 1))

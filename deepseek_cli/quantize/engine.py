@@ -12,7 +12,7 @@ from deepseek_cli.evaluate import TEXTS, WINDOW, check_vocabulary, cut_windows, 
 from deepseek_cli.evaluate import seconds_for as evaluation_seconds
 from deepseek_cli.handle import ModelHandle, open_model
 from deepseek_cli.manifest import Manifest, read_manifest, write_manifest
-from deepseek_cli.quantize.folder import resolved_record, write
+from deepseek_cli.quantize.folder import Written, resolved_record, write
 from deepseek_cli.quantize.method import LONG_SECONDS, Method, resolve, seconds_for
 from deepseek_cli.quantize.plan import Item, Plan, make_plan
 from deepseek_cli.quantize.spec import QuantizeSpec
@@ -74,6 +74,7 @@ def quantize(
             hours=seconds / 3600,
         )
     written = write(handle, spec, plan, method, name, final, force, reporter)
+    _tell_unmet(method, written, reporter)
     manifest = _with_report(handle, spec, written.manifest, final, store, reporter)
     return Quantized(name, final, plan, size, manifest, dict(written.errors), dict(written.notes))
 
@@ -101,6 +102,13 @@ def _tell_time(handle: ModelHandle, method: Method, reporter: Reporter) -> float
             minutes=seconds / 60,
         )
     return seconds
+
+
+def _tell_unmet(method: Method, written: Written, reporter: Reporter) -> None:
+    """What calibration should have met is never skipped in silence."""
+    for item in method.calibrated:
+        if item.name not in written.notes:
+            reporter.warn("{tensor} was not met by calibration; it is rounded by itself.", tensor=item.name)
 
 
 def _tell(handle: ModelHandle, plan: Plan, size: int, reporter: Reporter) -> None:
