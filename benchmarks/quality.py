@@ -110,10 +110,8 @@ def main() -> None:
         seconds = f"{median([r.seconds for r in runs]):.0f}" if runs else "-"
         peak = f"{median([r.peak_mb for r in runs]):.0f}" if runs else "-"
         saved[name] = {"kl": card, "accuracy": wide, "seconds": [r.seconds for r in runs], "peak_mb": [r.peak_mb for r in runs]}
-        rows.append(
-            [name, f"{card['kl']:.4f}", f"{card['kl_p99']:.2f}", f"{card['agreement']:.1%}", f"{card['perplexity']:.2f}"]
-            + [f"{loss:.2%} (≤ {wide['accuracy_loss_most']:.2%})", seconds, peak]
-        )
+        quality = [f"{card['kl']:.4f}", f"{card['kl_p99']:.2f}", f"{card['agreement']:.1%}", f"{card['perplexity']:.2f}"]
+        rows.append([name, *quality, f"{loss:.2%} (≤ {wide['accuracy_loss_most']:.2%})", seconds, peak])
         print(rows[-1], flush=True)
     show(["", "KL", "p99", "agreement", "perplexity", "accuracy loss", "s", "peak MB"], rows)
     if args.save:
