@@ -151,12 +151,20 @@ MAKING: dict[str, str] = {
     ),
     "{flag} is for algorithms that look at text, and {algorithm} needs none.": "{flag} 用于需要文本的算法，而 {algorithm} 不需要。",
     "Leave it out, or use --level balanced.": "请去掉它，或用 --level balanced。",
-    "how to round, instead of the level's way: rtn, search, hqq, imatrix, gptq, gptaq, autoround": (
-        "舍入方法，代替级别所定的：rtn、search、hqq、imatrix、gptq、gptaq、autoround"
+    "how to round, instead of the level's way: rtn, search, hqq, imatrix, gptq, gptaq, refine, autoround": (
+        "舍入方法，代替级别所定的：rtn、search、hqq、imatrix、gptq、gptaq、refine、autoround"
     ),
     "a text file to calibrate on, instead of the built-in text": "用于校准的文本文件，代替内置文本",
     "tokens of it to look at": "使用其中多少词元",
     "what the calibration text is in, to be checked": "校准文本的语言，会加以检查",
     "--tokens {count} is less than one.": "--tokens {count} 小于 1。",
     "Give at least 4096.": "请至少给出 4096。",
+    "{tensor}: {algorithm} gives up ({reason}).": "{tensor}：{algorithm} 无法完成（{reason}）。",
+    "{model}: on the calibration text, the inputs of tensor {tensor} are not finite.": (
+        "{model}：在校准文本上，张量 {tensor} 的输入含有非有限值。"
+    ),
+    "Check the model: deepseek eval; or use --algorithm search, which looks at no text.": (
+        "请用 deepseek eval 检查模型，或用不看文本的 --algorithm search。"
+    ),
+    "{tensor} was not met by calibration; it is rounded by itself.": "校准没有遇到 {tensor}；它被单独舍入。",
 }

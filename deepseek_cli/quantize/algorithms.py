@@ -23,7 +23,8 @@ ALGORITHMS: dict[str, tuple[str, Needs, str]] = {
     "imatrix": ("deepseek_cli.quantize.search:quantize", "inputs", "search, each input counting by its mean square"),
     "gptq": ("deepseek_cli.quantize.gptq:quantize", "inputs", "each column's error made good by the columns to come"),
     "gptaq": ("deepseek_cli.quantize.gptq:quantize", "both", "gptq, towards the outputs of the original model"),
-    "autoround": ("deepseek_cli.quantize.autoround:quantize", "both", "gptaq's rounding and scales, then learned further"),
+    "refine": ("deepseek_cli.quantize.refine:quantize", "both", "gptaq, then each code and scale reconsidered"),
+    "autoround": ("deepseek_cli.quantize.autoround:quantize", "both", "rounding and scales learned by the signs of gradients"),
 }
 
 
@@ -38,7 +39,7 @@ class Level:
 LEVELS: dict[str, Level] = {
     "fast": Level("imatrix", 2_048),
     "balanced": Level("gptaq", 16_384),
-    "best": Level("gptaq", 65_536),
+    "best": Level("refine", 65_536),
 }
 
 

@@ -6,7 +6,7 @@ that was stopped goes on behind it with the same result.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -55,7 +55,7 @@ def quantize_blocks(
     blocks = [*range(config.layers), *([config.layers] if handle.draft_weights else [])]
     for block in blocks[checkpoint.blocks :]:
         with torch.no_grad():  # inference mode would not reach the threads that round
-            work = Block(handle, method)
+            work = Block(handle, method, reporter.warn)
             ops = CalibratingOps(work.weight, work.decide, work.wanted, work.dtype, method.algorithm.needs == "both")
             x = _enter(handle, ops, calibration, checkpoint, block)
             x = _draft(ops, handle, calibration, x) if block == config.layers else arch.block(ops, config, x, block)
@@ -82,11 +82,16 @@ def _draft(ops: CalibratingOps, handle: ModelHandle, calibration: Calibration, x
     return drafted
 
 
+def dtype_of_products() -> torch.dtype:
+    """What activations and weights are multiplied in: the narrow one where this CPU has products of it."""
+    return torch.bfloat16 if torch.ops.mkldnn._is_mkldnn_bf16_supported() else torch.float32
+
+
 class Block:
     """The weights of one block: read when they are wanted, quantized as the plan says, `made` by name without `.weight`."""
 
-    def __init__(self, handle: ModelHandle, method: Method) -> None:
-        self.handle, self.algorithm = handle, method.algorithm
+    def __init__(self, handle: ModelHandle, method: Method, warn: Callable[..., None] = SILENT.warn) -> None:
+        self.handle, self.algorithm, self.warn = handle, method.algorithm, warn
         self.dtype = fastest_dtype()
         self.items = {item.name: item for item in method.calibrated}
         self.wanted = {name.removesuffix(".weight") for name in self.items}
@@ -124,12 +129,29 @@ class Block:
         weight = torch.cat([self._original(item.name) for item in items])
         scheme = items[0].scheme
         candidates = {PLAIN: search.quantize, self.algorithm.name: self.algorithm.quantize}
-        found = {name: quantize(weight, scheme, statistics) for name, quantize in candidates.items()}
+        self._check(statistics, items[0].name)
+        found = {}
+        for name, quantize in candidates.items():
+            try:
+                found[name] = quantize(weight, scheme, statistics)
+            except ValueError as error:  # the weight and its inputs are finite: the Hessian has no factor
+                if name == PLAIN:
+                    raise
+                self.warn("{tensor}: {algorithm} gives up ({reason}).", tensor=items[0].name, algorithm=name, reason=error)
         start = 0
         for item in items:
             rows = slice(start, start + item.shape[0])
             start += item.shape[0]
             self._choose(item, weight[rows], {name: q.rows(rows) for name, q in found.items()}, statistics)
+
+    def _check(self, statistics: Statistics, name: str) -> None:
+        if not statistics.hessian.diagonal().isfinite().all():
+            raise ModelCorrupt(
+                "{model}: on the calibration text, the inputs of tensor {tensor} are not finite.",
+                hint="Check the model: deepseek eval; or use --algorithm search, which looks at no text.",
+                model=self.handle.root,
+                tensor=name,
+            )
 
     def _choose(self, item: Item, weight: Tensor, candidates: Mapping[str, QuantizedTensor], statistics: Statistics) -> None:
         """The candidate whose outputs are closest on the held-out tokens."""

@@ -16,7 +16,7 @@ from deepseek_cli.quantize.statistics import Statistics
 from deepseek_cli.schemes import Scheme
 from deepseek_cli.tensors import QuantizedTensor, Weight, dense, pack
 
-DAMPING = 0.01  # of the Hessian's mean diagonal
+DAMPING = 0.03  # of the Hessian's mean diagonal
 MOST_DAMPING = 1.0
 DRIFT_DAMPING = 1.0
 BLOCK = 64  # columns
@@ -27,9 +27,8 @@ def quantize(weight: Weight, scheme: Scheme, statistics: Statistics) -> Quantize
 
     Raises ValueError when the weight holds a NaN or an infinity, or a Hessian that has no factor at any damping.
     """
-    w = dense(weight).float()
-    target = with_drift(w, statistics)
-    grid = find_grid(w, scheme, statistics.importance)
+    target = with_drift(dense(weight).float(), statistics)
+    grid = find_grid(target, scheme, statistics.importance)
     return as_tensor(round_columns(target, grid, statistics.hessian), grid)
 
 

@@ -254,3 +254,23 @@ def test_an_unknown_algorithm_lists_those_there_are(llama: Path, tmp_path: Path)
     with pytest.raises(UsageError, match="There is no algorithm named 'magic'") as caught:
         run(llama, tmp_path / "q", algorithm="magic")
     assert all(name in str(caught.value) for name in ALGORITHMS)
+
+
+def gives_up(weight: torch.Tensor, scheme: object, statistics: object) -> None:
+    raise ValueError("no factor")
+
+
+def test_where_an_algorithm_gives_up_the_plain_one_stands(llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("deepseek_cli.quantize.gptq.quantize", gives_up)
+    done = run(llama, tmp_path / "q")
+    assert {note["algorithm"] for note in done.notes.values()} == {"imatrix"}
+
+
+def test_inputs_that_are_not_finite_are_named(llama: Path, tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    tensors = load_file(llama / "model.safetensors")
+    tensors["model.layers.1.input_layernorm.weight"][:] = float("inf")
+    save_file(tensors, llama / "model.safetensors")
+    with pytest.raises(ModelCorrupt, match=r"inputs of tensor model\.layers\.1\.self_attn\.q_proj\.weight are not finite"):
+        run(llama, tmp_path / "q")
