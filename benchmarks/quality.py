@@ -34,9 +34,10 @@ ARMS: dict[str, tuple[str, ...]] = {
     "autoround": ("--algorithm", "autoround"),
     "balanced (gptaq)": ("--level", "balanced"),
     "best": ("--level", "best"),
-    "rtn, g128": ("--algorithm", "rtn", "--group", "128"),
-    "balanced, g128": ("--level", "balanced", "--group", "128"),
+    "rtn g128": ("--algorithm", "rtn", "--group", "128"),
+    "balanced g128": ("--level", "balanced", "--group", "128"),
     "int8": ("--int8",),
+    "int8 g32": ("--int8", "--group", "32"),
 }
 
 
@@ -83,7 +84,7 @@ def main() -> None:
     taken = {name: [] for name in chosen}
     for _ in range(args.rounds):
         for name, options in chosen.items():
-            dense = () if name == "int8" else ("--rule", "model.embed_tokens=bf16")
+            dense = () if name.startswith("int8") else ("--rule", "model.embed_tokens=bf16")
             command = (
                 *DEEPSEEK,
                 "quantize",

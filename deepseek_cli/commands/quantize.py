@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from deepseek_cli.commands._call import Call
@@ -20,6 +21,7 @@ EXAMPLES = [
     "deepseek quantize smollm2 --int4",
     "deepseek quantize ./my-model --int8 -o my-model-int8",
     "deepseek quantize smollm2 --scheme int4-g64 --rule lm_head=int4-g64",
+    "deepseek quantize smollm2 --to-bpw 4.5 --dry-run",
 ]
 
 
@@ -28,7 +30,7 @@ def run(call: Call) -> Result:
     from deepseek_cli.quantize.engine import quantize
 
     limit_threads(call.common.threads)
-    if not (call.spec.int4 or call.spec.int8 or call.spec.scheme):
+    if not (call.spec.int4 or call.spec.int8 or call.spec.scheme or call.spec.goal):
         call.reporter.note("No scheme is named: --int4.")
     common = call.common
     done = quantize(
@@ -56,6 +58,7 @@ def run(call: Call) -> Result:
             }
             for i in done.plan.items
         ],
+        "frontier": done.frontier or None,
         "report": done.manifest.report if done.manifest else None,
         "readers": done.manifest.readers if done.manifest else None,
     }
@@ -75,12 +78,27 @@ def _lines(done: Quantized) -> list[str | Line | Table]:
     for scheme, names in schemes.items():
         errors = [done.errors[n] for n in names if n in done.errors]
         rows.append([scheme, len(names), f"{sum(errors) / len(errors):.4f}" if errors else None, names[0]])
-    table = Table(["scheme", "tensors", "mean error", "first"], rows)
+    tables: list[str | Line | Table] = [*_frontier(done), Table(["scheme", "tensors", "mean error", "first"], rows)]
     if done.manifest is None:
-        return [table]
+        return tables
     sentence = "{name} is up to date, at {path}." if done.unchanged else "{name}: {mb} MB, at {path}."
     line = Line(sentence, name=done.name, mb=round(done.size_bytes / 1e6), path=done.path)
-    return [table, *report_lines(done.manifest.report), line]
+    return [*tables, *report_lines(done.manifest.report), line]
+
+
+def _frontier(done: Quantized) -> Iterator[Table]:
+    """What other sizes would come to, where schemes were chosen by a goal."""
+    rows = [
+        [
+            f"{point['bits_per_weight']:.2f}",
+            round(point["size_bytes"] / 1e6, 1),
+            f"{point['kl']:.4f}",
+            "yes" if point["goal"] else "no",
+        ]
+        for point in done.frontier
+    ]
+    if rows:
+        yield Table(["bits per weight", "MB", "predicted KL", "chosen"], rows)
 
 
 def limit_threads(threads: int | None) -> None:

@@ -46,6 +46,48 @@ MAKING: dict[str, str] = {
     "first": "第一个",
     "{name} is up to date, at {path}.": "{name} 已是最新，位于 {path}。",
     "{name}: {mb} MB, at {path}.": "{name}：{mb} MB，位于 {path}。",
+    "weights learn to be quantized: minutes to hours more, for int4 and int8": "让权重学会被量化：多花几分钟到几小时，用于 int4 和 int8",
+    "steps of distillation, of --qat or behind any other way": "蒸馏的步数，用于 --qat，或接在其他方式之后",
+    "--set steps={count} is less than zero.": "--set steps={count} 小于零。",
+    "0 leaves distillation out.": "0 表示不做蒸馏。",
+    "{steps} steps of distillation are in that; they need {needed} MB of memory, and {free} MB are free.": (
+        "其中包括 {steps} 步蒸馏；需要 {needed} MB 内存，现有 {free} MB 可用。"
+    ),
+    "Distilling {model} needs {needed} MB, and {free} MB are free.": "蒸馏 {model} 需要 {needed} MB，而可用的只有 {free} MB。",
+    "Use --level balanced, or leave this step out: --set steps=0.": "请用 --level balanced，或者不做这一步：--set steps=0。",
+    "Distillation did not help: KL divergence {before:.4g} → {after:.4g}. Left out.": (
+        "蒸馏没有帮助：KL 散度 {before:.4g} → {after:.4g}。不采用。"
+    ),
+    "Distillation: KL divergence {before:.4g} → {after:.4g} on held-out text.": "蒸馏：在留出的文本上，KL 散度 {before:.4g} → {after:.4g}。",
+    "distill": "蒸馏",
+    # quantize to a size
+    "bits per weight of the whole result, such as 4.2: more where they matter most": (
+        "整个结果的平均每权重位数，例如 4.2：越重要的权重位数越多"
+    ),
+    "the same as the bytes of all tensors, such as 900MB": "同上，但以全部张量的字节数表示，例如 900MB",
+    "--to-bpw {bits} is not between 0 and 16.": "--to-bpw {bits} 不在 0 到 16 之间。",
+    "For example: --to-bpw 4.5": "例如：--to-bpw 4.5",
+    "{flag} holds what {goal} is to choose.": "{flag} 固定了要由 {goal} 来选择的内容。",
+    "Leave it out, or hold single weights with --rule; --scheme may say int4-asym or int4-pos.": (
+        "请去掉它，或用 --rule 固定个别权重；--scheme 可以是 int4-asym 或 int4-pos。"
+    ),
+    "{goal}: every weight has its scheme by a rule, or stays dense.": "{goal}：每个权重的方案都已由规则指定，或保持未量化。",
+    "Leave a rule out.": "请去掉一条规则。",
+    "{goal} cannot be reached: from {least:.3f} bits per weight ({least_size}) to {most:.3f} ({most_size}) can.": (
+        "{goal} 无法达到：可达到的范围是每个权重 {least:.3f} 位（{least_size}）到 {most:.3f} 位（{most_size}）。"
+    ),
+    "Choose a goal between them, or free weights that a rule holds.": "请在此范围内选择目标，或放开由规则固定的权重。",
+    "Measuring what each weight matters would take about {hours:.1f} hours.": "测量每个权重的重要程度大约需要 {hours:.1f} 小时。",
+    "Agree with --yes, or name one scheme for all, such as --scheme int4-g64.": (
+        "请用 --yes 同意，或为全部权重指定同一个方案，例如 --scheme int4-g64。"
+    ),
+    "Measuring what each of {units} units matters, on {tokens} tokens: about {minutes:.1f} minutes.": (
+        "在 {tokens} 个词元上测量 {units} 组权重各自的重要程度：约 {minutes:.1f} 分钟。"
+    ),
+    "measure": "测量",
+    "bits per weight": "每权重位数",
+    "predicted KL": "预计 KL",
+    "chosen": "选用",
     # compress
     "how much smaller, such as 85%": "缩小多少，例如 85%",
     "the size to reach, such as 900MB": "要达到的大小，例如 900MB",

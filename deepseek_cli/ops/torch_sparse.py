@@ -21,7 +21,7 @@ from deepseek_cli.ops.torch_ops import KVCache, TorchOps, causal_mask
 
 BLOCK = 32  # queries that share their pages; more are faster, and choose worse
 VOTERS = 8  # queries whose mean votes for pages
-GATHERED = 1 << 17  # values of chosen keys at once
+GATHERED = 1 << 17  # values of chosen keys at once, for each thread
 SPAN = 1024  # queries that choose at once
 SHORT = 4  # up to so many queries choose alone, so that a guess checked beside its token changes nothing
 SAMPLE = 64  # one query in so many tells how active a head is
@@ -190,7 +190,7 @@ def attend_blocks(q: Tensor, k: Tensor, v: Tensor, bounds: Tensor, start: int, b
     future = torch.full((block, block), float("-inf"), dtype=q.dtype, device=q.device).triu(1)
     for head, own in enumerate(blocks):
         keys, values = k[head].view(-1, PAGE * channels), v[head].view(-1, PAGE * channels)
-        step = -(-len(own) // -(-pages[head].numel() * PAGE * channels // GATHERED))
+        step = -(-len(own) // -(-pages[head].numel() * PAGE * channels // (GATHERED * torch.get_num_threads())))
         for part, index in zip(own.split(step), pages[head].split(step), strict=True):
             attend_pages(part, keys, values, index, width, future, scale)
     return pages.shape[1] * len(q) * (block * (width - block) + block * (block + 1) // 2)

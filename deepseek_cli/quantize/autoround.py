@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from deepseek_cli.quantize.ahead import in_order
+from deepseek_cli.ahead import in_order
 from deepseek_cli.quantize.gptq import with_drift
 from deepseek_cli.quantize.grid import snap
 from deepseek_cli.quantize.refine import damped

@@ -82,11 +82,6 @@ def _draft(ops: CalibratingOps, handle: ModelHandle, calibration: Calibration, x
     return drafted
 
 
-def dtype_of_products() -> torch.dtype:
-    """What activations and weights are multiplied in: the narrow one where this CPU has products of it."""
-    return torch.bfloat16 if torch.ops.mkldnn._is_mkldnn_bf16_supported() else torch.float32
-
-
 class Block:
     """The weights of one block: read when they are wanted, quantized as the plan says, `made` by name without `.weight`."""
 

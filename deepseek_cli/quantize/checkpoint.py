@@ -1,7 +1,8 @@
 """What a long run keeps beside its result, so that the next one goes on where it was stopped.
 
 The folder `<result>.work` holds `work.json`, which says what was asked for, and two folders a block: `codes-N`, the block's
-quantized weights, and `hidden-N`, the activations behind it. Each comes into being by one rename, with its digest in it.
+quantized weights, and `hidden-N`, the activations behind it. Distillation adds `learned-N`, its state after N steps. Each
+comes into being by one rename, with its digest in it.
 """
 
 from __future__ import annotations
@@ -70,6 +71,21 @@ class Checkpoint:
         """The activations behind a block."""
         refs = self._open(f"hidden-{block:05}")
         return Parts(spool, (_tensor(refs[name]) for name in sorted(refs)))
+
+    def save_learned(self, steps: int, state: Mapping[str, Tensor]) -> None:
+        """What distillation has come to after so many steps; what it was before is not needed any more."""
+        planned = [safetensors.Planned(name, value.dtype, tuple(value.shape)) for name, value in state.items()]
+        self._save(f"learned-{steps:06}", planned, state.items(), {})
+        for older in self.folder.glob("learned-*[0-9]"):
+            if older.name < f"learned-{steps:06}":
+                shutil.rmtree(older)
+
+    def learned(self) -> tuple[int, dict[str, TensorRef]]:
+        """The steps of distillation that are done, and what they came to."""
+        last = max((f.name for f in self.folder.glob("learned-*[0-9]")), default="")
+        if not last:
+            return 0, {}
+        return int(last.removeprefix("learned-")), self._open(last)
 
     def codes(self) -> tuple[dict[str, TensorRef], dict[str, Any]]:
         """The quantized weights of all finished blocks, by name with `.weight`, and the notes on them."""

@@ -12,7 +12,10 @@ from deepseek_cli.evaluate import TEXTS, WINDOW, check_vocabulary, cut_windows, 
 from deepseek_cli.evaluate import seconds_for as evaluation_seconds
 from deepseek_cli.handle import ModelHandle, open_model
 from deepseek_cli.manifest import Manifest, read_manifest, write_manifest
+from deepseek_cli.memory import free_bytes
+from deepseek_cli.quantize.distill import needed_bytes
 from deepseek_cli.quantize.folder import Written, resolved_record, write
+from deepseek_cli.quantize.goal import meet_goal
 from deepseek_cli.quantize.method import LONG_SECONDS, Method, resolve, seconds_for
 from deepseek_cli.quantize.plan import Item, Plan, make_plan
 from deepseek_cli.quantize.spec import QuantizeSpec
@@ -38,6 +41,12 @@ class Quantized:
     notes: dict[str, Any] = dataclasses.field(default_factory=dict)  # by tensor, see `blockwise.Note`
     unchanged: bool = False
 
+    @property
+    def frontier(self) -> list[dict[str, Any]]:
+        """What other sizes would come to, as plain values; empty where no goal chose the schemes."""
+        points = self.plan.goal.get("frontier", ())
+        return [{"bits_per_weight": 8 * point["size_bytes"] / self.plan.values, **point} for point in points]
+
 
 def quantize(
     handle: ModelHandle,
@@ -53,14 +62,19 @@ def quantize(
 ) -> Quantized:
     """Write `handle` with quantized weights, into `output` or the store; `label` stands for the level in its name.
 
-    Raises what `make_plan`, `resolve` and `folder.write` raise, and UsageError for hours of work that nobody `agreed` to.
+    Raises what `make_plan`, `meet_goal`, `resolve` and `folder.write` raise, and UsageError for hours of work that nobody
+    `agreed` to.
     """
     plan = make_plan(handle, spec)
     method = resolve(handle, spec, plan, reporter)
-    name = result_name(handle.name, str(plan.scheme), label or ("" if plan.scheme.bits == 16 else spec.algorithm or spec.level))
+    scheme = spec.goal or str(plan.scheme)
+    name = result_name(handle.name, scheme, label or ("" if plan.scheme.bits == 16 else spec.way))
     final = output or store.models / name
+    if spec.goal:
+        plan = meet_goal(handle, spec, plan, final, force=force, agreed=agreed, reporter=reporter)
+        method = resolve(handle, spec, plan, reporter)
     size = plan.bytes_with(handle.tensors)
-    _tell(handle, plan, size, reporter)
+    _tell(handle, plan, scheme, size, reporter)
     seconds = _tell_time(handle, method, reporter)
     if dry_run:
         return Quantized(name, final, plan, size)
@@ -101,6 +115,13 @@ def _tell_time(handle: ModelHandle, method: Method, reporter: Reporter) -> float
             text=method.calibration.name,
             minutes=seconds / 60,
         )
+    if method.steps:
+        reporter.note(
+            "{steps} steps of distillation are in that; they need {needed} MB of memory, and {free} MB are free.",
+            steps=method.steps,
+            needed=needed_bytes(handle, method) // 1_000_000,
+            free=free_bytes() // 1_000_000,
+        )
     return seconds
 
 
@@ -111,13 +132,13 @@ def _tell_unmet(method: Method, written: Written, reporter: Reporter) -> None:
             reporter.warn("{tensor} was not met by calibration; it is rounded by itself.", tensor=item.name)
 
 
-def _tell(handle: ModelHandle, plan: Plan, size: int, reporter: Reporter) -> None:
+def _tell(handle: ModelHandle, plan: Plan, scheme: str, size: int, reporter: Reporter) -> None:
     sources = [handle.tensors[item.name] for item in plan.items]
     reporter.note(
         "{name}: {before} MB to {scheme}, {after} MB ({bpw:.2f} bits per weight).",
         name=handle.name,
         before=round(sum(ref.size_bytes for ref in sources) / 1e6),
-        scheme=plan.scheme,
+        scheme=scheme,
         after=round(size / 1e6),
         bpw=8 * size / plan.values,
     )

@@ -16,15 +16,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from deepseek_cli.ahead import in_order
 from deepseek_cli.errors import ModelCorrupt, ModelError, UsageError
 from deepseek_cli.formats import compressed
 from deepseek_cli.formats.safetensors import Planned, Writer
 from deepseek_cli.handle import ModelHandle
 from deepseek_cli.manifest import Manifest, list_files, step, write_manifest
 from deepseek_cli.quantize import rtn
-from deepseek_cli.quantize.ahead import in_order
 from deepseek_cli.quantize.blockwise import quantize_blocks
 from deepseek_cli.quantize.checkpoint import Checkpoint
+from deepseek_cli.quantize.distill import distill, require_memory
 from deepseek_cli.quantize.method import Method
 from deepseek_cli.quantize.plan import Item, Plan
 from deepseek_cli.quantize.spec import QuantizeSpec
@@ -98,10 +99,13 @@ def _calibrated(
     if method.calibration is None:
         return {}, {}, None
     require_new(final, force)
+    if method.steps:
+        require_memory(handle, method)
     asked = {"parent": handle.digest, "threads": torch.get_num_threads(), **resolved_record(spec, plan, method)}
     work = Checkpoint(final.with_name(f"{final.name}.work"), asked, force)
     try:
-        return *quantize_blocks(handle, method, work, reporter), work
+        codes, notes = quantize_blocks(handle, method, work, reporter)
+        return distill(handle, method, codes, work, reporter) if method.steps else codes, notes, work
     except ModelError:
         work.remove()  # of a model that is damaged there is nothing to go on with
         raise
@@ -235,6 +239,7 @@ def resolved_record(spec: QuantizeSpec, plan: Plan, method: Method) -> dict[str,
         "level": spec.level,
         **method.record(),
         "rules": list(spec.rule),
+        **({"goal": plan.goal} if plan.goal else {}),
     }
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from deepseek_cli.quantize.ahead import in_order
+from deepseek_cli.ahead import in_order
 from deepseek_cli.quantize.search import Grid, find_grid
 from deepseek_cli.quantize.statistics import Statistics
 from deepseek_cli.schemes import Scheme

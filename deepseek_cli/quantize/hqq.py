@@ -11,7 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from deepseek_cli.quantize.ahead import in_order
+from deepseek_cli.ahead import in_order
 from deepseek_cli.quantize.grid import round_to_grid, scales_and_zeros, snap
 from deepseek_cli.quantize.rtn import in_groups
 from deepseek_cli.schemes import Scheme

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -14,7 +14,7 @@ from deepseek_cli.handle import ModelHandle
 from deepseek_cli.ops.cost import count, count_draft
 from deepseek_cli.ops.torch_parts import fastest_dtype
 from deepseek_cli.quantize import rtn, search
-from deepseek_cli.quantize.algorithms import LEVELS, Algorithm, find_algorithm
+from deepseek_cli.quantize.algorithms import LEVELS, QAT, Algorithm, Rates, find_algorithm
 from deepseek_cli.quantize.calibration import Calibration, read_calibration
 from deepseek_cli.quantize.plan import Item, Plan
 from deepseek_cli.quantize.spec import QuantizeSpec
@@ -22,6 +22,7 @@ from deepseek_cli.reporter import SILENT, Reporter
 from deepseek_cli.runtime.tokenizer import open_tokenizer
 
 TOKENS = 16_384  # where an algorithm is named and nothing says how many
+BATCH = 2  # windows a step of distillation
 LONG_SECONDS = 3600  # what takes longer is asked about
 OVERHEAD = 2.0  # of the products that are counted, over the time that they take alone
 
@@ -33,11 +34,14 @@ class Method:
     algorithm: Algorithm
     calibration: Calibration | None = None
     calibrated: tuple[Item, ...] = ()
+    steps: int = 0  # of distillation, from what calibration makes
+    rates: Rates | None = None
 
     def record(self) -> dict[str, Any]:
         text = self.calibration
         known = {"calibration": text.name, "calibration_sha256": text.sha256, "tokens": text.windows.numel()} if text else {}
-        return {"algorithm": self.algorithm.name, **known}
+        learned = {"steps": self.steps, "rates": asdict(self.rates)} if self.rates else {}
+        return {"algorithm": self.algorithm.name, **known, **learned}
 
     def rounding(self, item: Item) -> Callable[..., Any]:
         """How an item is rounded that calibration does not meet. Eight bits lose nothing that a search could win back."""
@@ -47,17 +51,18 @@ class Method:
 
 
 def resolve(handle: ModelHandle, spec: QuantizeSpec, plan: Plan, reporter: Reporter = SILENT) -> Method:
-    """The method that level and algorithm come to. Where nothing has fewer than 8 bits a level needs no calibration.
+    """The method that level and algorithm come to. Where nothing has fewer than 8 bits every level does what `fast` does.
 
     Raises UsageError for an unknown algorithm, or a calibration text that does not serve.
     """
-    level = LEVELS[spec.level]
-    algorithm = find_algorithm(spec.algorithm or level.algorithm, reporter)
     blocks = {f"{name}.weight" for name in inner_linears(handle)}
-    most = 8 if spec.algorithm else 4
-    items = tuple(item for item in plan.items if item.scheme.bits <= most and item.name in blocks)
+    inner = [item for item in plan.items if item.scheme.bits <= 8 and item.name in blocks]
+    few = [item for item in inner if item.scheme.bits == 4]
+    level = QAT if spec.qat else LEVELS[spec.level if few else "fast"]
+    algorithm = find_algorithm(spec.algorithm or level.algorithm, reporter)
+    items = tuple(few if few and not (spec.algorithm or spec.qat) else inner)
     if algorithm.needs == "nothing" or not items:
-        given = [flag for flag, value in (("--tokens", spec.tokens), ("--language", spec.language)) if value]
+        given = [flag for flag, value in _about_text(spec) if value]
         if given or spec.calibration != "builtin":
             raise UsageError(
                 "{flag} is for algorithms that look at text, and {algorithm} needs none.",
@@ -68,7 +73,12 @@ def resolve(handle: ModelHandle, spec: QuantizeSpec, plan: Plan, reporter: Repor
         return Method(algorithm if algorithm.needs == "nothing" else find_algorithm("rtn"))
     tokens = spec.tokens or (level.tokens if algorithm.name == level.algorithm else TOKENS)
     calibration = read_calibration(open_tokenizer(handle.root), spec.calibration, tokens, handle.config.context, spec.language)
-    return Method(algorithm, calibration, items)
+    steps = spec.steps if spec.steps is not None else 0 if spec.algorithm and not spec.qat else level.steps
+    return Method(algorithm, calibration, items, steps, level.rates if steps else None)
+
+
+def _about_text(spec: QuantizeSpec) -> tuple[tuple[str, Any], ...]:
+    return ("--tokens", spec.tokens), ("--language", spec.language), ("--qat", spec.qat), ("--set steps", spec.steps)
 
 
 def inner_linears(handle: ModelHandle) -> set[str]:
@@ -87,7 +97,8 @@ def seconds_for(handle: ModelHandle, method: Method) -> float:
     forward = 2 * handle.parameters * tokens * streams
     hessians = sum(2 * tokens * inputs**2 * streams + 3 * inputs**3 for inputs in _inputs(method).values())
     rounding = sum(4 * item.shape[0] * item.shape[1] ** 2 for item in method.calibrated)
-    return OVERHEAD * (forward + hessians + rounding) / _rate()
+    learning = 8 * handle.parameters * method.steps * BATCH * method.calibration.windows.shape[1]  # blocks go forward twice
+    return OVERHEAD * (forward + hessians + rounding + learning) / _rate()
 
 
 def _inputs(method: Method) -> dict[str, int]:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
+from typing import Any
 
 from deepseek_cli.errors import UsageError
+from deepseek_cli.formats import compressed
 from deepseek_cli.handle import ModelHandle
 from deepseek_cli.ops.cost import count, count_draft
-from deepseek_cli.quantize.spec import QuantizeSpec, default_group
+from deepseek_cli.quantize.spec import EMBEDDINGS, QuantizeSpec, default_group
 from deepseek_cli.schemes import DENSE, Scheme, parse_scheme, pattern_of
 from deepseek_cli.tensors import TensorRef
 
@@ -36,6 +38,8 @@ class Plan:
     items: tuple[Item, ...]
     scheme: Scheme  # of the body
     fused: Fused
+    units: Fused = ()  # what a goal may choose a scheme for: weights that share one, without .weight
+    goal: Mapping[str, Any] = field(default_factory=dict)  # how the schemes of units were chosen, where they were
 
     @property
     def fallbacks(self) -> list[Item]:
@@ -47,7 +51,13 @@ class Plan:
 
     def bytes_with(self, tensors: Mapping[str, TensorRef]) -> int:
         """Bytes of all tensors on disk; what is kept takes what it takes in `tensors`."""
-        return sum(tensors[i.name].size_bytes if i.kept else i.scheme.bytes_of(*_matrix(i.shape)) for i in self.items)
+        return sum(_bytes(item, tensors[item.name]) for item in self.items)
+
+    def with_schemes(self, schemes: Mapping[str, Scheme], goal: Mapping[str, Any]) -> Plan:
+        """The same plan with a scheme for each of `units`, by its first name."""
+        chosen = {f"{name}.weight": schemes[unit[0]] for unit in self.units for name in unit}
+        items = tuple(replace(i, scheme=chosen[i.name]) if i.name in chosen else i for i in self.items)
+        return replace(self, items=items, goal=goal)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +65,7 @@ class Rule:
     pattern: str
     scheme: Scheme
     given: str = ""  # as the user wrote it; empty for what holds unless they say otherwise
+    free: bool = False  # a goal may choose otherwise
 
 
 def make_plan(handle: ModelHandle, spec: QuantizeSpec) -> Plan:
@@ -67,19 +78,35 @@ def make_plan(handle: ModelHandle, spec: QuantizeSpec) -> Plan:
     shapes = {name: ref.shape for name, ref in handle.stored.items()}
     fused = tuple(names for names in (*cost.fused, *draft.fused) if f"{names[0]}.weight" in shapes)
     stems = [s for s in dict.fromkeys((*cost.embeddings, *cost.linears, *draft.linears)) if f"{s}.weight" in shapes]
-    rules = [Rule("*", body), *_rules(spec, handle, cost.embeddings, body)]
+    rules = [Rule("*", body, free=body is not DENSE), *_rules(spec, handle, cost.embeddings, body)]
     chosen = {stem: next(rule for rule in reversed(rules) if fnmatchcase(stem, rule.pattern)) for stem in stems}
     _check_rules(rules, stems, handle)
     _check_fused(chosen, fused)
     reasons = _fallbacks(shapes, chosen, fused)
-    return Plan(tuple(_item(name, shape, chosen, reasons) for name, shape in shapes.items()), body, fused)
+    free = {stem for stem in {*cost.embeddings, *cost.linears} & {*stems} if chosen[stem].free and stem not in reasons}
+    units = _units(free, fused, (*cost.embeddings, "lm_head"))
+    return Plan(tuple(_item(name, shape, chosen, reasons) for name, shape in shapes.items()), body, fused, units)
+
+
+def _units(free: set[str], fused: Fused, ends: Sequence[str]) -> Fused:
+    """What shares a scheme among `free` weights; those that one product computes beside one that is not free are left out."""
+    shared: dict[str, tuple[str, ...]] = {name: (name,) for name in sorted(free)}
+    for names in (*fused, tuple(name for name in ends if name in free)):
+        if free.issuperset(names):
+            joined = tuple(dict.fromkeys(other for name in names for other in shared[name]))
+            shared |= dict.fromkeys(joined, joined)
+        else:
+            held = {*names}
+            shared = {name: unit for name, unit in shared.items() if held.isdisjoint(unit)}
+    return tuple(dict.fromkeys(shared.values()))
 
 
 def _rules(spec: QuantizeSpec, handle: ModelHandle, embeddings: list[str], body: Scheme) -> list[Rule]:
     """Later rules win: embedding and head, then what the architecture protects, then the user's."""
     group = default_group(handle.parameters)
     outer = DENSE if body is DENSE else parse_scheme(spec.embeddings, group)
-    rules = [Rule(name, outer) for name in (*embeddings, "lm_head")]
+    free = outer is not DENSE and spec.embeddings == EMBEDDINGS
+    rules = [Rule(name, outer, free=free) for name in (*embeddings, "lm_head")]
     guarded = ((pattern, parse_scheme(scheme, group)) for pattern, scheme in handle.architecture.protected)
     rules += [Rule(pattern, scheme) for pattern, scheme in guarded if scheme.bits > body.bits]
     for text in spec.rule:
@@ -147,5 +174,8 @@ def _check_fused(chosen: Mapping[str, Rule], fused: Fused) -> None:
             )
 
 
-def _matrix(shape: Shape) -> tuple[int, int]:
-    return shape[0], shape[1] if len(shape) > 1 else 1
+def _bytes(item: Item, ref: TensorRef) -> int:
+    if item.scheme.bits < 16:
+        return sum(part.size for part in compressed.planned_parts("", (item.shape[0], item.shape[1]), item.scheme))
+    as_it_is = (item.kept or item.reason) and not ref.quantized
+    return ref.size_bytes if as_it_is else 2 * math.prod(item.shape)

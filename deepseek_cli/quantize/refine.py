@@ -11,7 +11,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from deepseek_cli.quantize.ahead import in_order
+from deepseek_cli.ahead import in_order
 from deepseek_cli.quantize.gptq import DAMPING, as_tensor, round_columns, with_drift
 from deepseek_cli.quantize.grid import snap
 from deepseek_cli.quantize.search import find_grid

@@ -14,7 +14,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 LAYERS = (
     {"errors", "reporter", "blocks", "e4m3", "messages_zh"},
     {"spec", "schemes", "fields", "plugins", "i18n"},
-    {"settings", "tensors", "memory", "score"},
+    {"settings", "tensors", "memory", "score", "ahead"},
     {"formats"},
     {"ops"},
     {"architectures"},

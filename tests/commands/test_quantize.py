@@ -14,7 +14,7 @@ from tests.toys import DEPLOYABLE, make_toy
 
 Cli = Callable[..., Outcome]
 Golden = Callable[[str, str], None]
-KEYS = {"schema", "ok", "name", "path", "bytes", "unchanged", "tensors", "report", "readers", "warnings"}
+KEYS = {"schema", "ok", "name", "path", "bytes", "unchanged", "tensors", "frontier", "report", "readers", "warnings"}
 
 
 def test_human(cli: Cli, toy: Path, golden: Golden) -> None:
@@ -57,6 +57,37 @@ def test_the_same_again_is_up_to_date_and_something_else_is_not(cli: Cli, stock:
     refused = cli("quantize", "toy", "--int8", "-o", "out", "--set", "report=false")
     assert (refused.code, "exists and holds something else" in refused.err) == (2, True)
     assert cli("quantize", "toy", "--int8", "-o", "out", "--force", "--set", "report=false").code == 0
+
+
+def test_a_goal_shows_what_other_sizes_would_come_to(cli: Cli, toy: Path) -> None:
+    done = cli("quantize", toy, "--to-bpw", "5.5", "--dry-run")
+    assert done.code == 0
+    assert done.out.startswith("bits per weight")
+    assert "No scheme is named" not in done.err and "Measuring what each of" in done.err
+    document = cli("quantize", toy, "--to-bpw", "5.5", "--dry-run", "--json").json
+    assert document["name"] == "toy@5.5bpw-balanced"
+    (goal,) = (point for point in document["frontier"] if point["goal"])
+    assert 5 < goal["bits_per_weight"] <= 5.5
+    assert goal["size_bytes"] == document["bytes"]
+    smaller = cli("quantize", toy, "--to-size", f"{document['bytes']}", "--dry-run", "--json").json
+    assert smaller["bytes"] <= document["bytes"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--to-bpw", "2"], "2bpw cannot be reached: from"),
+        (["--to-size", "1GB"], "1000MB cannot be reached: from"),
+        (["--to-bpw", "nan"], "--to-bpw nan is not between 0 and 16"),
+        (["--to-bpw", "5", "--to-size", "50kB"], "--to-bpw and --to-size exclude each other"),
+        (["--to-bpw", "5", "--int8"], "--int8 holds what --to-bpw is to choose"),
+        (["--to-size", "50kB", "--scheme", "int4-g64"], "--scheme holds what --to-size is to choose"),
+    ],
+)
+def test_a_goal_that_cannot_be_met_is_a_usage_error(cli: Cli, toy: Path, words: list[str], said: str) -> None:
+    done = cli("quantize", toy, *words)
+    assert done.code == 2
+    assert said in done.err
 
 
 def test_no_scheme_is_int4_and_says_so(cli: Cli, toy: Path) -> None:

@@ -165,12 +165,17 @@ def test_calibration_lowers_the_divergence_of_a_real_model(tmp_path: Path) -> No
     assert divergence["gptaq"] < 0.6 * divergence["rtn"]  # type: ignore[operator]
 
 
-def test_eight_bits_need_no_text(llama: Path, tmp_path: Path) -> None:
+def test_eight_bits_are_rounded_as_fast_does_at_every_level(llama: Path, tmp_path: Path) -> None:
     store, said = Store(tmp_path), Said()
-    quantize(open_model(str(llama), store), QuantizeSpec(int8=True, report=False), store, tmp_path / "q", reporter=said)
-    assert not any("tokens of" in note for note in said.notes)
+    spec = QuantizeSpec(int8=True, level="best", report=False)
+    done = quantize(open_model(str(llama), store), spec, store, tmp_path / "q", reporter=said)
+    assert any(note.startswith("imatrix on 2048 tokens") for note in said.notes)
+    assert {note["algorithm"] for note in done.notes.values()} == {"imatrix"}
+
+
+def test_what_looks_at_no_text_takes_no_tokens(llama: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="--tokens is for algorithms that look at text"):
-        run(llama, tmp_path / "r", int8=True)
+        run(llama, tmp_path / "q", algorithm="search")
 
 
 def test_what_will_be_looked_at_is_said_first(llama: Path, tmp_path: Path) -> None:

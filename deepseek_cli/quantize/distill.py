@@ -1,0 +1,114 @@
+"""The last step of quantizing well: the codes and scales of all blocks learn together to give the original's predictions.
+
+The loss is the KL divergence from the original to the quantized model. The last windows of the text are not learned from; they
+say whether the result is better than what came in, which stays where it is not.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from deepseek_cli.errors import MemoryShort
+from deepseek_cli.handle import ModelHandle
+from deepseek_cli.memory import free_bytes
+from deepseek_cli.ops.torch_parts import fastest_dtype
+from deepseek_cli.quantize.algorithms import Rates
+from deepseek_cli.quantize.checkpoint import Checkpoint
+from deepseek_cli.quantize.method import BATCH, Method
+from deepseek_cli.quantize.student import PART, POSITIONS, Student, last_hidden
+from deepseek_cli.reporter import SILENT, Reporter
+from deepseek_cli.tensors import TensorRef
+
+HELD_OUT = 8  # one window in so many
+SAVE_SECONDS = 120.0
+WORK = 12  # values a token of one block's graph, in its hidden sizes
+
+
+def distill(
+    handle: ModelHandle, method: Method, codes: Mapping[str, TensorRef], checkpoint: Checkpoint, reporter: Reporter = SILENT
+) -> dict[str, TensorRef]:
+    """`codes` after `method.steps` steps, or as they are where that is not better on the text held out."""
+    assert method.calibration and method.rates
+    windows, dtype = method.calibration.windows, fastest_dtype()
+    original = last_hidden(handle, windows, dtype)
+    held = max(len(windows) // HELD_OUT, 1)
+    student = Student(handle, codes, dtype)
+    before = student.score(windows[-held:], original[-held:])
+    done, state = checkpoint.learned()
+    for name, value in _state(student).items() if done else ():
+        value.copy_(_read(state[name]))
+    saved = time.monotonic()
+    for step in range(done, method.steps):
+        chosen = batch(len(windows) - held, step)
+        student.step(windows[chosen], original[chosen], _decayed(method.rates, step / method.steps))
+        reporter.progress("distill", step + 1, method.steps)
+        if time.monotonic() - saved >= SAVE_SECONDS or step + 1 == method.steps:
+            checkpoint.save_learned(step + 1, _state(student))
+            saved = time.monotonic()
+    after = student.score(windows[-held:], original[-held:])
+    if not after < before:
+        reporter.note(
+            "Distillation did not help: KL divergence {before:.4g} → {after:.4g}. Left out.", before=before, after=after
+        )
+        return dict(codes)
+    reporter.note("Distillation: KL divergence {before:.4g} → {after:.4g} on held-out text.", before=before, after=after)
+    return {**codes, **{name: replace(codes[name], read=partial(student.export, name)) for name in student.learning}}
+
+
+def batch(count: int, step: int) -> Tensor:
+    """The windows of a step, each once in a round over all `count`, in another order every round."""
+    places = range(step * BATCH, (step + 1) * BATCH)
+    orders = {place // count: _order(count, place // count) for place in places}
+    return torch.stack([orders[place // count][place % count] for place in places])
+
+
+def _order(count: int, seed: int) -> Tensor:
+    return torch.randperm(count, generator=torch.Generator().manual_seed(seed))
+
+
+def _decayed(rates: Rates, passed: float) -> Rates:
+    return Rates(rates.scale * (1 - passed), rates.code * (1 - passed))
+
+
+def _state(student: Student) -> dict[str, Tensor]:
+    return {f"{name}:{part}": value for name, weight in student.learning.items() for part, value in weight.parts.items()}
+
+
+def _read(ref: TensorRef) -> Tensor:
+    value = ref.read()
+    assert isinstance(value, Tensor)
+    return value
+
+
+def needed_bytes(handle: ModelHandle, method: Method) -> int:
+    """What it holds at once: all latents, the scales with Adam's moments, what is not quantized, and one step's activations."""
+    assert method.calibration
+    windows, config, width = method.calibration.windows, handle.config, fastest_dtype().itemsize
+    values = sum(math.prod(item.shape) for item in method.calibrated)
+    scales = sum(item.shape[0] * -(-item.shape[1] // item.scheme.group_of(item.shape[1])) for item in method.calibrated)
+    dense = width * (handle.parameters - values)
+    block = 3 * width * values // config.layers  # its weights, their gradients, and one copy on the way
+    tokens = BATCH * windows.shape[1]
+    held = windows.numel() + max(PART * windows.shape[1], tokens) * (config.layers + WORK * BATCH)
+    logits = 6 * 4 * POSITIONS * config.vocabulary
+    return 4 * values + 16 * scales + dense + block + width * held * config.hidden + logits
+
+
+def require_memory(handle: ModelHandle, method: Method) -> None:
+    """Raises MemoryShort when distillation would not fit."""
+    needed, free = needed_bytes(handle, method), free_bytes()
+    if needed > free:
+        raise MemoryShort(
+            "Distilling {model} needs {needed} MB, and {free} MB are free.",
+            hint="Use --level balanced, or leave this step out: --set steps=0.",
+            model=handle.name,
+            needed=needed // 1_000_000,
+            free=free // 1_000_000,
+        )

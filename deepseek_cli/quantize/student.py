@@ -1,0 +1,138 @@
+"""A quantized model that learns from its original, block by block.
+
+Forward goes over the blocks without a graph and keeps the input of each. The loss's gradient is made at the head, a few positions
+at a time. Backward computes each block once more, now with a graph, and its weights learn before the block below has its turn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from deepseek_cli.ahead import in_order
+from deepseek_cli.handle import ModelHandle
+from deepseek_cli.ops.torch_ops import TorchOps
+from deepseek_cli.quantize.algorithms import Rates
+from deepseek_cli.quantize.fake import FakeQuantized
+from deepseek_cli.tensors import QuantizedTensor, TensorRef, dense
+
+PART = 4  # windows that are computed at once where nothing is learned
+POSITIONS = 128  # whose logits are held at once
+
+
+class Student:
+    """`learning` by name with `.weight`, rows in the operators' order; all else is `frozen` as the original has it."""
+
+    def __init__(self, handle: ModelHandle, codes: Mapping[str, TensorRef], dtype: torch.dtype) -> None:
+        self.arch, self.config, self.dtype, self.refs = handle.architecture, handle.config, dtype, handle.weights
+        self.order = {name: torch.tensor(rows) for name, rows in self.arch.row_order(self.config).items()}
+        self.frozen: dict[str, Tensor | None] = {}
+        names = [name for name in codes if name in self.refs]  # the layer that drafts has no part in the predictions
+        begun = in_order(lambda name: self._begin(name, codes[name]), names)
+        self.learning = dict(zip(names, begun, strict=True))
+
+    def _begin(self, name: str, ref: TensorRef) -> FakeQuantized:
+        quantized, original = ref.read(), self.refs[name]
+        assert isinstance(quantized, QuantizedTensor)
+        ordered = quantized.rows(self.order[name]) if name in self.order else quantized
+        weight = FakeQuantized(ordered, dense(original.read()))
+        original.release()
+        return weight
+
+    def export(self, name: str) -> QuantizedTensor:
+        """As it goes on disk."""
+        quantized = self.learning[name].export()
+        return quantized.rows(self.order[name].argsort()) if name in self.order else quantized
+
+    def step(self, tokens: Tensor, original: Tensor, rates: Rates) -> float:
+        """One step of all weights down the loss on `tokens` [batch, length]; gives the loss before it."""
+        inputs = self._forward(tokens)
+        loss, gradient = self._loss(inputs.pop(), original, learn=True)
+        while inputs:
+            x = inputs.pop().requires_grad_()
+            weights = self._weights(len(inputs), learn=True)
+            self._block(x, weights, len(inputs)).backward(gradient)
+            assert x.grad is not None
+            gradient = x.grad
+            slopes = {name: w.grad for name, w in weights.items() if w.grad is not None}  # an expert may have met no token
+            for _ in in_order(lambda name: self.learning[name].learn(slopes[name], rates), slopes):  # noqa: B023
+                pass
+        return loss
+
+    def score(self, tokens: Tensor, original: Tensor) -> float:
+        """The mean KL divergence from the original's predictions."""
+        parts = zip(tokens.split(PART), original.split(PART), strict=True)
+        return sum(self._loss(self._forward(t)[-1], h, learn=False)[0] * len(t) for t, h in parts) / len(tokens)
+
+    @torch.no_grad()
+    def _forward(self, tokens: Tensor) -> list[Tensor]:
+        """The input of each block, and what comes out of the last one."""
+        xs = [self.arch.embed(TorchOps(self._frozen), self.config, tokens)]
+        for block in range(self.config.layers):
+            xs.append(self._block(xs[-1], self._weights(block, learn=False), block))
+        return xs
+
+    def _block(self, x: Tensor, weights: Mapping[str, Tensor], block: int) -> Tensor:
+        ops = TorchOps(lambda name: weights[name] if name in weights else self._frozen(name))
+        y: Tensor = self.arch.block(ops, self.config, x, block)
+        return y
+
+    def _weights(self, block: int, learn: bool) -> dict[str, Tensor]:
+        names = [name for name in self.learning if name.startswith(f"model.layers.{block}.")]
+        values = in_order(lambda name: self.learning[name].dense(self.dtype), names)
+        return {name: value.requires_grad_(learn) for name, value in zip(names, values, strict=True)}
+
+    def _frozen(self, name: str) -> Tensor | None:
+        if name not in self.frozen:
+            ref = self.refs.get(name)
+            self.frozen[name] = None if ref is None else dense(ref.read()).to(self.dtype)
+        return self.frozen[name]
+
+    def _loss(self, x: Tensor, original: Tensor, learn: bool) -> tuple[float, Tensor]:
+        """The loss of what comes out of the last block, [batch, length, hidden], and its gradient."""
+        ops, total = TorchOps(self._frozen), 0.0
+        gradient = torch.empty_like(x) if learn else x
+        flat, wanted, slopes = x.flatten(0, 1), original.flatten(0, 1), gradient.flatten(0, 1)
+        for start in range(0, len(flat), POSITIONS):
+            rows = slice(start, start + POSITIONS)
+            part = flat[None, rows].detach().requires_grad_(learn)
+            with torch.set_grad_enabled(learn):
+                ours = self.arch.head(ops, self.config, self.arch.norm(ops, self.config, part))
+            with torch.no_grad():
+                p, q, value = divergence(self.arch.head(ops, self.config, wanted[None, rows]), ours.detach())
+            total += value
+            if learn:
+                ours.backward(q.sub_(p))
+                slopes[rows] = part.grad[0] / len(flat)  # type: ignore[index]
+        return total / len(flat), gradient
+
+
+@torch.no_grad()
+def last_hidden(handle: ModelHandle, tokens: Tensor, dtype: torch.dtype) -> Tensor:
+    """What the original's head sees of `tokens`, [windows, length, hidden]; one block's weights at a time."""
+    arch, config, refs = handle.architecture, handle.config, handle.weights
+    held: dict[str, Tensor | None] = {}
+
+    def weight(name: str) -> Tensor | None:
+        if name not in held:
+            ref = refs.get(name)
+            held[name] = None if ref is None else dense(ref.read()).to(dtype)
+            if ref:
+                ref.release()
+        return held[name]
+
+    ops = TorchOps(weight)
+    xs = [arch.embed(ops, config, part) for part in tokens.split(PART)]
+    for block in range(config.layers):
+        held.clear()
+        xs = [arch.block(ops, config, x, block) for x in xs]
+    return torch.cat([arch.norm(ops, config, x) for x in xs])
+
+
+def divergence(original: Tensor, ours: Tensor) -> tuple[Tensor, Tensor, float]:
+    """Both predictions, from logits [..., vocabulary], and the sum over positions of the KL divergence."""
+    p, q = original.softmax(-1), ours.softmax(-1)
+    value = torch.linalg.vecdot(p, original - ours) - original.logsumexp(-1) + ours.logsumexp(-1)
+    return p, q, float(value.sum())
