@@ -19,7 +19,7 @@ GOLDEN = Path(__file__).parent / "golden"
 def golden(kind: str) -> dict[str, tuple[dict[str, Tensor], dict[str, Any]]]:
     """By case: the parts and `values` of a linear, and its settings in config.json."""
     with safe_open(GOLDEN / f"{kind}.safetensors", "pt") as file:
-        cases = {name: json.loads(config) for name, config in file.metadata().items()}
+        cases = {name: json.loads(config) for name, config in sorted(file.metadata().items())}
         parts = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
     found: dict[str, dict[str, Tensor]] = {name: {} for name in cases}
     for name, tensor in parts.items():
