@@ -139,8 +139,8 @@ def test_a_seed_makes_sampling_repeatable(cli: Cli, stock: Stock) -> None:
 
 
 def test_the_context_ends_an_answer(cli: Cli, stock: Stock) -> None:
-    done = cli("run", BUNDLE, "Hello", "--context", "30", "--json").json
-    assert (done["finish"], done["prompt_tokens"] + done["new_tokens"]) == ("context", 31)
+    done = cli("run", BUNDLE, "Hello", "--context", "24", "--json").json
+    assert (done["finish"], done["prompt_tokens"] + done["new_tokens"]) == ("context", 25)
 
 
 def test_a_conversation_on_a_terminal(cli: Cli, stock: Stock, monkeypatch: pytest.MonkeyPatch) -> None:
