@@ -16,7 +16,7 @@ from pathlib import Path
 from common import DEEPSEEK, PEER, Process, arguments, interleave, median, run, show, smollm2, spread
 from quantize import large
 
-INT4 = ("--scheme", "int4-g32", "--set", "report=false")
+INT4 = ("--scheme", "int4-g32", "--algorithm", "rtn", "--set", "report=false")
 
 
 def clean(folder: Path) -> Path:

@@ -110,7 +110,7 @@ def main() -> None:
     def quantize() -> float:
         shutil.rmtree(out, ignore_errors=True)
         forget(folder)
-        runs.append(run(*DEEPSEEK, "quantize", folder, "--int4", "--set", "report=false", "-o", out))
+        runs.append(run(*DEEPSEEK, "quantize", folder, "--int4", "--algorithm", "rtn", "--set", "report=false", "-o", out))
         return runs[-1].seconds
 
     size = sum(file.stat().st_size for file in folder.glob("*.safetensors"))

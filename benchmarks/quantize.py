@@ -64,7 +64,7 @@ def large(work: Path) -> Path:
 
 def ours(model: Path, out: Path) -> Process:
     shutil.rmtree(out, ignore_errors=True)
-    return run(*DEEPSEEK, "quantize", model, "--scheme", "int4-g32", "--set", "report=false", "-o", out)
+    return run(*DEEPSEEK, "quantize", model, "--scheme", "int4-g32", "--algorithm", "rtn", "--set", "report=false", "-o", out)
 
 
 def theirs(model: Path, out: Path) -> Process:

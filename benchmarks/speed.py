@@ -50,7 +50,7 @@ def subject(work: Path) -> Path:
 def bundle(work: Path, model: Path, name: str) -> Path:
     slug = f"{model.name}-{name.replace(', ', '-').replace(' ', '-')}"
     if not (work / slug / "bundle").exists():
-        run(*DEEPSEEK, "quantize", model, *OURS[name], "-o", work / slug / "model", "--force")
+        run(*DEEPSEEK, "quantize", model, *OURS[name], "--algorithm", "rtn", "-o", work / slug / "model", "--force")
         run(*DEEPSEEK, "deploy", work / slug / "model", "--target", "cpu", "-o", work / slug / "bundle")
     return work / slug / "bundle"
 

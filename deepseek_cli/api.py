@@ -37,11 +37,11 @@ class Model:
         return self.handle.root
 
     def quantize(self, output: Path | None = None, **options: Any) -> Model:
-        done = quantize(open_handle(str(self.path), self.store), QuantizeSpec(**options), self.store, output)
+        done = quantize(open_handle(str(self.path), self.store), QuantizeSpec(**options), self.store, output, agreed=True)
         return open_model(done.path, self.store)
 
     def compress(self, output: Path | None = None, **options: Any) -> Model:
-        done = compress(open_handle(str(self.path), self.store), CompressSpec(**options), self.store, output)
+        done = compress(open_handle(str(self.path), self.store), CompressSpec(**options), self.store, output, agreed=True)
         return open_model(done.result.path, self.store)
 
     def deploy(self, output: Path | None = None, **options: Any) -> Model:

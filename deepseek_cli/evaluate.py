@@ -21,7 +21,7 @@ from deepseek_cli.reporter import SILENT, Reporter
 from deepseek_cli.runtime.session import Session
 from deepseek_cli.runtime.tokenizer import Tokenizer
 from deepseek_cli.score import Score, pooled
-from deepseek_cli.tensors import dense
+from deepseek_cli.tensors import HeldWeights
 
 DATA = Path(__file__).parent / "data"
 TEXT = DATA / "evaluation.txt"
@@ -78,32 +78,20 @@ class HandlePredictor:
 
     @torch.inference_mode()
     def __init__(self, handle: ModelHandle, tokens: Tensor, on_layer: Callable[[int], None] = lambda done: None) -> None:
-        self.handle, self.refs = handle, handle.weights
-        self.loaded: dict[str, Tensor | None] = {}
-        ops, arch, config = TorchOps(self._weight), handle.architecture, handle.config
+        self.handle, self.weights = handle, HeldWeights(handle.weights)
+        ops, arch, config = TorchOps(self.weights), handle.architecture, handle.config
         x = arch.embed(ops, config, tokens)
         for layer in range(config.layers):
-            self._forget()
+            self.weights.forget()
             x = torch.cat([arch.block(ops, config, part, layer) for part in x.split(4)])
             on_layer(layer + 1)
-        self._forget()
+        self.weights.forget()
         self.normed = arch.norm(ops, config, x)
 
     @torch.inference_mode()
     def logits(self, window: int, start: int, stop: int) -> Tensor:
         x = self.normed[window : window + 1, start:stop]
-        return self.handle.architecture.head(TorchOps(self._weight), self.handle.config, x)[0]
-
-    def _weight(self, name: str) -> Tensor | None:
-        if name not in self.loaded:
-            ref = self.refs.get(name)
-            self.loaded[name] = None if ref is None else dense(ref.read()).float()
-            if ref:
-                ref.release()
-        return self.loaded[name]
-
-    def _forget(self) -> None:
-        self.loaded.clear()
+        return self.handle.architecture.head(TorchOps(self.weights), self.handle.config, x)[0]
 
 
 class SessionPredictor:

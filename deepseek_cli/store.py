@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import shutil
@@ -113,23 +114,38 @@ def staged(final: Path, force: bool = False) -> Iterator[Path]:
     """
     require_new(final, force)
     staging = final.with_name(f"{final.name}.staging-{os.getpid()}")
-    try:
+    with making_room(final):
         final.parent.mkdir(parents=True, exist_ok=True)
         _remove_abandoned(final)
         staging.mkdir()
-    except OSError as error:
-        raise ResourceError(
-            "{path} cannot be written: {reason}.", hint="Use another -o.", path=final, reason=error.strerror
-        ) from None
     try:
-        yield staging
-        _swap(staging, final)
-    except OSError as error:
-        if error.errno != 28:  # ENOSPC
-            raise
-        raise DiskFull("The disk of {path} is full.", hint="Free some space, or use -o on another disk.", path=final) from None
+        with filling(final):
+            yield staging
+            _swap(staging, final)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def making_room(path: Path) -> Iterator[None]:
+    """Raises ResourceError where folders for `path` cannot be made."""
+    try:
+        yield
+    except OSError as error:
+        raise ResourceError(
+            "{path} cannot be written: {reason}.", hint="Use another -o.", path=path, reason=error.strerror
+        ) from None
+
+
+@contextlib.contextmanager
+def filling(path: Path) -> Iterator[None]:
+    """Raises DiskFull where what is written for `path` finds no more room."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        raise DiskFull("The disk of {path} is full.", hint="Free some space, or use -o on another disk.", path=path) from None
 
 
 def require_new(final: Path, force: bool = False) -> None:
@@ -154,7 +170,7 @@ def _restore(final: Path) -> None:
     """A process that was killed between the two renames of `_swap` left what stood here before beside it."""
     for old in final.parent.glob(f"{final.name}.old-*"):
         match = STAGING.fullmatch(old.name)
-        if match and not _alive(int(match["pid"])):
+        if match and not is_running(int(match["pid"])):
             if final.exists():
                 shutil.rmtree(old, ignore_errors=True)
             else:
@@ -165,11 +181,11 @@ def _remove_abandoned(final: Path) -> None:
     """Staging folders of processes that are gone hold nothing anyone will use."""
     for folder in final.parent.glob(f"{final.name}.staging-*"):
         match = STAGING.fullmatch(folder.name)
-        if match and not _alive(int(match["pid"])):
+        if match and not is_running(int(match["pid"])):
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _alive(pid: int) -> bool:
+def is_running(pid: int) -> bool:
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

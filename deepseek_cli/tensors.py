@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -119,6 +119,25 @@ class TensorRef:
     @property
     def quantized(self) -> bool:
         return self.stored not in DENSE_DTYPES
+
+
+class HeldWeights:
+    """Weights by name in one dtype, dequantized; each is read when it is first wanted, and kept until `forget`."""
+
+    def __init__(self, refs: Mapping[str, TensorRef], dtype: torch.dtype = torch.float32) -> None:
+        self.refs, self.dtype = refs, dtype
+        self.held: dict[str, Tensor | None] = {}
+
+    def __call__(self, name: str) -> Tensor | None:
+        if name not in self.held:
+            ref = self.refs.get(name)
+            self.held[name] = None if ref is None else dense(ref.read()).to(self.dtype)
+            if ref:
+                ref.release()
+        return self.held[name]
+
+    def forget(self) -> None:
+        self.held.clear()
 
 
 DENSE_DTYPES = {"f64": torch.float64, "f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}

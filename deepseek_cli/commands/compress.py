@@ -28,6 +28,7 @@ def run(call: Call) -> Result:
         common.output,
         force=common.force,
         dry_run=common.dry_run,
+        agreed=common.yes,
         reporter=call.reporter,
     )
     result = done.result

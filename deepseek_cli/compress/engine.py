@@ -53,9 +53,10 @@ def compress(
     *,
     force: bool = False,
     dry_run: bool = False,
+    agreed: bool = False,
     reporter: Reporter = SILENT,
 ) -> Compressed:
-    """The candidate with the most bits that meets the goal, or the smallest where none does."""
+    """The candidate with the most bits that meets the goal, or the smallest where none does. Raises what `quantize` raises."""
     goal = spec.most_bytes(handle.parameters)
     frontier = tuple(sorted((_candidate(handle, *rung, goal) for rung in LADDER), key=lambda c: -c.size_bytes))
     chosen = next((c for c in frontier if c.fits), frontier[-1])
@@ -66,7 +67,9 @@ def compress(
         embeddings=chosen.embeddings,
     )
     label = f"{goal / 1e6:.4g}MB"
-    result = quantize(handle, _spec(chosen), store, output, label=label, force=force, dry_run=dry_run, reporter=reporter)
+    result = quantize(
+        handle, _spec(chosen), store, output, label=label, force=force, dry_run=dry_run, agreed=agreed, reporter=reporter
+    )
     size = chosen.size_bytes if dry_run else sum(f.stat().st_size for f in result.path.iterdir())
     return Compressed(result, goal, size, size <= goal, frontier)
 

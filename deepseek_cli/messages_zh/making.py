@@ -13,7 +13,7 @@ MAKING: dict[str, str] = {
     "8-bit weights, one scale per row": "8 位权重，每行一个缩放系数",
     "a scheme by name, such as int4-g64-asym or bf16": "按名称指定方案，例如 int4-g64-asym 或 bf16",
     "inputs per scale; 32 below 2 B parameters, else 64": "每个缩放系数对应的输入数；参数少于 20 亿时为 32，否则为 64",
-    "how much work to spend; fast needs no data": "花多少工夫；fast 不需要数据",
+    "how much work to spend: seconds, minutes, or more": "花多少工夫：几秒、几分钟或其数倍",
     "a scheme for the tensors a pattern names, such as lm_head=int4": "为名称符合模式的张量指定方案，例如 lm_head=int4",
     "scheme of embedding and output head, where no rule says otherwise": "词嵌入和输出层的方案，除非另有规则",
     "measure quality against the source when that takes under two minutes": "所需时间不到两分钟时，与来源比较以测量质量",
@@ -209,4 +209,10 @@ MAKING: dict[str, str] = {
         "请用 deepseek eval 检查模型，或用不看文本的 --algorithm search。"
     ),
     "{tensor} was not met by calibration; it is rounded by itself.": "校准没有遇到 {tensor}；它被单独舍入。",
+    "{folder} is where unfinished work would be kept, and it holds something else.": (
+        "{folder} 本应存放未完成的工作，但其中有别的内容。"
+    ),
+    "Move that away, or use another -o.": "请把它移开，或换一个 -o。",
+    "Process {pid} is at work on {folder}.": "进程 {pid} 正在处理 {folder}。",
+    "Wait for it, or use another -o.": "请等它完成，或换一个 -o。",
 }

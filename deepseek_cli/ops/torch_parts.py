@@ -33,7 +33,7 @@ class Spool:
             return Held(self, tensor, None)
         self.count += 1
         file = self.folder / str(self.count)
-        tensor.contiguous().flatten().view(torch.uint8).numpy().tofile(file)
+        file.write_bytes(tensor.contiguous().flatten().view(torch.uint8).numpy().data)
         return Held(self, torch.empty_like(tensor, device="meta"), file)
 
 

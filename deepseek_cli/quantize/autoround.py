@@ -12,9 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from deepseek_cli.ahead import in_order
-from deepseek_cli.quantize.gptq import with_drift
+from deepseek_cli.quantize.gptq import damped, with_drift
 from deepseek_cli.quantize.grid import snap
-from deepseek_cli.quantize.refine import damped
 from deepseek_cli.quantize.rtn import in_groups
 from deepseek_cli.quantize.search import Grid, find_grid
 from deepseek_cli.quantize.statistics import Statistics, products_of

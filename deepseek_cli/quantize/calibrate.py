@@ -102,15 +102,13 @@ class CalibratingOps(PartsOps):
 
     def _expert(self, rows: Tensor, token: Tensor, gate: Tensor, name: str) -> Tensor:
         """Outputs of its tokens, [tokens, hidden]."""
-        floor = FLOOR * rows.shape[1]
-        sample = torch.arange(0, len(rows), max(len(rows) // floor, 1))  # of all tokens, evenly
-        own = gate.square()
-        prior = floor / (floor + len(token)) if len(token) < floor else 0.0
-        each = (own.mean() if len(token) else torch.ones(())) * max(len(token), 1) * prior / (1 - prior + 1e-3) / len(sample)
-        if prior == 0.0:
+        own, floor = gate.square(), FLOOR * rows.shape[1]
+        sample = torch.arange(0, len(rows), max(len(rows) // floor, 1))  # of all tokens, evenly; they count as `floor` of its own
+        if len(token) >= floor:
             sample = sample[:0]
-        index, weight = torch.cat((token, sample)), torch.cat((own, each.expand(len(sample))))
-        x = rows[index]
+        typical = own.mean() if len(token) else torch.ones(())
+        weight = torch.cat((own, (typical * floor / max(len(sample), 1)).expand(len(sample))))
+        x = rows[torch.cat((token, sample))]
         gate_up = self.decide([f"{name}.gate_proj", f"{name}.up_proj"], gather_weighted(x, weight, len(token)))
         g, u = (F.linear(x, w) for w in gate_up)
         h = F.silu(g) * u

@@ -22,29 +22,50 @@ from deepseek_cli.formats import compressed, safetensors
 from deepseek_cli.manifest import sha256
 from deepseek_cli.ops.torch_parts import Parts, Spool
 from deepseek_cli.schemes import Scheme
+from deepseek_cli.store import is_running, making_room
 from deepseek_cli.tensors import QuantizedTensor, TensorRef
 
+RECORD, OWNER = "work.json", "pid"
 FILE, DIGEST, NOTES = "model.safetensors", "sha256", "notes.json"
 
 
 class Checkpoint:
-    """Raises UsageError when the folder belongs to other work, ModelCorrupt when something in it is damaged."""
+    """Raises UsageError when the folder is somebody else's, or belongs to other work; ResourceError when it cannot be made.
+
+    What is damaged in it is ModelCorrupt when it is wanted.
+    """
 
     def __init__(self, folder: Path, asked: Mapping[str, Any], force: bool = False) -> None:
-        self.folder = folder
+        self.folder, self.record = folder, folder / RECORD
+        self._refuse_strangers()
         if force:
-            shutil.rmtree(folder, ignore_errors=True)
-        record = folder / "work.json"
-        if not record.is_file():
-            shutil.rmtree(folder, ignore_errors=True)
-            folder.mkdir(parents=True)
-            _write(record, json.dumps(asked, indent=1, sort_keys=True).encode())
-        elif changed := _changed(read_json(record), json.loads(json.dumps(asked))):
+            self.remove()
+        with making_room(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            if not self.record.is_file():
+                _write(self.record, json.dumps(asked, indent=1, sort_keys=True).encode())
+            _write(folder / OWNER, str(os.getpid()).encode())
+        if changed := _changed(read_json(self.record), json.loads(json.dumps(asked))):
             raise UsageError(
                 "{folder} holds unfinished work that differs in {fields}.",
                 hint="Give what was given then to continue it, or --force to start anew.",
                 folder=folder,
                 fields=", ".join(changed),
+            )
+
+    def _refuse_strangers(self) -> None:
+        """Files that are not ours are never touched, nor those of a process that is still at work."""
+        owner = self.folder / OWNER
+        if self.folder.exists() and not self.record.is_file() and any(f.name != f"{RECORD}.new" for f in self.folder.iterdir()):
+            raise UsageError(
+                "{folder} is where unfinished work would be kept, and it holds something else.",
+                hint="Move that away, or use another -o.",
+                folder=self.folder,
+            )
+        pid = owner.read_text() if owner.is_file() else ""
+        if pid.isdigit() and int(pid) != os.getpid() and is_running(int(pid)):
+            raise UsageError(
+                "Process {pid} is at work on {folder}.", hint="Wait for it, or use another -o.", pid=pid, folder=self.folder
             )
 
     @property
@@ -99,6 +120,12 @@ class Checkpoint:
         return weights, notes
 
     def remove(self) -> None:
+        """The record goes last: it says that the folder is ours."""
+        for entry in self.folder.glob("*"):
+            if entry.is_dir():
+                shutil.rmtree(entry, ignore_errors=True)
+            elif entry != self.record:
+                entry.unlink()
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _save(
@@ -140,7 +167,10 @@ def _tensor(ref: TensorRef) -> Tensor:
 
 
 def _write(file: Path, content: bytes) -> None:
-    with file.open("wb") as out:
+    """Complete or not there at all."""
+    staging = file.with_name(f"{file.name}.new")
+    with staging.open("wb") as out:
         out.write(content)
         out.flush()
         os.fsync(out.fileno())
+    staging.replace(file)

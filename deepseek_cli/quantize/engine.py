@@ -66,7 +66,7 @@ def quantize(
     `agreed` to.
     """
     plan = make_plan(handle, spec)
-    method = resolve(handle, spec, plan, reporter)
+    method = resolve(handle, spec, plan, reporter)  # before a goal is measured, so that what is wrong is said first
     scheme = spec.goal or str(plan.scheme)
     name = result_name(handle.name, scheme, label or ("" if plan.scheme.bits == 16 else spec.way))
     final = output or store.models / name

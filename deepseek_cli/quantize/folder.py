@@ -32,7 +32,7 @@ from deepseek_cli.quantize.spec import QuantizeSpec
 from deepseek_cli.reporter import SILENT, Reporter
 from deepseek_cli.runtime.tokenizer import open_tokenizer
 from deepseek_cli.spec import as_record
-from deepseek_cli.store import require_new, require_space, staged
+from deepseek_cli.store import filling, require_new, require_space, staged
 from deepseek_cli.tensors import DENSE_DTYPES, QuantizedTensor, TensorRef, Weight, dense, take_rows
 
 RELEASE_CHUNKS = 256  # of rtn.CHUNK_VALUES
@@ -77,7 +77,7 @@ def write(
         raise UsageError("The output {path} lies inside the model's own folder.", hint="Choose another -o.", path=final)
     tokenizer = open_tokenizer(handle.root)
     planned = [part for item in plan.items for part in _planned(handle, item)]
-    require_space(final, sum(part.size for part in planned) + (64 << 20))
+    require_space(final, sum(part.size for part in planned) + method.kept_bytes(handle.config.hidden) + (64 << 20))
     ready, notes, work = _calibrated(handle, spec, plan, method, final, force, reporter)
     with staged(final, force) as folder:
         make = partial(_made, handle, method, ready)
@@ -104,8 +104,9 @@ def _calibrated(
     asked = {"parent": handle.digest, "threads": torch.get_num_threads(), **resolved_record(spec, plan, method)}
     work = Checkpoint(final.with_name(f"{final.name}.work"), asked, force)
     try:
-        codes, notes = quantize_blocks(handle, method, work, reporter)
-        return distill(handle, method, codes, work, reporter) if method.steps else codes, notes, work
+        with filling(work.folder):
+            codes, notes = quantize_blocks(handle, method, work, reporter)
+            return distill(handle, method, codes, work, reporter) if method.steps else codes, notes, work
     except ModelError:
         work.remove()  # of a model that is damaged there is nothing to go on with
         raise

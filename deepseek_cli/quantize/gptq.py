@@ -19,6 +19,7 @@ from deepseek_cli.tensors import QuantizedTensor, Weight, dense, pack
 DAMPING = 0.03  # of the Hessian's mean diagonal
 MOST_DAMPING = 1.0
 DRIFT_DAMPING = 1.0
+TINY = 1e-20  # where no input was ever there, anything has a factor
 BLOCK = 64  # columns
 
 
@@ -36,9 +37,14 @@ def with_drift(w: Tensor, statistics: Statistics) -> Tensor:
     """W + W D H⁻¹: least squares from the inputs as they are to the outputs of the original model."""
     if statistics.drift is None:
         return w
-    h = statistics.hessian.clone()
-    h.diagonal().add_(DRIFT_DAMPING * h.diagonal().mean().clamp_min(1e-20))
-    return w + torch.linalg.solve(h, (w @ statistics.drift).T).T
+    return w + torch.linalg.solve(damped(statistics.hessian, DRIFT_DAMPING, TINY), (w @ statistics.drift).T).T
+
+
+def damped(hessian: Tensor, damping: float = DAMPING, least: float = 0.0) -> Tensor:
+    """H + λI, λ a part of its mean diagonal, which is taken to be `least` or more."""
+    result = hessian.clone()
+    result.diagonal().add_(damping * hessian.diagonal().mean().clamp_min(least))
+    return result
 
 
 def round_columns(w: Tensor, grid: Grid, hessian: Tensor) -> Tensor:
@@ -87,11 +93,9 @@ def columns(grid: Grid, order: Tensor) -> tuple[Tensor, Tensor]:
 
 def inverse_factor(hessian: Tensor) -> Tensor:
     """Upper triangular U with UᵀU = H⁻¹, H damped as little as a factor allows; inputs that are always zero stand alone."""
-    damping, mean = DAMPING, hessian.diagonal().mean().clamp_min(1e-30)
+    damping = DAMPING
     while damping <= MOST_DAMPING:
-        damped = hessian.clone()
-        damped.diagonal().add_(damping * mean)
-        lower, failed = torch.linalg.cholesky_ex(damped)
+        lower, failed = torch.linalg.cholesky_ex(damped(hessian, damping, TINY))
         if not failed:
             upper, failed = torch.linalg.cholesky_ex(torch.cholesky_inverse(lower), upper=True)
             if not failed and upper.isfinite().all():

@@ -43,8 +43,16 @@ class Method:
         learned = {"steps": self.steps, "rates": asdict(self.rates)} if self.rates else {}
         return {"algorithm": self.algorithm.name, **known, **learned}
 
+    def kept_bytes(self, hidden: int) -> int:
+        """On disk beside the result while it is made: codes, and activations in front of a block and behind it."""
+        if self.calibration is None:
+            return 0
+        activations = self.calibration.windows.numel() * hidden * fastest_dtype().itemsize
+        streams = 2 if self.algorithm.needs == "both" else 1
+        return sum(i.scheme.bytes_of(i.shape[0], i.shape[1]) for i in self.calibrated) + 2 * streams * activations
+
     def rounding(self, item: Item) -> Callable[..., Any]:
-        """How an item is rounded that calibration does not meet. Eight bits lose nothing that a search could win back."""
+        """How an item is rounded that calibration does not meet; eight bits to nearest, unless something else was asked for."""
         if self.algorithm.needs == "nothing" and self.algorithm.name != "search":
             return self.algorithm.quantize
         return search.quantize if item.scheme.bits < 8 else rtn.quantize

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from deepseek_cli.ahead import in_order
-from deepseek_cli.quantize.gptq import DAMPING, as_tensor, round_columns, with_drift
+from deepseek_cli.quantize.gptq import as_tensor, damped, round_columns, with_drift
 from deepseek_cli.quantize.grid import snap
 from deepseek_cli.quantize.search import find_grid
 from deepseek_cli.quantize.statistics import Statistics
@@ -34,10 +34,6 @@ def quantize(weight: Weight, scheme: Scheme, statistics: Statistics) -> Quantize
     grid = find_grid(target, scheme, statistics.importance)
     rounded = as_tensor(round_columns(target, grid, statistics.hessian), grid)
     return refine(target, rounded, damped(statistics.hessian), SWEEPS)
-
-
-def damped(hessian: Tensor) -> Tensor:
-    return hessian + torch.diag(DAMPING * hessian.diagonal().mean().expand(len(hessian)))
 
 
 def refine(target: Tensor, quantized: QuantizedTensor, hessian: Tensor, sweeps: int) -> QuantizedTensor:

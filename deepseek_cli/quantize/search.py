@@ -26,7 +26,7 @@ READ_VALUES = 1 << 23  # are read at once
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """What codes are measured in. `zero` is float32 or the middle of the range."""
+    """What codes are measured in; without `zero` the zero point is the middle of the range."""
 
     scale: Tensor  # float32 [out, groups]
     zero: Tensor | None  # uint8 [out, groups]

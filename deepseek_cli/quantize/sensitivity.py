@@ -28,7 +28,7 @@ from deepseek_cli.quantize.allocate import Option
 from deepseek_cli.quantize.grid import round_to_grid
 from deepseek_cli.reporter import SILENT, Reporter
 from deepseek_cli.schemes import Scheme
-from deepseek_cli.tensors import dense, dequantize, take_rows
+from deepseek_cli.tensors import HeldWeights, dense, dequantize, take_rows
 
 Unit = Sequence[str]  # names without .weight, by which all else is called here too
 SHARE = 0.25  # of the free memory, for the streams
@@ -141,39 +141,31 @@ class Weights:
     """A model's weights in float32, kept until `forget`; interpreters over them may see those of one unit rounded."""
 
     def __init__(self, handle: ModelHandle, scheme: Scheme) -> None:
-        self.handle, self.refs, self.scheme = handle, handle.weights, scheme
-        self.loaded: dict[str, Tensor | None] = {}
+        self.handle, self.scheme = handle, scheme
+        self.original = HeldWeights(handle.weights)
         self.importance: dict[str, Tensor] = {}
 
     def forget(self) -> None:
-        self.loaded.clear()
+        self.original.forget()
 
     def met(self, unit: Unit) -> bool:
         """Whether something has computed with the unit's weights."""
-        return any(f"{name}.weight" in self.loaded for name in unit)
+        return any(f"{name}.weight" in self.original.held for name in unit)
 
     def ops(self, unit: Unit = ()) -> TorchOps:
         names, own = {f"{name}.weight" for name in unit}, dict[str, Tensor]()
 
         def weight(name: str) -> Tensor | None:
             if name not in names:
-                return self._original(name)
+                return self.original(name)
             if name not in own:
                 own[name] = self._rounded(name)
             return own[name]
 
         return TorchOps(weight)
 
-    def _original(self, name: str) -> Tensor | None:
-        if name not in self.loaded:
-            ref = self.refs.get(name)
-            self.loaded[name] = None if ref is None else dense(ref.read()).float()
-            if ref:
-                ref.release()
-        return self.loaded[name]
-
     def _rounded(self, name: str) -> Tensor:
-        weight = self._original(name)
+        weight = self.original(name)
         assert weight is not None
         try:
             return rounded(weight, self.scheme, self.importance.get(name.removesuffix(".weight")))

@@ -20,7 +20,7 @@ class QuantizeSpec:
     int8: bool = option(False, help="8-bit weights, one scale per row")
     scheme: str | None = option(None, help="a scheme by name, such as int4-g64-asym or bf16", metavar="NAME")
     group: Literal["32", "64", "128", "channel"] | None = option(None, help="inputs per scale; 32 below 2 B parameters, else 64")
-    level: Literal["fast", "balanced", "best"] = option("balanced", help="how much work to spend; fast needs no data")
+    level: Literal["fast", "balanced", "best"] = option("balanced", help="how much work to spend: seconds, minutes, or more")
     algorithm: str | None = option(
         None,
         help="how to round, instead of the level's way: rtn, search, hqq, imatrix, gptq, gptaq, refine, autoround",

@@ -16,7 +16,7 @@ from deepseek_cli.handle import ModelHandle
 from deepseek_cli.ops.torch_ops import TorchOps
 from deepseek_cli.quantize.algorithms import Rates
 from deepseek_cli.quantize.fake import FakeQuantized
-from deepseek_cli.tensors import QuantizedTensor, TensorRef, dense
+from deepseek_cli.tensors import HeldWeights, QuantizedTensor, TensorRef, dense
 
 PART = 4  # windows that are computed at once where nothing is learned
 POSITIONS = 128  # whose logits are held at once
@@ -28,7 +28,7 @@ class Student:
     def __init__(self, handle: ModelHandle, codes: Mapping[str, TensorRef], dtype: torch.dtype) -> None:
         self.arch, self.config, self.dtype, self.refs = handle.architecture, handle.config, dtype, handle.weights
         self.order = {name: torch.tensor(rows) for name, rows in self.arch.row_order(self.config).items()}
-        self.frozen: dict[str, Tensor | None] = {}
+        self._frozen = HeldWeights(self.refs, dtype)
         names = [name for name in codes if name in self.refs]  # the layer that drafts has no part in the predictions
         begun = in_order(lambda name: self._begin(name, codes[name]), names)
         self.learning = dict(zip(names, begun, strict=True))
@@ -84,12 +84,6 @@ class Student:
         values = in_order(lambda name: self.learning[name].dense(self.dtype), names)
         return {name: value.requires_grad_(learn) for name, value in zip(names, values, strict=True)}
 
-    def _frozen(self, name: str) -> Tensor | None:
-        if name not in self.frozen:
-            ref = self.refs.get(name)
-            self.frozen[name] = None if ref is None else dense(ref.read()).to(self.dtype)
-        return self.frozen[name]
-
     def _loss(self, x: Tensor, original: Tensor, learn: bool) -> tuple[float, Tensor]:
         """The loss of what comes out of the last block, [batch, length, hidden], and its gradient."""
         ops, total = TorchOps(self._frozen), 0.0
@@ -112,21 +106,11 @@ class Student:
 @torch.no_grad()
 def last_hidden(handle: ModelHandle, tokens: Tensor, dtype: torch.dtype) -> Tensor:
     """What the original's head sees of `tokens`, [windows, length, hidden]; one block's weights at a time."""
-    arch, config, refs = handle.architecture, handle.config, handle.weights
-    held: dict[str, Tensor | None] = {}
-
-    def weight(name: str) -> Tensor | None:
-        if name not in held:
-            ref = refs.get(name)
-            held[name] = None if ref is None else dense(ref.read()).to(dtype)
-            if ref:
-                ref.release()
-        return held[name]
-
-    ops = TorchOps(weight)
+    arch, config, weights = handle.architecture, handle.config, HeldWeights(handle.weights, dtype)
+    ops = TorchOps(weights)
     xs = [arch.embed(ops, config, part) for part in tokens.split(PART)]
     for block in range(config.layers):
-        held.clear()
+        weights.forget()
         xs = [arch.block(ops, config, x, block) for x in xs]
     return torch.cat([arch.norm(ops, config, x) for x in xs])
 

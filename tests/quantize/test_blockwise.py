@@ -1,10 +1,9 @@
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
-import signal
-import subprocess
-import sys
+import os
 from pathlib import Path
 from typing import Any
 
@@ -12,46 +11,21 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from deepseek_cli.errors import ModelCorrupt, UsageError
+from deepseek_cli.errors import DiskFull, ModelCorrupt, ResourceError, UsageError
 from deepseek_cli.evaluate import cut_windows, evaluate_handle
 from deepseek_cli.handle import open_model
 from deepseek_cli.quantize.algorithms import ALGORITHMS
+from deepseek_cli.quantize.checkpoint import Checkpoint
 from deepseek_cli.quantize.engine import Quantized, quantize
 from deepseek_cli.quantize.spec import QuantizeSpec
 from deepseek_cli.reporter import Silent
 from deepseek_cli.runtime.tokenizer import open_tokenizer
 from deepseek_cli.store import Store
 from tests.fp8_toys import DEEPSEEK, add_draft
+from tests.quantize.killed import killed
 from tests.toys import DEPLOYABLE, make_toy
 
-KILLED = """
-import os, sys
-from pathlib import Path
-import torch
-torch.set_num_threads(1)
-from deepseek_cli.handle import open_model
-from deepseek_cli.quantize.engine import quantize
-from deepseek_cli.quantize.spec import QuantizeSpec
-from deepseek_cli.store import Store
-class Killer:
-    left = int(sys.argv[3])
-    def note(self, message, **facts): pass
-    warn = note
-    def progress(self, step, done, total, unit=""):
-        self.left -= 1
-        if self.left == 0:
-            os.kill(os.getpid(), 9)
-store = Store(Path(sys.argv[2]).parent)
-quantize(open_model(sys.argv[1], store), QuantizeSpec(tokens=4096, report=False), store, Path(sys.argv[2]), reporter=Killer())
-"""
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Any:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture
@@ -80,8 +54,7 @@ def test_the_same_twice_is_the_same_to_the_bit(llama: Path, tmp_path: Path) -> N
 def test_a_killed_run_goes_on_where_it_was_with_the_same_bits(llama: Path, tmp_path: Path) -> None:
     run(llama, tmp_path / "whole")
     for blocks in (1, 2):  # killed after so many more of the three
-        arguments = [sys.executable, "-c", KILLED, str(llama), str(tmp_path / "q"), str(blocks)]
-        assert subprocess.run(arguments, check=False).returncode == -signal.SIGKILL
+        killed(llama, tmp_path / "q", blocks, tokens=4096)
         assert not (tmp_path / "q").exists()
     kept = sorted(f.name for f in (tmp_path / "q.work").iterdir() if f.name.startswith("codes"))
     assert kept == ["codes-00000", "codes-00001", "codes-00002"]
@@ -92,8 +65,7 @@ def test_a_killed_run_goes_on_where_it_was_with_the_same_bits(llama: Path, tmp_p
 
 @pytest.fixture
 def unfinished(llama: Path, tmp_path: Path) -> Path:
-    arguments = [sys.executable, "-c", KILLED, str(llama), str(tmp_path / "q"), "2"]
-    assert subprocess.run(arguments, check=False).returncode == -signal.SIGKILL
+    killed(llama, tmp_path / "q", 2, tokens=4096)
     return tmp_path / "q.work"
 
 
@@ -113,6 +85,39 @@ def test_other_options_do_not_go_on_with_it(llama: Path, tmp_path: Path, unfinis
         run(llama, tmp_path / "q", group="64")
     assert "--force" in str(caught.value)
     assert unfinished.is_dir()
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_a_folder_that_is_not_ours_is_never_touched(llama: Path, tmp_path: Path, force: bool) -> None:
+    (tmp_path / "q.work").mkdir()
+    (tmp_path / "q.work" / "thesis.txt").write_text("years of work")
+    with pytest.raises(UsageError, match=r"q\.work is where unfinished work would be kept, and it holds something else"):
+        quantize_anew(llama, tmp_path / "q") if force else run(llama, tmp_path / "q")
+    assert (tmp_path / "q.work" / "thesis.txt").read_text() == "years of work"
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_two_processes_do_not_share_it(llama: Path, tmp_path: Path, unfinished: Path, force: bool) -> None:
+    (unfinished / "pid").write_text(str(os.getppid()))
+    with pytest.raises(UsageError, match=rf"Process {os.getppid()} is at work on .*q\.work"):
+        quantize_anew(llama, tmp_path / "q") if force else run(llama, tmp_path / "q")
+
+
+def test_a_full_disk_is_said_and_what_is_done_stays(llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(self: Checkpoint, block: int, parts: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Checkpoint, "save_hidden", full)
+    with pytest.raises(DiskFull, match=r"The disk of .*q\.work is full"):
+        run(llama, tmp_path / "q")
+    monkeypatch.undo()
+    assert run(llama, tmp_path / "q").manifest
+
+
+def test_a_place_that_cannot_be_written_is_named(llama: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ResourceError, match=r"q\.work cannot be written: Not a directory"):
+        run(llama, tmp_path / "file" / "q")
 
 
 def quantize_anew(model: Path, out: Path) -> Quantized:

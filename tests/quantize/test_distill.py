@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -30,39 +27,12 @@ from deepseek_cli.schemes import parse_scheme
 from deepseek_cli.store import Store
 from deepseek_cli.tensors import QuantizedTensor, dense
 from tests.fp8_toys import DEEPSEEK
+from tests.quantize.killed import killed
 from tests.toys import DEPLOYABLE, make_toy
 
 TOKENS = 4096
 STEPS = 24
-KILLED = """
-import os, sys
-from pathlib import Path
-import torch
-torch.set_num_threads(1)
-from deepseek_cli.handle import open_model
-from deepseek_cli.quantize import distill
-from deepseek_cli.quantize.engine import quantize
-from deepseek_cli.quantize.spec import QuantizeSpec
-from deepseek_cli.store import Store
-distill.SAVE_SECONDS = 0.0
-class Killer:
-    def note(self, message, **facts): pass
-    warn = note
-    def progress(self, step, done, total, unit=""):
-        if step == "distill" and done == int(sys.argv[3]):
-            os.kill(os.getpid(), 9)
-store = Store(Path(sys.argv[2]).parent)
-spec = QuantizeSpec(level="fast", tokens=4096, steps=24, report=False)
-quantize(open_model(sys.argv[1], store), spec, store, Path(sys.argv[2]), reporter=Killer())
-"""
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Any:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture
@@ -130,9 +100,8 @@ def test_the_same_twice_or_with_a_stop_between_is_the_same_to_the_bit(llama: Pat
     run(llama, tmp_path / "a")
     run(llama, tmp_path / "b")
     assert digest(tmp_path / "a") == digest(tmp_path / "b")
-    for step in (3, 9):
-        arguments = [sys.executable, "-c", KILLED, str(llama), str(tmp_path / "q"), str(step)]
-        assert subprocess.run(arguments, check=False).returncode == -signal.SIGKILL
+    for steps in (3, 7):  # killed in so many more
+        killed(llama, tmp_path / "q", steps, "distill", level="fast", tokens=TOKENS, steps=STEPS)
     assert [f.name for f in (tmp_path / "q.work").glob("learned-*")] == ["learned-000008"]
     run(llama, tmp_path / "q")
     assert digest(tmp_path / "q") == digest(tmp_path / "a")

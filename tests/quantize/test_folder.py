@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -19,6 +17,7 @@ from deepseek_cli.runtime.torch_session import TorchSession
 from deepseek_cli.schemes import parse_scheme
 from deepseek_cli.store import Store
 from deepseek_cli.tensors import QuantizedTensor
+from tests.quantize.killed import killed
 from tests.toys import DEPLOYABLE, make_toy
 
 
@@ -113,27 +112,8 @@ def test_an_output_inside_the_input_is_refused(folder: Path) -> None:
 
 
 def test_a_killed_run_leaves_nothing_under_the_final_name(folder: Path, tmp_path: Path) -> None:
-    code = """
-import os, sys
-from pathlib import Path
-from deepseek_cli.handle import open_model
-from deepseek_cli.quantize.engine import quantize
-from deepseek_cli.quantize.spec import QuantizeSpec
-from deepseek_cli.store import Store
-class Killer:
-    left = int(sys.argv[3])
-    def note(self, message, **facts): pass
-    warn = note
-    def progress(self, step, done, total, unit=""):
-        self.left -= 1
-        if self.left == 0:
-            os.kill(os.getpid(), 9)
-store = Store(Path(sys.argv[2]).parent)
-quantize(open_model(sys.argv[1], store), QuantizeSpec(algorithm="rtn", report=False), store, Path(sys.argv[2]), reporter=Killer())
-"""
     for steps in (1, 8, 15):
-        done = subprocess.run([sys.executable, "-c", code, str(folder), str(tmp_path / "q"), str(steps)], check=False)
-        assert done.returncode == -9
+        killed(folder, tmp_path / "q", steps, algorithm="rtn")
         assert not (tmp_path / "q").exists()
     assert not run(folder, tmp_path / "q", int4=True).unchanged
     assert sorted(p.name for p in tmp_path.iterdir()) == ["q", "toy"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +33,8 @@ from tests.toys import DEPLOYABLE, make_toy
 G64 = parse_scheme("int4-g64")
 TOKENS = torch.arange(3, 195).view(3, 64)
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 
 class Steps(Silent):
     """Notes the steps of the work; stops it at one of them, where asked."""
@@ -46,14 +47,6 @@ class Steps(Silent):
         self.seen.add(step)
         if step == self.stop:
             raise KeyboardInterrupt
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture
