@@ -2,6 +2,7 @@
 
 Calibration is cut from the corpus' training documents, the second evaluation text from its held-out ones: no document is
 in both. Excerpts of one length from as many documents as there are, sources taking turns, so that any stretch is mixed.
+Conversations to calibrate on are drawn from those that nano is trained on.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from pathlib import Path
 
 SEED = 4
 EXCERPT = 1500  # bytes
+CONVERSATIONS = 600
 DATA = Path(__file__).parent.parent / "deepseek_cli" / "data"
 # Share of the bytes that each source gives: English prose, documentation, code, Chinese
 SHARES = {
@@ -72,6 +74,9 @@ def main() -> None:
     for name, text, size in (("train", "calibration", 400_000), ("heldout", "evaluation-documents", 60_000)):
         rows = [json.loads(line) for line in (folder / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()]
         (DATA / f"{text}.txt").write_text(build(rows, size), encoding="utf-8")
+    talk = (folder / "chat.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+    drawn = random.Random(SEED).sample(list(dict.fromkeys(talk)), CONVERSATIONS)
+    (DATA / "calibration-conversations.jsonl").write_text("".join(drawn), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,29 +1,39 @@
-"""The text that calibration looks at: built in, or the user's, cut into windows of tokens."""
+"""The text that calibration looks at: built in, or the user's, cut into windows of tokens.
+
+Where the built-in one serves a model that has a chat template, every eighth window holds conversations in it: nothing else
+shows a model's special tokens, and what a conversation asks of it.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from deepseek_cli.errors import UsageError
+from deepseek_cli.errors import ModelCorrupt, UsageError
 from deepseek_cli.runtime.tokenizer import Tokenizer
 
 BUILTIN = Path(__file__).parent.parent / "data" / "calibration.txt"
+CONVERSATIONS = BUILTIN.with_name("calibration-conversations.jsonl")  # a line is a list of what user and model say in turn
+ROLES = ("user", "assistant")
+EVERY = 8  # windows, of which one holds conversations
 WINDOW = 512  # tokens
 FEWEST = 4  # windows; below, statistics say more about the text than about the model
 
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """`windows` [count, length]; `sha256` is that of the whole text."""
+    """`windows` [count, length], `conversations` of them in the model's chat template; `sha256` is that of the whole text."""
 
     windows: Tensor
     name: str
     sha256: str
+    conversations: int = 0
 
 
 def read_calibration(tokenizer: Tokenizer, source: str, tokens: int, context: int, language: str | None = None) -> Calibration:
@@ -53,8 +63,29 @@ def read_calibration(tokenizer: Tokenizer, source: str, tokens: int, context: in
             least=FEWEST,
         )
     starts = [i * (len(ids) - length) // (count - 1) for i in range(count)]
-    windows = torch.tensor([ids[start : start + length] for start in starts])
-    return Calibration(windows, file.name, hashlib.sha256(text.encode()).hexdigest())
+    windows = [ids[start : start + length] for start in starts]
+    talk = _conversations(tokenizer, length) if source == "builtin" else iter(())
+    spoken = list(zip(range(count - 1, -1, -EVERY), talk, strict=False))  # from the end on, which is held out
+    for place, window in spoken:
+        windows[place] = window
+    known = text.encode() + (CONVERSATIONS.read_bytes() if spoken else b"")
+    return Calibration(torch.tensor(windows), file.name, hashlib.sha256(known).hexdigest(), len(spoken))
+
+
+def _conversations(tokenizer: Tokenizer, length: int) -> Iterator[list[int]]:
+    """Full windows of conversations, one after another; none where the model has no template, or one that refuses them."""
+    if not tokenizer.template:
+        return
+    ids: list[int] = []
+    for line in CONVERSATIONS.read_text(encoding="utf-8").splitlines():
+        turns = [{"role": ROLES[i % 2], "content": said} for i, said in enumerate(json.loads(line))]
+        try:
+            ids += tokenizer.encode_chat(tokenizer.chat(turns, answer=False))
+        except ModelCorrupt:
+            return
+        if len(ids) >= length:
+            yield ids[:length]
+            ids = []
 
 
 def read_text(file: Path) -> str:

@@ -39,7 +39,10 @@ class Method:
 
     def record(self) -> dict[str, Any]:
         text = self.calibration
-        known = {"calibration": text.name, "calibration_sha256": text.sha256, "tokens": text.windows.numel()} if text else {}
+        known: dict[str, Any] = {}
+        if text:
+            known = {"calibration": text.name, "calibration_sha256": text.sha256, "tokens": text.windows.numel()}
+            known["conversations"] = text.conversations  # windows
         learned = {"steps": self.steps, "rates": asdict(self.rates)} if self.rates else {}
         return {"algorithm": self.algorithm.name, **known, **learned}
 
