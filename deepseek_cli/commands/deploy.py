@@ -26,9 +26,12 @@ def run(call: Call) -> Result:
     from deepseek_cli.deploy import TARGETS, find_target
 
     if call.spec.list:
-        rows = [[name, target.help] for name, target in TARGETS.items()]
+        rows = [[name, target.help, target.carries] for name, target in TARGETS.items()]
+        keys = ("name", "help", "carries")
         return Result(
-            {"targets": [{"name": n, "help": h} for n, h in rows]}, [Table(["target", "emits"], rows)], quiet="\n".join(TARGETS)
+            {"targets": [dict(zip(keys, row, strict=True)) for row in rows]},
+            [Table(["target", "emits", "carries bit for bit"], rows)],
+            quiet="\n".join(TARGETS),
         )
     ref = reference(call, "model")
     find_target(call.spec.target)

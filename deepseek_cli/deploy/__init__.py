@@ -2,36 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 from deepseek_cli import plugins
 from deepseek_cli.errors import UsageError
 
+if TYPE_CHECKING:
+    from deepseek_cli.deploy.target import Target
+
 
 @dataclass(frozen=True, slots=True)
-class Target:
-    """`path` names the function `deploy(handle, spec, folder, context, threads, reporter) -> dict`."""
+class Listed:
+    """`path` names a `deploy.target.Target`; `carries` are the schemes whose codes it holds bit for bit."""
 
     path: str
     help: str
+    carries: str
 
 
 TARGETS = {
-    "cpu": Target("deepseek_cli.deploy.cpu:deploy", "ONNX for ONNX Runtime and onnxruntime-genai, on any CPU"),
+    "cpu": Listed(
+        "deepseek_cli.deploy.cpu:TARGET",
+        "ONNX for ONNX Runtime and onnxruntime-genai, on any CPU",
+        "int4, int8, with or without zero points",
+    ),
 }
 AUTO = "cpu"
 
 
-def find_target(name: str) -> tuple[str, Callable[..., dict[str, Any]]]:
-    """The target's resolved name, and the function that builds its bundle.
-
-    Raises UsageError, which lists the known ones.
-    """
+def find_target(name: str) -> Target:
+    """Raises UsageError, which lists the known ones."""
     name = AUTO if name == "auto" else name
-    target = TARGETS.get(name)
-    found = plugins.load(target.path) if target else plugins.find("deepseek.targets", name)
+    listed = TARGETS.get(name)
+    found: Target | None = plugins.load(listed.path) if listed else plugins.find("deepseek.targets", name)
     if found is None:
         raise UsageError(
             "There is no target named {name!r}.",
@@ -39,4 +43,4 @@ def find_target(name: str) -> tuple[str, Callable[..., dict[str, Any]]]:
             name=name,
             known=", ".join(["auto", *TARGETS]),
         )
-    return name, found
+    return found

@@ -7,13 +7,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from deepseek_cli.deploy.readback import left_out, read_back
 from deepseek_cli.deploy.spec import DeploySpec
+from deepseek_cli.deploy.target import Target, require
 from deepseek_cli.errors import UsageError
 from deepseek_cli.handle import ModelHandle
 from deepseek_cli.ops.onnx_ops import emit
 from deepseek_cli.quantize.folder import clean_config
 from deepseek_cli.reporter import SILENT, Reporter
-from deepseek_cli.runtime.onnx_session import ERRORS_ONLY, GRAPH
+from deepseek_cli.runtime.onnx_session import ERRORS_ONLY, GRAPH, cache_kinds, load, open_folder, session_options
 from deepseek_cli.runtime.tokenizer import open_tokenizer
 
 NAMED = 3  # tensors in one warning
@@ -21,7 +23,7 @@ GENAI_TYPES = ("llama", "qwen2", "qwen3")  # that onnxruntime-genai knows by nam
 GENAI_CONTEXT = 4096  # onnxruntime-genai allocates its KV cache for max_length at once
 
 
-def deploy(
+def emit_bundle(
     handle: ModelHandle, spec: DeploySpec, folder: Path, context: int, threads: int | None = None, reporter: Reporter = SILENT
 ) -> dict[str, Any]:
     """Write graph, weights, tokenizer and configs into `folder`, for up to `context` tokens.
@@ -91,5 +93,22 @@ def genai_config(handle: ModelHandle, context: int) -> Mapping[str, Any]:
     return {"model": model, "search": search}
 
 
+def unexpected(handle: ModelHandle, folder: Path, threads: int | None) -> list[str]:
+    """The runtime loads the graph, whose inputs and outputs are those of the model.
+
+    Without packing, which rearranges weights for speed and proves nothing about them.
+    """
+    options = session_options(threads)
+    options.add_session_config_entry("session.disable_prepacking", "1")
+    session = load(folder / GRAPH, options)
+    found = {v.name for v in (*session.get_inputs(), *session.get_outputs(), *session.get_overridable_initializers())}
+    kinds = cache_kinds(session)
+    caches = [f"{a}.{i}.{b}" for i in range(handle.config.layers) for a in ("past_key_values", "present") for b in kinds]
+    return sorted({"input_ids", "attention_mask", "num_logits_to_keep", "logits", *caches} ^ found)
+
+
 def _write_json(path: Path, value: Mapping[str, Any]) -> None:
     path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+TARGET = Target("cpu", emit_bundle, unexpected, read_back, open_folder, lambda: require("onnxruntime", "cpu"), left_out)

@@ -8,7 +8,7 @@ from typing import Any
 
 from deepseek_cli.deploy import find_target
 from deepseek_cli.deploy.spec import DeploySpec
-from deepseek_cli.deploy.verify import verify
+from deepseek_cli.deploy.verify import needs_runtime, runtime_of, verify
 from deepseek_cli.errors import UsageError
 from deepseek_cli.handle import Bundle, ModelHandle
 from deepseek_cli.manifest import Manifest, list_files, step, write_manifest
@@ -55,7 +55,8 @@ def deploy(
 
     Raises UsageError for an unknown target or an impossible context; a failed verification is not raised but recorded.
     """
-    name, target = find_target(spec.target)
+    target = find_target(spec.target)
+    name = target.name
     check_context(handle, context)
     context = within_index(handle, context or min(handle.config.context, LONGEST_CONTEXT), reporter)
     bundle_name = result_name(handle.name, target=name)
@@ -68,10 +69,11 @@ def deploy(
         return Deployed(bundle_name, final, name, context)
     if not force and (known := unchanged(final, "deploy", resolved, handle)):
         return Deployed(bundle_name, final, name, context, known, unchanged=True)
+    runtime_of(target, needed=needs_runtime(spec.verify, handle))  # before the work, not behind it
     require_space(final, bundle_bytes(handle))
     with staged(final, force) as folder:
-        record = target(handle, spec, folder, context, threads, reporter)
-        verification = verify(handle, folder, spec.verify, threads, reporter)
+        record = target.emit(handle, spec, folder, context, threads, reporter)
+        verification = verify(target, handle, folder, spec.verify, threads, reporter)
         verification["dense_fallbacks"] = record.get("dense_fallbacks", [])  # all of them, where a warning names a few
         manifest = Manifest(
             bundle_name,
@@ -111,4 +113,4 @@ def bundle_bytes(handle: ModelHandle) -> int:
 def verify_again(bundle: Bundle, handle: ModelHandle, threads: int | None, reporter: Reporter = SILENT) -> dict[str, Any]:
     """The verification that the bundle's manifest records, done again against the model it was made from."""
     level = str(bundle.manifest.steps[-1]["resolved"].get("verify") or "tokens")
-    return verify(handle, bundle.root, level, threads, reporter)
+    return verify(find_target(bundle.target), handle, bundle.root, level, threads, reporter)

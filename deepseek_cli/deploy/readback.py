@@ -1,4 +1,4 @@
-"""Weights read back from an ONNX bundle's files, to compare with what they were made from."""
+"""Weights as an ONNX bundle's files hold them."""
 
 from __future__ import annotations
 
@@ -11,50 +11,24 @@ import torch
 from torch import Tensor
 
 from deepseek_cli.formats.mapped import MappedFile
-from deepseek_cli.formats.nbits import BLOCKS, NBits, from_nbits
+from deepseek_cli.formats.nbits import NBits, from_nbits
 from deepseek_cli.handle import ModelHandle
 from deepseek_cli.ops.onnx_experts import CORRECTION
 from deepseek_cli.ops.onnx_latent import KEYS, VALUES, join_expansion
-from deepseek_cli.tensors import QuantizedTensor, Weight, dense, take_rows
+from deepseek_cli.runtime.onnx_session import GRAPH
+from deepseek_cli.tensors import QuantizedTensor, Weight, take_rows
 
 DTYPES = {onnx.TensorProto.FLOAT: torch.float32, onnx.TensorProto.UINT8: torch.uint8}
 
 
-def differing(handle: ModelHandle, path: Path) -> list[str]:
-    """On-disk names of the weights that the graph at `path` does not hold bit for bit."""
-    same: set[str] = left_out(handle)
-    wrong: set[str] = set()
-    weights = handle.weights
-    for name, found in GraphWeights(path).each(handle):
-        ref = weights.get(name)
-        expected = ref.read() if ref else torch.zeros(found.shape)  # a linear without bias, fused with one that has it
-        (same if same_bits(expected, found) else wrong).add(name)
-        if ref:
-            ref.release()
-    return sorted(wrong | (weights.keys() - same))
+def read_back(handle: ModelHandle, folder: Path) -> Iterator[tuple[str, Weight]]:
+    """Weights of an ONNX bundle by on-disk name."""
+    return GraphWeights(folder / GRAPH).each(handle)
 
 
 def left_out(handle: ModelHandle) -> set[str]:
     """Weights that no bundle holds: the indexer's, which chooses all keys as long as there are no more than its `top_k`."""
     return {name for name in handle.weights if ".indexer." in name}
-
-
-def same_bits(expected: Weight, found: Weight) -> bool:
-    """Equal codes, and equal scales and zero points for each input; equal float32 values where `found` is dense."""
-    if isinstance(found, Tensor):
-        return torch.equal(dense(expected).float(), found)
-    if not isinstance(expected, QuantizedTensor) or not isinstance(found, QuantizedTensor):
-        return False
-    if expected.offset is not None or expected.permutation is not None:
-        return False
-    inputs = torch.arange(0, found.shape[1], BLOCKS[-1])  # no border of a group or block lies between two of them
-    spread = lambda t, values: values[:, inputs // t.group] if isinstance(values, Tensor) else torch.tensor(values)  # noqa: E731
-    return (
-        expected.bits == found.bits
-        and torch.equal(expected.packed, found.packed)
-        and torch.equal(spread(expected, expected.scale), spread(found, found.scale))
-        and bool((spread(expected, expected.zero_point) == spread(found, found.zero_point)).all())
-    )
 
 
 class GraphWeights:

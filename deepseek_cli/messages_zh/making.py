@@ -136,6 +136,15 @@ MAKING: dict[str, str] = {
     "check": "检查",
     "result": "结果",
     "target": "目标",
+    "carries bit for bit": "逐位保留",
+    "{distribution} is not installed.": "{distribution} 未安装。",
+    "Install it: pip install 'deepseek-cli[{extra}]'. A bundle can be written without: deploy --verify weights": (
+        "请安装：pip install 'deepseek-cli[{extra}]'。不安装也能生成部署包：deploy --verify weights"
+    ),
+    "{folder} is a bundle for {target}, which nothing here can run.": "{folder} 是为 {target} 生成的部署包，这里没有能运行它的程序。",
+    "Install what made it, or run the model it was made from.": "请安装生成它的软件，或运行它的来源模型。",
+    "Bundles for {target} attend to all tokens.": "为 {target} 生成的部署包会关注所有词元。",
+    "Use --sparse-attention on a cpu bundle.": "请在 cpu 部署包上使用 --sparse-attention。",
     "emits": "产物",
     "{name} is up to date: {mb} MB, verified to {level}, at {path}.": "{name} 已是最新：{mb} MB，验证到 {level}，位于 {path}。",
     "{name}: {mb} MB, verified to {level}, at {path}.": "{name}：{mb} MB，验证到 {level}，位于 {path}。",

@@ -25,6 +25,11 @@ ERRORS_ONLY = 3  # ONNX Runtime would warn that num_logits_to_keep has a default
 Rewrite = Callable[[Any], None]  # of an onnx.ModelProto, in place
 
 
+def open_folder(folder: Path, config: Any, context: int, threads: int | None, exact: bool) -> OnnxSession:
+    """What runs a cpu bundle; `exact` without rounding activations."""
+    return OnnxSession(folder, config, context, threads, accuracy_level=0 if exact else None)
+
+
 class OnnxSession:
     """`context` is cut to the positions that the bundle has rotary tables for.
 

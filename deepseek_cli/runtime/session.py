@@ -1,16 +1,20 @@
-"""A model that can be fed tokens: one interface over PyTorch and ONNX Runtime."""
+"""A model that can be fed tokens: one interface over PyTorch and the runtimes of bundles."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 
-from deepseek_cli.errors import MemoryShort, UsageError
+from deepseek_cli import plugins
+from deepseek_cli.errors import MemoryShort, ModelUnsupported, UsageError
 from deepseek_cli.handle import Bundle, ModelHandle
 from deepseek_cli.ops import SparseSpec
 
+# By target, what opens its bundles: (folder, config, context, threads, exact) -> Session. `exact` leaves activations as they are.
+SESSIONS = {"cpu": "deepseek_cli.runtime.onnx_session:open_folder"}
 DEFAULT_CONTEXT = 4096  # tokens; reserved, not touched, until they come
 
 
@@ -57,12 +61,11 @@ def open_session(
         if sparse and sparse.heads:
             raise UsageError("Bundles compute every head.", hint="Use --sparse-attention tokens=N.")
         if sparse and sparse.tokens:
+            _require_onnx(model)
             from deepseek_cli.runtime.sparse_session import SparseSession
 
             return SparseSession(model.root, model.config, context, threads, most=sparse.tokens)
-        from deepseek_cli.runtime.onnx_session import OnnxSession
-
-        return OnnxSession(model.root, model.config, context, threads)
+        return open_folder(model.target, model.root, model.config, context, threads)
     if sparse and sparse.heads and getattr(model.config, "latent", None):
         raise UsageError(
             "{model} keeps all its heads: they share one latent.", hint="Use --sparse-attention tokens=N.", model=model.name
@@ -71,6 +74,28 @@ def open_session(
 
     _require_memory(model)
     return TorchSession(model, context, threads, device=device, drafts=drafts, sparse=sparse)
+
+
+def open_folder(target: str, folder: Path, config: Any, context: int, threads: int | None, *, exact: bool = False) -> Session:
+    """A session over what `deploy` wrote for `target`. Raises MissingExtra where its runtime is not installed."""
+    path = SESSIONS.get(target)
+    found = plugins.load(path) if path else getattr(plugins.find("deepseek.targets", target), "open_folder", None)
+    if found is None:
+        raise ModelUnsupported(
+            "{folder} is a bundle for {target}, which nothing here can run.",
+            hint="Install what made it, or run the model it was made from.",
+            folder=folder,
+            target=target,
+        )
+    session: Session = found(folder, config, context, threads, exact)
+    return session
+
+
+def _require_onnx(bundle: Bundle) -> None:
+    if bundle.target != "cpu":
+        raise UsageError(
+            "Bundles for {target} attend to all tokens.", hint="Use --sparse-attention on a cpu bundle.", target=bundle.target
+        )
 
 
 def check_context(model: ModelHandle | Bundle, context: int | None) -> None:

@@ -5,16 +5,17 @@ from __future__ import annotations
 import json
 import shutil
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from deepseek_cli.deploy import TARGETS, find_target, verify
+from deepseek_cli.deploy import TARGETS, find_target, outputs, verify
 from deepseek_cli.deploy.engine import deploy
-from deepseek_cli.deploy.readback import same_bits
 from deepseek_cli.deploy.spec import DeploySpec
+from deepseek_cli.deploy.verify import same_bits
 from deepseek_cli.errors import UsageError
 from deepseek_cli.handle import Bundle, ModelHandle, open_any, open_model
 from deepseek_cli.quantize.engine import quantize
@@ -74,22 +75,23 @@ def test_onnxruntime_genai_generates_the_same_tokens(built: tuple[ModelHandle, B
 
 def test_one_changed_bit_fails_and_names_its_tensor(built: tuple[ModelHandle, Bundle], copy: Path) -> None:
     flip_bit(copy, "model.layers.1.mlp.down_proj.codes")
-    found = verify.verify(built[0], copy, "tokens", 1)
+    found = verify.verify(find_target("cpu"), built[0], copy, "tokens", 1)
     assert (found["level"], found["failed"]) == ("L0", True)
     assert found["checks"][-1]["differing"] == ["model.layers.1.mlp.down_proj.weight"]
 
 
 def test_a_graph_of_another_model_fails_at_its_structure(built: tuple[ModelHandle, Bundle]) -> None:
     handle = replace(built[0], config=replace(built[0].config, layers=1))
-    checks = verify.check_structure(handle, built[1].root, 1)
-    assert not checks[0]["ok"]
-    assert "past_key_values.1" in checks[0]["result"]
+    check = verify.check_structure(find_target("cpu"), handle, built[1].root, 1)
+    assert not check["ok"]
+    assert "past_key_values.1" in check["result"]
 
 
 def test_logits_of_other_weights_fail(built: tuple[ModelHandle, Bundle], tmp_path: Path) -> None:
     make_toy(tmp_path / "toy", seed=1, **{**DEPLOYABLE, "tie_word_embeddings": True})
     other = open_model(str(tmp_path / "toy"), Store(tmp_path))
-    checks = verify.check_outputs(other, built[1].root, 1, tokens=True)
+    open_bundle = partial(find_target("cpu").open_folder, built[1].root, other.config, outputs.CONTEXT, 1)
+    checks = outputs.compare_outputs(other, open_bundle, 1, tokens=True)
     assert [(c["level"], c["ok"]) for c in checks] == [("L2", False)]
 
 
@@ -105,8 +107,8 @@ def test_another_token_is_excused_only_within_noise(noise: float, excused: int, 
         def feed(self, tokens: list[int], keep: int = 1) -> np.ndarray:
             return logits[:1]
 
-    expected = verify.Expected([0], logits, [0, 1], tokens=[0, 1, 0, 2], margins=[9.0, 0.05, 9.0, 0.5])
-    found = verify.compare_tokens(Fixed(), expected, noise)
+    expected = outputs.Expected([0], logits, [0, 1], tokens=[0, 1, 0, 2], margins=[9.0, 0.05, 9.0, 0.5])
+    found = outputs.compare_tokens(Fixed(), expected, noise)
     assert (found["equal"], found["excused"], found["ok"]) == (2, excused, ok)
 
 
@@ -143,7 +145,7 @@ def test_short_contexts_are_verified_within_them(tmp_path: Path) -> None:
 
 
 def test_targets_are_found_by_name_and_unknown_ones_list_the_known() -> None:
-    assert find_target("auto")[0] == find_target("cpu")[0] == "cpu"
-    assert all(target.help for target in TARGETS.values())
+    assert find_target("auto") == find_target("cpu")
+    assert all(target.help and target.carries for target in TARGETS.values())
     with pytest.raises(UsageError, match=r"no target named 'metal'.*auto, cpu"):
         find_target("metal")

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from safetensors.torch import save_file
 
-from deepseek_cli.deploy import verify
+from deepseek_cli.deploy import find_target, verify
 from deepseek_cli.deploy.engine import deploy
 from deepseek_cli.deploy.spec import DeploySpec
 from deepseek_cli.errors import UsageError
@@ -104,7 +104,7 @@ def test_one_changed_bit_fails_and_names_its_tensor(
 ) -> None:
     copy = shutil.copytree(built[1].root, tmp_path / "copy")
     flip_bit(copy, initializer)
-    assert verify.check_weights(built[0], copy)[0]["differing"] == [tensor]
+    assert verify.check_weights(find_target("cpu"), built[0], copy)["differing"] == [tensor]
 
 
 def test_a_sparse_attention_ends_where_its_indexer_would_choose(tmp_path: Path) -> None:

@@ -16,8 +16,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from deepseek_cli.deploy.engine import bundle_bytes, deploy
-from deepseek_cli.deploy.readback import GraphWeights, same_bits
+from deepseek_cli.deploy.readback import GraphWeights
 from deepseek_cli.deploy.spec import DeploySpec
+from deepseek_cli.deploy.verify import same_bits
 from deepseek_cli.handle import ModelHandle, open_model
 from deepseek_cli.quantize.engine import quantize
 from deepseek_cli.quantize.spec import QuantizeSpec

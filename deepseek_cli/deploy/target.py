@@ -1,0 +1,50 @@
+"""What a target is: how a bundle is written, how it is read back, and what runs it."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from deepseek_cli.deploy.spec import DeploySpec
+from deepseek_cli.errors import MissingExtra
+from deepseek_cli.handle import ModelHandle
+from deepseek_cli.reporter import Reporter
+from deepseek_cli.runtime.session import Session
+from deepseek_cli.tensors import Weight
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """The functions of one target. All but `runtime` and `open_folder` do without what it runs in, where that is an extra."""
+
+    name: str
+    # Writes all files of a bundle but its manifest, for up to so many tokens of context, on so many threads (None: all). Gives
+    # {"readers": who can load it, "dense_fallbacks": names of weights that it does not hold as codes}.
+    emit: Callable[[ModelHandle, DeploySpec, Path, int, int | None, Reporter], dict[str, Any]]
+    # What a bundle lacks, or has too much of (L0).
+    unexpected: Callable[[ModelHandle, Path, int | None], list[str]]
+    # Its weights by on-disk name, rows in the operators' order, as its files hold them (L1). Dense ones may be narrow: then
+    # the model's values are rounded before they are compared.
+    read_back: Callable[[ModelHandle, Path], Iterator[tuple[str, Weight]]]
+    # (folder, config, context, threads, exact): a session in the target's own runtime (L2, L3), where `exact` without
+    # rounding activations.
+    open_folder: Callable[[Path, Any, int, int | None, bool], Session]
+    # Name and version of that runtime. Raises MissingExtra.
+    runtime: Callable[[], str]
+    left_out: Callable[[ModelHandle], set[str]] = lambda _: set()  # weights that no bundle of this target holds
+
+
+def require(distribution: str, extra: str) -> str:
+    """Name and version of an installed distribution. Raises MissingExtra, which says how to install it."""
+    try:
+        return f"{distribution} {importlib.metadata.version(distribution)}"
+    except importlib.metadata.PackageNotFoundError:
+        raise MissingExtra(
+            "{distribution} is not installed.",
+            hint="Install it: pip install 'deepseek-cli[{extra}]'. A bundle can be written without: deploy --verify weights",
+            distribution=distribution,
+            extra=extra,
+        ) from None
