@@ -22,6 +22,7 @@ ALGORITHMS: dict[str, tuple[str, Needs, str]] = {
     "search": ("deepseek_cli.quantize.search:quantize", "nothing", "round to nearest, at the scales that cost least"),
     "hqq": ("deepseek_cli.quantize.hqq:quantize", "nothing", "scales and zero points that serve most values, not the largest"),
     "imatrix": ("deepseek_cli.quantize.search:quantize", "inputs", "search, each input counting by its mean square"),
+    "awq": ("deepseek_cli.quantize.awq:AWQ", "inputs", "imatrix, after weights of large inputs grew and the norm shrank"),
     "gptq": ("deepseek_cli.quantize.gptq:quantize", "inputs", "each column's error made good by the columns to come"),
     "gptaq": ("deepseek_cli.quantize.gptq:quantize", "both", "gptq, towards the outputs of the original model"),
     "refine": ("deepseek_cli.quantize.refine:quantize", "both", "gptaq, then each code and scale reconsidered"),
