@@ -59,6 +59,7 @@ ARMS: dict[str, tuple[str, ...]] = {
     "hqq": ("--algorithm", "hqq"),
     "search": ("--algorithm", "search"),
     "fast (imatrix)": ("--level", "fast"),
+    "awq": ("--algorithm", "awq"),
     "gptq": ("--algorithm", "gptq"),
     "autoround": ("--algorithm", "autoround"),
     "balanced (gptaq)": ("--level", "balanced"),

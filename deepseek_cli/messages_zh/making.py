@@ -202,8 +202,8 @@ MAKING: dict[str, str] = {
     ),
     "{flag} is for algorithms that look at text, and {algorithm} needs none.": "{flag} 用于需要文本的算法，而 {algorithm} 不需要。",
     "Leave it out, or use --level balanced.": "请去掉它，或用 --level balanced。",
-    "how to round, instead of the level's way: rtn, search, hqq, imatrix, gptq, gptaq, refine, autoround": (
-        "舍入方法，代替级别所定的：rtn、search、hqq、imatrix、gptq、gptaq、refine、autoround"
+    "how to round, instead of the level's way: rtn, search, hqq, imatrix, awq, gptq, gptaq, refine, autoround": (
+        "舍入方法，代替级别所定的：rtn、search、hqq、imatrix、awq、gptq、gptaq、refine、autoround"
     ),
     "a text file to calibrate on, instead of the built-in text": "用于校准的文本文件，代替内置文本",
     "tokens of it to look at": "使用其中多少词元",

@@ -1,13 +1,14 @@
 """How weights can be rounded, and what each level of effort does. Plug-ins add algorithms by entry point.
 
 An algorithm is a function (weight [out, in], scheme, statistics) that gives a QuantizedTensor, `statistics` being what it
-needs: nothing, the weight's inputs on the calibration text, or those beside the inputs in the original model.
+needs: nothing, the weight's inputs on the calibration text, or those beside the inputs in the original model. One that also
+moves scales into the norm before a weight is an `Algorithm`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from deepseek_cli.errors import UsageError
@@ -21,6 +22,7 @@ ALGORITHMS: dict[str, tuple[str, Needs, str]] = {
     "search": ("deepseek_cli.quantize.search:quantize", "nothing", "round to nearest, at the scales that cost least"),
     "hqq": ("deepseek_cli.quantize.hqq:quantize", "nothing", "scales and zero points that serve most values, not the largest"),
     "imatrix": ("deepseek_cli.quantize.search:quantize", "inputs", "search, each input counting by its mean square"),
+    "awq": ("deepseek_cli.quantize.awq:AWQ", "inputs", "imatrix, after weights of large inputs grew and the norm shrank"),
     "gptq": ("deepseek_cli.quantize.gptq:quantize", "inputs", "each column's error made good by the columns to come"),
     "gptaq": ("deepseek_cli.quantize.gptq:quantize", "both", "gptq, towards the outputs of the original model"),
     "refine": ("deepseek_cli.quantize.refine:quantize", "both", "gptaq, then each code and scale reconsidered"),
@@ -59,22 +61,26 @@ QAT = Level("gptaq", 65_536, steps=400)  # of 8 bits too, since codes themselves
 
 @dataclass(frozen=True, slots=True)
 class Algorithm:
+    """`fold` takes what `quantize` takes, the weight being rows of all that one norm feeds, and gives a scale per input, [in].
+
+    The norm is divided by it, and `quantize` gets the weights multiplied by it, where that does better than leaving it.
+    """
+
     name: str
     quantize: Callable[..., Any]
     needs: Needs
+    fold: Callable[..., Any] | None = None
 
 
 def find_algorithm(name: str, reporter: Reporter = SILENT) -> Algorithm:
     """Raises UsageError for a name that neither we nor a plug-in know."""
-    if name in ALGORITHMS:
-        path, needs, _ = ALGORITHMS[name]
-        return Algorithm(name, load(path), needs)
-    quantize = find("deepseek.algorithms", name, reporter)
-    if quantize is None:
+    path, needs, _ = ALGORITHMS.get(name, ("", "inputs", ""))
+    found = load(path) if path else find("deepseek.algorithms", name, reporter)
+    if found is None:
         raise UsageError(
             "There is no algorithm named {name!r}.",
             hint="There are {known}; a plug-in can add more.",
             name=name,
             known=", ".join(ALGORITHMS),
         )
-    return Algorithm(name, quantize, getattr(quantize, "needs", "inputs"))
+    return replace(found, name=name) if isinstance(found, Algorithm) else Algorithm(name, found, getattr(found, "needs", needs))

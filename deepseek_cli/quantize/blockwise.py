@@ -16,11 +16,13 @@ from torch import Tensor
 from deepseek_cli.errors import ModelCorrupt
 from deepseek_cli.handle import ModelHandle
 from deepseek_cli.memory import free_bytes
+from deepseek_cli.ops.norms import sole_readers
 from deepseek_cli.ops.torch_parts import Parts, Spool, fastest_dtype, over_parts
 from deepseek_cli.quantize import search
 from deepseek_cli.quantize.calibrate import CalibratingOps
 from deepseek_cli.quantize.calibration import Calibration
 from deepseek_cli.quantize.checkpoint import Checkpoint
+from deepseek_cli.quantize.fold import lightened, lost
 from deepseek_cli.quantize.method import Method
 from deepseek_cli.quantize.plan import Item
 from deepseek_cli.quantize.statistics import Statistics
@@ -48,6 +50,8 @@ def quantize_blocks(
 ) -> tuple[dict[str, TensorRef], dict[str, Any]]:
     """The weights that `method` calibrates: references to their codes by name, and a `Note` on each.
 
+    Norms that scales were folded into are among the references.
+
     Raises ModelCorrupt for a weight that holds a NaN.
     """
     arch, config, calibration = handle.architecture, handle.config, method.calibration
@@ -59,7 +63,7 @@ def quantize_blocks(
             ops = CalibratingOps(work.weight, work.decide, work.wanted, work.dtype, method.algorithm.needs == "both")
             x = _enter(handle, ops, calibration, checkpoint, block)
             x = _draft(ops, handle, calibration, x) if block == config.layers else arch.block(ops, config, x, block)
-        checkpoint.save_codes(block, work.made, {name: asdict(note) for name, note in work.notes.items()})
+        checkpoint.save_codes(block, work.made, work.norms, {name: asdict(note) for name, note in work.notes.items()})
         checkpoint.save_hidden(block, x)
         reporter.progress("calibrate", block + 1, len(blocks))
     return checkpoint.codes()
@@ -92,8 +96,12 @@ class Block:
         self.wanted = {name.removesuffix(".weight") for name in self.items}
         self.order = {name: torch.tensor(rows) for name, rows in handle.architecture.row_order(handle.config).items()}
         self.refs = {**handle.weights, **handle.draft_weights}
+        self.readers = sole_readers(handle.architecture, handle.config) if method.algorithm.fold else {}
         self.made: dict[str, tuple[QuantizedTensor, Scheme]] = {}
+        self.norms: dict[str, Tensor] = {}  # that scales were folded into
+        self.scales: dict[str, Tensor] = {}  # what made weights were multiplied by for that, [in]
         self.notes: dict[str, Note] = {}
+        self.plain: dict[str, float] = {}  # the error of PLAIN
 
     def weight(self, name: str) -> Tensor | None:
         """In the operators' order, as the original has it."""
@@ -108,6 +116,9 @@ class Block:
         """What to compute with. Weights that are to be quantized are: together, since they share a Hessian."""
         for batch in self._batches([name for name in names if name in self.wanted]):
             self._quantize(batch, statistics)
+        norm = self.readers.get(tuple(names))
+        if norm and self.wanted.issuperset(names):
+            self._fold(norm, [self.items[f"{name}.weight"] for name in names], statistics)
         return [self._computed(name) for name in names]
 
     def _batches(self, names: Sequence[str]) -> list[list[Item]]:
@@ -123,7 +134,9 @@ class Block:
     def _quantize(self, items: Sequence[Item], statistics: Statistics) -> None:
         weight = torch.cat([self._original(item.name) for item in items])
         scheme = items[0].scheme
-        candidates = {PLAIN: search.quantize, self.algorithm.name: self.algorithm.quantize}
+        candidates: dict[str, Callable[..., QuantizedTensor]] = {PLAIN: search.quantize}
+        if self.algorithm.quantize is not search.quantize:
+            candidates[self.algorithm.name] = self.algorithm.quantize
         self._check(statistics, items[0].name)
         found = {}
         for name, quantize in candidates.items():
@@ -132,7 +145,7 @@ class Block:
             except ValueError as error:  # the weight and its inputs are finite: the Hessian has no factor
                 if name == PLAIN:
                     raise
-                self.warn("{tensor}: {algorithm} gives up ({reason}).", tensor=items[0].name, algorithm=name, reason=error)
+                self._gave_up(items[0], error)
         start = 0
         for item in items:
             rows = slice(start, start + item.shape[0])
@@ -153,8 +166,40 @@ class Block:
         errors = {name: statistics.error(weight, q.dequantize()) for name, q in candidates.items()}
         best = min(errors, key=lambda name: errors[name])
         stem = item.name.removesuffix(".weight")
+        self.plain[item.name] = max(errors[PLAIN], 1e-30)
         self.made[stem] = candidates[best], item.scheme
-        self.notes[item.name] = Note(best, statistics.tokens, errors[best] / max(errors[PLAIN], 1e-30))
+        self.notes[item.name] = Note(best, statistics.tokens, errors[best] / self.plain[item.name])
+
+    def _fold(self, norm: str, items: Sequence[Item], statistics: Statistics) -> None:
+        """Scales move into the norm from all weights behind it, if that lowers their outputs' errors on held-out tokens."""
+        assert self.algorithm.fold
+        ref = self.handle.tensors[f"{norm}.weight"]
+        made, errors = {}, {}
+        try:
+            after = lightened(ref, self.algorithm.fold(self._sample(items), items[0].scheme, statistics))
+            scale = lost(ref, after)
+            within = statistics.over(scale)
+            for item in items:
+                weight = self._original(item.name) * scale
+                quantized = self.algorithm.quantize(weight, item.scheme, within)
+                made[item.name.removesuffix(".weight")] = quantized, item.scheme
+                errors[item.name] = within.error(weight, quantized.dequantize()) / self.plain[item.name]
+        except ValueError as error:
+            self._gave_up(items[0], error)
+            return
+        if sum(errors.values()) < sum(self.notes[name].gain for name in errors):
+            self.norms[norm] = after
+            self.made |= made
+            self.scales |= dict.fromkeys(made, scale)
+            self.notes |= {name: Note(self.algorithm.name, statistics.tokens, gain) for name, gain in errors.items()}
+
+    def _sample(self, items: Sequence[Item]) -> Tensor:
+        """Rows of all these weights, evenly."""
+        step = -(-sum(i.shape[0] * i.shape[1] for i in items) // TOGETHER)
+        return torch.cat([self._original(item.name)[::step] for item in items])
+
+    def _gave_up(self, item: Item, reason: ValueError) -> None:
+        self.warn("{tensor}: {algorithm} gives up ({reason}).", tensor=item.name, algorithm=self.algorithm.name, reason=reason)
 
     def _original(self, name: str) -> Tensor:
         ref = self.handle.tensors[name]
@@ -176,5 +221,5 @@ class Block:
             assert weight is not None
             return weight
         order = self.order.get(f"{name}.weight")
-        quantized = made[0] if order is None else take_rows(made[0], order)
-        return dense(quantized).to(self.dtype)
+        values = dense(made[0] if order is None else take_rows(made[0], order))
+        return (values / self.scales[name] if name in self.scales else values).to(self.dtype)

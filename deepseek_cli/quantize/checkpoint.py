@@ -73,10 +73,18 @@ class Checkpoint:
         """How many are finished."""
         return max((int(f.name.removeprefix("hidden-")) + 1 for f in self.folder.glob("hidden-*[0-9]")), default=0)
 
-    def save_codes(self, block: int, weights: Mapping[str, tuple[QuantizedTensor, Scheme]], notes: Mapping[str, Any]) -> None:
-        """`weights` by name, without `.weight`; `notes` is what else there is to know of them."""
+    def save_codes(
+        self,
+        block: int,
+        weights: Mapping[str, tuple[QuantizedTensor, Scheme]],
+        norms: Mapping[str, Tensor],
+        notes: Mapping[str, Any],
+    ) -> None:
+        """`weights` and changed `norms` by name, without `.weight`; `notes` is what else there is to know of the weights."""
         planned = [part for name, (w, scheme) in weights.items() for part in compressed.planned_parts(name, w.shape, scheme)]
         parts = [part for name, (w, _) in weights.items() for part in compressed.parts_of(name, w)]
+        planned += [safetensors.Planned(f"{name}.weight", norm.dtype, tuple(norm.shape)) for name, norm in norms.items()]
+        parts += [(f"{name}.weight", norm) for name, norm in norms.items()]
         settings = compressed.quantization_config({name: scheme for name, (_, scheme) in weights.items()}, [])
         self._save(f"codes-{block:05}", planned, parts, {"settings": settings, "weights": dict(notes)})
 
@@ -109,7 +117,7 @@ class Checkpoint:
         return int(last.removeprefix("learned-")), self._open(last)
 
     def codes(self) -> tuple[dict[str, TensorRef], dict[str, Any]]:
-        """The quantized weights of all finished blocks, by name with `.weight`, and the notes on them."""
+        """The quantized weights and changed norms of all finished blocks, by name with `.weight`, and the notes on them."""
         weights: dict[str, TensorRef] = {}
         notes: dict[str, Any] = {}
         for folder in sorted(self.folder.glob("codes-*[0-9]")):

@@ -21,6 +21,7 @@ from deepseek_cli.memory import free_bytes
 from deepseek_cli.ops.torch_parts import fastest_dtype
 from deepseek_cli.quantize.algorithms import Rates
 from deepseek_cli.quantize.checkpoint import Checkpoint
+from deepseek_cli.quantize.fold import folded
 from deepseek_cli.quantize.method import BATCH, Method
 from deepseek_cli.quantize.student import PART, POSITIONS, Student, last_hidden
 from deepseek_cli.reporter import SILENT, Reporter
@@ -34,12 +35,12 @@ WORK = 12  # values a token of one block's graph, in its hidden sizes
 def distill(
     handle: ModelHandle, method: Method, codes: Mapping[str, TensorRef], checkpoint: Checkpoint, reporter: Reporter = SILENT
 ) -> dict[str, TensorRef]:
-    """`codes` after `method.steps` steps, or as they are where that is not better on the text held out."""
+    """`codes` after `method.steps` steps, or as they are where that is not better on held-out text; norms stay as they are."""
     assert method.calibration and method.rates
     windows, dtype = method.calibration.windows, fastest_dtype()
     original = last_hidden(handle, windows, dtype)
     held = max(len(windows) // HELD_OUT, 1)
-    student = Student(handle, codes, dtype)
+    student = Student(folded(handle, codes), {name: ref for name, ref in codes.items() if ref.quantized}, dtype)
     before = student.score(windows[-held:], original[-held:])
     done, state = checkpoint.learned()
     for name, value in _state(student).items() if done else ():

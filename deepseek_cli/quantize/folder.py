@@ -26,6 +26,7 @@ from deepseek_cli.quantize import rtn
 from deepseek_cli.quantize.blockwise import quantize_blocks
 from deepseek_cli.quantize.checkpoint import Checkpoint
 from deepseek_cli.quantize.distill import distill, require_memory
+from deepseek_cli.quantize.fold import folded
 from deepseek_cli.quantize.method import Method
 from deepseek_cli.quantize.plan import Item, Plan
 from deepseek_cli.quantize.spec import QuantizeSpec
@@ -79,9 +80,10 @@ def write(
     planned = [part for item in plan.items for part in _planned(handle, item)]
     require_space(final, sum(part.size for part in planned) + method.kept_bytes(handle.config.hidden) + (64 << 20))
     ready, notes, work = _calibrated(handle, spec, plan, method, final, force, reporter)
+    source = folded(handle, ready)
     with staged(final, force) as folder:
-        make = partial(_made, handle, method, ready)
-        errors = _write_tensors(handle, plan, folder, planned, make, reporter)
+        make = partial(_made, source, method, ready)
+        errors = _write_tensors(source, plan, folder, planned, make, reporter)
         (folder / "config.json").write_text(json.dumps(_config(handle, plan), indent=2) + "\n", encoding="utf-8")
         tokenizer.save(folder)
         _copy_licence(handle.root, folder)

@@ -23,7 +23,7 @@ class QuantizeSpec:
     level: Literal["fast", "balanced", "best"] = option("balanced", help="how much work to spend: seconds, minutes, or more")
     algorithm: str | None = option(
         None,
-        help="how to round, instead of the level's way: rtn, search, hqq, imatrix, gptq, gptaq, refine, autoround",
+        help="how to round, instead of the level's way: rtn, search, hqq, imatrix, awq, gptq, gptaq, refine, autoround",
         metavar="NAME",
     )
     rule: tuple[str, ...] = option(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -34,6 +34,17 @@ class Statistics:
         """Mean square difference of the outputs on the held-out inputs, from those of the original model where it ran."""
         wanted = (self.held_out if self.held_out_original is None else self.held_out_original) @ weight.T
         return float((wanted - self.held_out @ candidate.T).square().mean())
+
+    def over(self, scale: Tensor) -> Statistics:
+        """Of each input over its `scale` [in]: what a weight meets whose columns are multiplied by it."""
+        both = scale[:, None] * scale
+        return replace(
+            self,
+            hessian=self.hessian / both,
+            held_out=self.held_out / scale,
+            drift=None if self.drift is None else self.drift / both,
+            held_out_original=None if self.held_out_original is None else self.held_out_original / scale,
+        )
 
 
 def gather(parts: Iterable[tuple[Tensor, Tensor | None]], count: int) -> Statistics:

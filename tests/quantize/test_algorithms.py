@@ -304,6 +304,11 @@ def test_every_level_names_an_algorithm() -> None:
         assert callable(find_algorithm(level.algorithm).quantize)
 
 
+def test_the_registry_says_what_each_algorithm_needs() -> None:
+    for name, (_, needs, _) in ALGORITHMS.items():
+        assert (find_algorithm(name).name, find_algorithm(name).needs) == (name, needs)
+
+
 class Warnings(list):
     def warn(self, message: str, **facts: object) -> None:
         self.append(message.format(**facts))
@@ -332,5 +337,5 @@ def test_a_package_can_bring_an_algorithm(tmp_path: Path, monkeypatch: pytest.Mo
     with pytest.raises(UsageError, match="gone"):
         find_algorithm("gone", warnings)  # type: ignore[arg-type]
     assert len(warnings) == 1 and "acme-rounding 1.0" in warnings[0]
-    with pytest.raises(UsageError, match="There is no algorithm named 'awq'"):
-        find_algorithm("awq")
+    with pytest.raises(UsageError, match="There is no algorithm named 'magic'"):
+        find_algorithm("magic")
