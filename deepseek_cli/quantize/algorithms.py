@@ -63,6 +63,10 @@ class Algorithm:
     quantize: Callable[..., Any]
     needs: Needs
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Another process finds it by its name, be it ours or a plug-in's."""
+        return find_algorithm, (self.name,)
+
 
 def find_algorithm(name: str, reporter: Reporter = SILENT) -> Algorithm:
     """Raises UsageError for a name that neither we nor a plug-in know."""
