@@ -29,7 +29,7 @@ R = TypeVar("R")
 AHEAD = 2  # tasks under way for each that can run at once, so that none waits for its values
 RETRIES = 3  # of a task whose worker dies
 CONNECT_SECONDS = 10
-# Ray reads these where it starts. It neither phones home nor speaks on our stdout, and what lacks memory is not tried for ever.
+# Ray reads these when it is loaded. It neither phones home nor speaks on our stdout, and what lacks memory is not tried for ever.
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_DEDUP_LOGS_SKIP_REGEX": r"[\s\S]*",
@@ -84,9 +84,7 @@ class Cluster:
     @contextlib.contextmanager
     def started(self, reporter: Reporter) -> Iterator[Self]:
         """Raises UsageError for an address that is none, NetworkError where nobody answers."""
-        os.environ.update(QUIET)
-        import ray
-
+        ray = quiet_ray()
         ours = not ray.is_initialized()
         if ours:
             _connect(self.address or os.environ.get("RAY_ADDRESS"))
@@ -133,6 +131,14 @@ def find_engine(name: str, address: str | None = None) -> Engine:
     if name not in ("local", "ray"):
         raise UsageError("There is no engine named {name!r}.", hint="There are local and ray.", name=name)
     return Cluster(address) if name == "ray" else LOCAL
+
+
+def quiet_ray() -> Any:
+    """The package, told to be quiet before it is loaded; one that was loaded before speaks as whoever did so wants it to."""
+    os.environ.update(QUIET)
+    import ray
+
+    return ray
 
 
 def _connect(address: str | None) -> None:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import ray
 import torch
 from safetensors.torch import load_file, save_file
 
@@ -26,6 +25,7 @@ from deepseek_cli.store import Store
 from deepseek_cli.tensors import TensorRef
 from tests.conftest import Outcome
 from tests.fp8_toys import DEEPSEEK, to_fp8
+from tests.quantize.ray_tasks import die, die_once, is_even
 from tests.toys import DEPLOYABLE, make_toy
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -55,7 +55,7 @@ def plugin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 @pytest.fixture(scope="module")
 def cluster(plugin: None) -> Iterator[Cluster]:
     """Ray as a script of the user's may have started it: what it finds, the engine uses and leaves alone."""
-    os.environ.update(spread.QUIET)
+    ray = spread.quiet_ray()
     ray.init("local", num_cpus=2, log_to_driver=False, include_dashboard=False, configure_logging=False)
     yield Cluster()
     assert ray.is_initialized()
@@ -117,24 +117,10 @@ def test_a_nan_is_the_error_that_it_is_here(cluster: Cluster, models: Path, tmp_
     assert sorted(f.name for f in tmp_path.iterdir()) == ["toy"]
 
 
-def die(item: int) -> None:
-    os.kill(os.getpid(), 9)
-
-
-def die_once(file: Path) -> int:
-    if not file.exists():
-        file.touch()
-        die(0)
-    return 1
-
-
-def is_even(number: int) -> bool:
-    if number > 90:
-        raise ZeroDivisionError
-    return number % 2 == 0
-
-
-def test_a_dead_worker_is_tried_again_and_then_said(cluster: Cluster, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_dead_worker_is_tried_again_and_then_said(
+    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(spread, "RETRIES", 1)  # a new worker takes seconds
     with cluster.started(SILENT) as engine:
         assert list(engine.one_thread(die_once, [tmp_path / "died"])) == [1]
         with pytest.raises(ResourceError, match="Ray could not finish a task: The worker died unexpectedly") as caught:
@@ -212,7 +198,7 @@ def test_an_address_is_for_ray(cli: Callable[..., Outcome]) -> None:
 
 @pytest.mark.parametrize(("address", "error"), [("127.0.0.1:9", NetworkError), ("nonsense", UsageError)])
 def test_an_address_where_nobody_answers(monkeypatch: pytest.MonkeyPatch, address: str, error: type[Exception]) -> None:
-    monkeypatch.setattr(ray, "is_initialized", lambda: False)
-    monkeypatch.setattr(ray, "init", lambda address, **options: int(address))  # its own refusal is a ValueError too
+    monkeypatch.setattr("ray.is_initialized", lambda: False)
+    monkeypatch.setattr("ray.init", lambda address, **options: int(address))  # its own refusal is a ValueError too
     with pytest.raises(error, match=address), Cluster(address).started(SILENT):
         pass
