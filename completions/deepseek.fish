@@ -70,6 +70,8 @@ complete -c deepseek -n '__fish_seen_subcommand_from quantize' -s n -l dry-run -
 complete -c deepseek -n '__fish_seen_subcommand_from quantize' -l strict -d 'exit with 1 when there were warnings'
 complete -c deepseek -n '__fish_seen_subcommand_from quantize' -l threads -r -d 'processor threads to use'
 complete -c deepseek -n '__fish_seen_subcommand_from quantize' -l memory -r -d 'most memory this process may hold, such as 4GB'
+complete -c deepseek -n '__fish_seen_subcommand_from quantize' -l engine -r -f -a 'local ray' -d 'where to compute: in this process, or on a Ray cluster'
+complete -c deepseek -n '__fish_seen_subcommand_from quantize' -l address -r -d 'of the Ray cluster, instead of the one that Ray finds'
 complete -c deepseek -n '__fish_seen_subcommand_from quantize' -l set -r -d 'set any option, also those without a flag'
 complete -c deepseek -n '__fish_seen_subcommand_from compress' -F -a '(deepseek list -q 2>/dev/null)'
 complete -c deepseek -n '__fish_seen_subcommand_from compress' -l smaller -r -d 'how much smaller, such as 85%'

@@ -17,6 +17,7 @@ from deepseek_cli.handle import Bundle, ModelHandle, open_any
 from deepseek_cli.handle import open_model as open_handle
 from deepseek_cli.quantize.engine import quantize
 from deepseek_cli.quantize.spec import QuantizeSpec
+from deepseek_cli.quantize.spread import find_engine
 from deepseek_cli.runtime.chat_session import open_chat
 from deepseek_cli.runtime.sampling import Sampling
 from deepseek_cli.settings import read_settings
@@ -36,8 +37,10 @@ class Model:
     def path(self) -> Path:
         return self.handle.root
 
-    def quantize(self, output: Path | None = None, **options: Any) -> Model:
-        done = quantize(open_handle(str(self.path), self.store), QuantizeSpec(**options), self.store, output, agreed=True)
+    def quantize(self, output: Path | None = None, *, engine: str = "local", address: str | None = None, **options: Any) -> Model:
+        """`engine` "ray" rounds on the Ray cluster at `address`, by default the one that Ray finds; the result is the same."""
+        handle, spec = open_handle(str(self.path), self.store), QuantizeSpec(**options)
+        done = quantize(handle, spec, self.store, output, agreed=True, engine=find_engine(engine, address))
         return open_model(done.path, self.store)
 
     def compress(self, output: Path | None = None, **options: Any) -> Model:

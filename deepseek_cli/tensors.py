@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -108,6 +110,10 @@ class TensorRef:
     read: Callable[[], Weight]
     release: Callable[[], None] = lambda: None  # lets the pages that `read` touched go
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Another process may not have the file: the values go along."""
+        return TensorRef, (self.name, self.shape, self.stored, self.size_bytes, partial(_given, self.read()))
+
     @property
     def values(self) -> int:
         return math.prod(self.shape)
@@ -138,6 +144,10 @@ class HeldWeights:
 
     def forget(self) -> None:
         self.held.clear()
+
+
+def _given(weight: Weight) -> Weight:
+    return weight
 
 
 DENSE_DTYPES = {"f64": torch.float64, "f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}

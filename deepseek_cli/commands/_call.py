@@ -13,7 +13,7 @@ from deepseek_cli.spec import Size, option
 
 EVERYWHERE = ("output", "force", "json", "quiet", "verbose", "offline", "color", "yes", "help")
 # These may also stand at the top of a settings file, or in DEEPSEEK_<NAME>.
-GENERAL = ("offline", "color", "yes", "strict", "threads", "context", "memory", "seed", "device")
+GENERAL = ("offline", "color", "yes", "strict", "threads", "context", "memory", "seed", "device", "engine")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,13 @@ class Common:
     memory: Size | None = option(None, help="most memory this process may hold, such as 4GB")
     seed: int | None = option(None, help="seed of everything random")
     device: Literal["auto", "cpu", "cuda", "mps"] = option("auto", help="where PyTorch computes")
+    engine: Literal["local", "ray"] = option("local", help="where to compute: in this process, or on a Ray cluster")
+    address: str | None = option(None, help="of the Ray cluster, instead of the one that Ray finds", metavar="HOST:PORT")
     set: tuple[str, ...] = option((), help="set any option, also those without a flag", metavar="NAME=VALUE")
+
+    def __post_init__(self) -> None:
+        if self.address and self.engine != "ray":
+            raise UsageError("--address is for --engine ray.", hint="Give both, or neither.")
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from deepseek_cli.quantize.engine import Quantized
 
 ARGUMENTS = ("model?",)
-COMMON = ("dry_run", "strict", "threads", "memory")
+COMMON = ("dry_run", "strict", "threads", "memory", "engine", "address")
 SPEC = QuantizeSpec
 EXAMPLES = [
     "deepseek quantize smollm2 --int4",
@@ -28,6 +28,7 @@ EXAMPLES = [
 def run(call: Call) -> Result:
     model = model_subject(call, "source")
     from deepseek_cli.quantize.engine import quantize
+    from deepseek_cli.quantize.spread import find_engine
 
     limit_threads(call.common.threads)
     if not (call.spec.int4 or call.spec.int8 or call.spec.scheme or call.spec.goal):
@@ -42,6 +43,7 @@ def run(call: Call) -> Result:
         dry_run=common.dry_run,
         agreed=common.yes,
         reporter=call.reporter,
+        engine=find_engine(common.engine, common.address),
     )
     data = {
         "name": done.name,

@@ -211,6 +211,27 @@ MAKING: dict[str, str] = {
     "--tokens {count} is less than one.": "--tokens {count} 小于 1。",
     "Give at least 4096.": "请至少给出 4096。",
     "{tensor}: {algorithm} gives up ({reason}).": "{tensor}：{algorithm} 无法完成（{reason}）。",
+    "There is no engine named {name!r}.": "没有名为 {name!r} 的引擎。",
+    "There are local and ray.": "有 local 和 ray。",
+    "--engine ray needs Ray, which is not installed.": "--engine ray 需要 Ray，而它尚未安装。",
+    "Install it: pip install {extra}": "安装：pip install {extra}",
+    "Ray: {tasks} tasks at once, of {threads} threads.": "Ray：同时 {tasks} 个任务，每个 {threads} 个线程。",
+    "No Ray cluster answers at {address}: {reason}.": "{address} 处没有 Ray 集群应答：{reason}。",
+    "Check --address, or RAY_ADDRESS; `ray start --head` starts one.": "请检查 --address 或 RAY_ADDRESS；`ray start --head` 可启动一个。",
+    "Ray cannot use the address {address}: {reason}": "Ray 不能使用地址 {address}：{reason}",
+    "Write it as HOST:PORT, or leave it out.": "请写成 HOST:PORT，或省略。",
+    "No machine of the Ray cluster has {threads} processors for a task; the largest has {most}.": (
+        "Ray 集群中没有哪台机器能给一个任务 {threads} 个处理器；最大的有 {most} 个。"
+    ),
+    "Say how many threads a task should have: --threads {most}": "请指定每个任务的线程数：--threads {most}",
+    "A worker of the Ray cluster has deepseek-cli {found}, and this is {version}.": (
+        "Ray 集群中有一个工作进程的 deepseek-cli 是 {found}，而这里是 {version}。"
+    ),
+    "Install the same version on all machines.": "请在所有机器上安装同一版本。",
+    "Ray could not finish a task: {reason}": "Ray 未能完成一个任务：{reason}",
+    "Its workers need deepseek-cli, and memory: more --threads for each task make fewer at once.": (
+        "工作进程需要装有 deepseek-cli，也需要内存：每个任务的 --threads 越多，同时进行的就越少。"
+    ),
     "{model}: on the calibration text, the inputs of tensor {tensor} are not finite.": (
         "{model}：在校准文本上，张量 {tensor} 的输入含有非有限值。"
     ),

@@ -65,6 +65,10 @@ SHELL: dict[str, str] = {
     "This took {seen} of memory, and --memory allows {most}.": "占用了 {seen} 内存，而 --memory 只允许 {most}。",
     "Allow more, use a smaller --context, or a smaller model.": "请放宽限制，减小 --context，或使用更小的模型。",
     "seed of everything random": "一切随机数的种子",
+    "where to compute: in this process, or on a Ray cluster": "在哪里计算：本进程，或 Ray 集群",
+    "of the Ray cluster, instead of the one that Ray finds": "Ray 集群的地址，代替 Ray 自己找到的那个",
+    "--address is for --engine ray.": "--address 只用于 --engine ray。",
+    "Give both, or neither.": "两者都给，或都不给。",
     "where PyTorch computes": "PyTorch 在哪里计算",
     "set any option, also those without a flag": "设置任意选项，包括没有开关的",
     # mistakes on the command line and in settings

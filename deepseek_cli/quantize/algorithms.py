@@ -71,6 +71,10 @@ class Algorithm:
     needs: Needs
     fold: Callable[..., Any] | None = None
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Another process finds it by its name, be it ours or a plug-in's."""
+        return find_algorithm, (self.name,)
+
 
 def find_algorithm(name: str, reporter: Reporter = SILENT) -> Algorithm:
     """Raises UsageError for a name that neither we nor a plug-in know."""

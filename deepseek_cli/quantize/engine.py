@@ -19,6 +19,7 @@ from deepseek_cli.quantize.goal import meet_goal
 from deepseek_cli.quantize.method import LONG_SECONDS, Method, resolve, seconds_for
 from deepseek_cli.quantize.plan import Item, Plan, make_plan
 from deepseek_cli.quantize.spec import QuantizeSpec
+from deepseek_cli.quantize.spread import LOCAL, Engine
 from deepseek_cli.reporter import SILENT, Reporter
 from deepseek_cli.runtime.tokenizer import open_tokenizer
 from deepseek_cli.schemes import pattern_of
@@ -38,7 +39,7 @@ class Quantized:
     size_bytes: int  # of all tensors
     manifest: Manifest | None = None
     errors: dict[str, float] = dataclasses.field(default_factory=dict)
-    notes: dict[str, Any] = dataclasses.field(default_factory=dict)  # by tensor, see `blockwise.Note`
+    notes: dict[str, Any] = dataclasses.field(default_factory=dict)  # by tensor, see `rounding.Note`
     unchanged: bool = False
 
     @property
@@ -59,11 +60,14 @@ def quantize(
     dry_run: bool = False,
     agreed: bool = False,
     reporter: Reporter = SILENT,
+    engine: Engine = LOCAL,
 ) -> Quantized:
     """Write `handle` with quantized weights, into `output` or the store; `label` stands for the level in its name.
 
-    Raises what `make_plan`, `meet_goal`, `resolve` and `folder.write` raise, and UsageError for hours of work that nobody
-    `agreed` to.
+    The `engine` says where weights are rounded; no result depends on it, and none records it.
+
+    Raises what `make_plan`, `meet_goal`, `resolve`, `folder.write` and the engine raise, and UsageError for hours of work
+    that nobody `agreed` to.
     """
     plan = make_plan(handle, spec)
     method = resolve(handle, spec, plan, reporter)  # before a goal is measured, so that what is wrong is said first
@@ -87,7 +91,8 @@ def quantize(
             hint="Agree with --yes, or use --level fast, or --algorithm rtn, which looks at no text.",
             hours=seconds / 3600,
         )
-    written = write(handle, spec, plan, method, name, final, force, reporter)
+    with engine.started(reporter) as started:
+        written = write(handle, spec, plan, method, name, final, force, reporter, started)
     _tell_unmet(method, written, reporter)
     manifest = _with_report(handle, spec, written.manifest, final, store, reporter)
     return Quantized(name, final, plan, size, manifest, dict(written.errors), dict(written.notes))

@@ -7,22 +7,21 @@ import itertools
 import json
 import math
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from deepseek_cli.ahead import in_order
 from deepseek_cli.errors import ModelCorrupt, ModelError, UsageError
 from deepseek_cli.formats import compressed
 from deepseek_cli.formats.safetensors import Planned, Writer
 from deepseek_cli.handle import ModelHandle
 from deepseek_cli.manifest import Manifest, list_files, step, write_manifest
 from deepseek_cli.quantize import rtn
+from deepseek_cli.quantize.algorithms import Algorithm
 from deepseek_cli.quantize.blockwise import quantize_blocks
 from deepseek_cli.quantize.checkpoint import Checkpoint
 from deepseek_cli.quantize.distill import distill, require_memory
@@ -30,6 +29,7 @@ from deepseek_cli.quantize.fold import folded
 from deepseek_cli.quantize.method import Method
 from deepseek_cli.quantize.plan import Item, Plan
 from deepseek_cli.quantize.spec import QuantizeSpec
+from deepseek_cli.quantize.spread import LOCAL, Engine
 from deepseek_cli.reporter import SILENT, Reporter
 from deepseek_cli.runtime.tokenizer import open_tokenizer
 from deepseek_cli.spec import as_record
@@ -52,6 +52,18 @@ class Written:
 
 
 @dataclass(frozen=True, slots=True)
+class Job:
+    """One tensor, and all that it takes to make it ready to be written."""
+
+    item: Item
+    ref: TensorRef
+    dtype: torch.dtype  # where it is dense
+    rounding: Algorithm
+    calibrated: TensorRef | None  # its codes, where calibration made them
+    root: Path  # of the model, for errors to name
+
+
+@dataclass(frozen=True, slots=True)
 class Made:
     """One tensor as it will be written; `error` is None where it is dense."""
 
@@ -69,6 +81,7 @@ def write(
     final: Path,
     force: bool = False,
     reporter: Reporter = SILENT,
+    engine: Engine = LOCAL,
 ) -> Written:
     """Quantize `handle` by `plan` into the folder `final`; what calibration makes is kept beside it until all is done.
 
@@ -79,11 +92,12 @@ def write(
     tokenizer = open_tokenizer(handle.root)
     planned = [part for item in plan.items for part in _planned(handle, item)]
     require_space(final, sum(part.size for part in planned) + method.kept_bytes(handle.config.hidden) + (64 << 20))
-    ready, notes, work = _calibrated(handle, spec, plan, method, final, force, reporter)
+    ready, notes, work = _calibrated(handle, spec, plan, method, final, force, reporter, engine)
     source = folded(handle, ready)
     with staged(final, force) as folder:
-        make = partial(_made, source, method, ready)
-        errors = _write_tensors(source, plan, folder, planned, make, reporter)
+        jobs = [_job(source, method, ready.get(item.name), item) for item in plan.items]
+        made = (LOCAL if ready else engine).one_thread(_made, jobs)  # what is ready is only copied
+        errors = _write_tensors(source, folder, planned, made, reporter)
         (folder / "config.json").write_text(json.dumps(_config(handle, plan), indent=2) + "\n", encoding="utf-8")
         tokenizer.save(folder)
         _copy_licence(handle.root, folder)
@@ -95,7 +109,14 @@ def write(
 
 
 def _calibrated(
-    handle: ModelHandle, spec: QuantizeSpec, plan: Plan, method: Method, final: Path, force: bool, reporter: Reporter
+    handle: ModelHandle,
+    spec: QuantizeSpec,
+    plan: Plan,
+    method: Method,
+    final: Path,
+    force: bool,
+    reporter: Reporter,
+    engine: Engine,
 ) -> tuple[dict[str, TensorRef], dict[str, Any], Checkpoint | None]:
     """What calibration makes, read from where it is kept."""
     if method.calibration is None:
@@ -107,7 +128,7 @@ def _calibrated(
     work = Checkpoint(final.with_name(f"{final.name}.work"), asked, force)
     try:
         with filling(work.folder):
-            codes, notes = quantize_blocks(handle, method, work, reporter)
+            codes, notes = quantize_blocks(handle, method, work, reporter, engine)
             return distill(handle, method, codes, work, reporter) if method.steps else codes, notes, work
     except ModelError:
         work.remove()  # of a model that is damaged there is nothing to go on with
@@ -115,11 +136,11 @@ def _calibrated(
 
 
 def _write_tensors(
-    handle: ModelHandle, plan: Plan, folder: Path, planned: list[Planned], make: Callable[[Item], Made], reporter: Reporter
+    handle: ModelHandle, folder: Path, planned: list[Planned], results: Generator[Made, None, None], reporter: Reporter
 ) -> dict[str, float]:
-    total, done = sum(handle.tensors[item.name].size_bytes for item in plan.items), 0
+    total, done = sum(ref.size_bytes for ref in handle.stored.values()), 0
     errors: dict[str, float] = {}
-    with Writer(folder, planned) as writer, contextlib.closing(in_order(make, plan.items)) as results:
+    with Writer(folder, planned) as writer, contextlib.closing(results):
         for made in results:
             ref = handle.tensors[made.item.name]
             for part, tensor in made.parts:
@@ -138,20 +159,23 @@ def _planned(handle: ModelHandle, item: Item) -> list[Planned]:
     return compressed.planned_parts(item.name.removesuffix(".weight"), (item.shape[0], item.shape[1]), item.scheme)
 
 
-def _made(handle: ModelHandle, method: Method, ready: Mapping[str, TensorRef], item: Item) -> Made:
-    ref = handle.tensors[item.name]
-    weight, passed = ref.read(), _now_and_then(ref.release)
+def _job(handle: ModelHandle, method: Method, calibrated: TensorRef | None, item: Item) -> Job:
+    return Job(item, handle.tensors[item.name], _dense_dtype(handle, item), method.rounding(item), calibrated, handle.root)
+
+
+def _made(job: Job) -> Made:
+    item, calibrated = job.item, job.calibrated
+    weight, passed = job.ref.read(), _now_and_then(job.ref.release)
     try:
         if item.scheme.bits == 16:
-            return Made(item, ((item.name, _densely(weight, _dense_dtype(handle, item), passed)),))
-        calibrated = ready.get(item.name)
-        quantized = calibrated.read() if calibrated else method.rounding(item)(weight, item.scheme, None, passed)
+            return Made(item, ((item.name, _densely(weight, job.dtype, passed)),))
+        quantized = calibrated.read() if calibrated else job.rounding.quantize(weight, item.scheme, None, passed)
         assert isinstance(quantized, QuantizedTensor)
     except ValueError:
         raise ModelCorrupt(
             "{model}: tensor {tensor} holds a NaN or an infinity.",
             hint="Pull the model again; if it stays, the model is damaged.",
-            model=handle.root,
+            model=job.root,
             tensor=item.name,
         ) from None
     parts = compressed.parts_of(item.name.removesuffix(".weight"), quantized)

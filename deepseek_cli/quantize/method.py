@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -13,7 +12,6 @@ from deepseek_cli.errors import UsageError
 from deepseek_cli.handle import ModelHandle
 from deepseek_cli.ops.cost import count, count_draft
 from deepseek_cli.ops.torch_parts import fastest_dtype
-from deepseek_cli.quantize import rtn, search
 from deepseek_cli.quantize.algorithms import LEVELS, QAT, Algorithm, Rates, find_algorithm
 from deepseek_cli.quantize.calibration import Calibration, read_calibration
 from deepseek_cli.quantize.plan import Item, Plan
@@ -54,11 +52,11 @@ class Method:
         streams = 2 if self.algorithm.needs == "both" else 1
         return sum(i.scheme.bytes_of(i.shape[0], i.shape[1]) for i in self.calibrated) + 2 * streams * activations
 
-    def rounding(self, item: Item) -> Callable[..., Any]:
+    def rounding(self, item: Item) -> Algorithm:
         """How an item is rounded that calibration does not meet; eight bits to nearest, unless something else was asked for."""
         if self.algorithm.needs == "nothing" and self.algorithm.name != "search":
-            return self.algorithm.quantize
-        return search.quantize if item.scheme.bits < 8 else rtn.quantize
+            return self.algorithm
+        return find_algorithm("search" if item.scheme.bits < 8 else "rtn")
 
 
 def resolve(handle: ModelHandle, spec: QuantizeSpec, plan: Plan, reporter: Reporter = SILENT) -> Method:

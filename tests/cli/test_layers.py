@@ -37,6 +37,7 @@ HEAVY = {
     "onnx_ir",
     "onnxruntime",
     "numpy",
+    "ray",
     "huggingface_hub",
     "rich",
     "jinja2",
@@ -49,6 +50,7 @@ START_UP += ("manifest", "store", "doctor", "completion", "sources", "commands")
 SPEAKERS = {"main.py", "output.py"}
 READS_ENVIRONMENT = {"main.py", "output.py", "i18n.py", "plugins.py", "api.py"}
 READS_ENVIRONMENT |= {"demo.py"}  # hands it on to the commands that it starts
+READS_ENVIRONMENT |= {"spread.py"}  # tells Ray to be quiet, and knocks at RAY_ADDRESS, in the variables that are Ray's own
 READS_ENVIRONMENT |= {"hub.py"}  # names the hub that HF_ENDPOINT, huggingface_hub's own variable, chooses
 
 
