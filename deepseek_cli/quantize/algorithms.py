@@ -31,24 +31,17 @@ ALGORITHMS: dict[str, tuple[str, Needs, str]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Rates:
-    """How far the first step of distillation moves: a scale, as a part of itself, and a code. Later ones move less and less."""
-
-    scale: float = 1e-3
-    code: float = 1e-3
-
-
-@dataclass(frozen=True, slots=True)
 class Level:
     """`algorithm` on `tokens` of text, for bodies of 4 bits; for 8 `fast` does all there is to do.
 
-    Then `steps` of distillation: codes and scales of the whole model learn towards the original's predictions.
+    Then `steps` of distillation, in which a scale moves by up to `rate` of itself: the scales of the whole model learn towards
+    the original's predictions.
     """
 
     algorithm: str
     tokens: int
     steps: int = 0
-    rates: Rates = Rates()
+    rate: float = 1e-3
 
 
 LEVELS: dict[str, Level] = {
@@ -56,7 +49,7 @@ LEVELS: dict[str, Level] = {
     "balanced": Level("gptaq", 16_384),
     "best": Level("refine", 65_536),
 }
-QAT = Level("gptaq", 65_536, steps=400)  # of 8 bits too, since codes themselves learn
+QAT = Level("refine", 65_536, steps=240)  # of 8 bits too
 
 
 @dataclass(frozen=True, slots=True)

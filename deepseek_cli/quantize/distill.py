@@ -1,4 +1,4 @@
-"""The last step of quantizing well: the codes and scales of all blocks learn together to give the original's predictions.
+"""The last step of quantizing well: the scales of all blocks learn together to give the original's predictions.
 
 The loss is the KL divergence from the original to the quantized model. The last windows of the text are not learned from; they
 say whether the result is better than what came in, which stays where it is not.
@@ -19,7 +19,6 @@ from deepseek_cli.errors import MemoryShort
 from deepseek_cli.handle import ModelHandle
 from deepseek_cli.memory import free_bytes
 from deepseek_cli.ops.torch_parts import fastest_dtype
-from deepseek_cli.quantize.algorithms import Rates
 from deepseek_cli.quantize.checkpoint import Checkpoint
 from deepseek_cli.quantize.fold import folded
 from deepseek_cli.quantize.method import BATCH, Method
@@ -28,6 +27,7 @@ from deepseek_cli.reporter import SILENT, Reporter
 from deepseek_cli.tensors import TensorRef
 
 HELD_OUT = 8  # one window in so many
+WARM_UP = 5  # steps
 SAVE_SECONDS = 120.0
 WORK = 12  # values a token of one block's graph, in its hidden sizes
 
@@ -36,7 +36,7 @@ def distill(
     handle: ModelHandle, method: Method, codes: Mapping[str, TensorRef], checkpoint: Checkpoint, reporter: Reporter = SILENT
 ) -> dict[str, TensorRef]:
     """`codes` after `method.steps` steps, or as they are where that is not better on held-out text; norms stay as they are."""
-    assert method.calibration and method.rates
+    assert method.calibration and method.rate
     windows, dtype = method.calibration.windows, fastest_dtype()
     original = last_hidden(handle, windows, dtype)
     held = max(len(windows) // HELD_OUT, 1)
@@ -48,7 +48,7 @@ def distill(
     saved = time.monotonic()
     for step in range(done, method.steps):
         chosen = batch(len(windows) - held, step)
-        student.step(windows[chosen], original[chosen], _decayed(method.rates, step / method.steps))
+        student.step(windows[chosen], original[chosen], method.rate * _schedule(step, method.steps))
         reporter.progress("distill", step + 1, method.steps)
         if time.monotonic() - saved >= SAVE_SECONDS or step + 1 == method.steps:
             checkpoint.save_learned(step + 1, _state(student))
@@ -74,8 +74,9 @@ def _order(count: int, seed: int) -> Tensor:
     return torch.randperm(count, generator=torch.Generator().manual_seed(seed))
 
 
-def _decayed(rates: Rates, passed: float) -> Rates:
-    return Rates(rates.scale * (1 - passed), rates.code * (1 - passed))
+def _schedule(step: int, steps: int) -> float:
+    """Part of the rate: up over the first few steps, in which Adam's moments settle, then down to nothing."""
+    return min((step + 1) / WARM_UP, 1 - step / steps)
 
 
 def _state(student: Student) -> dict[str, Tensor]:
@@ -89,17 +90,18 @@ def _read(ref: TensorRef) -> Tensor:
 
 
 def needed_bytes(handle: ModelHandle, method: Method) -> int:
-    """What it holds at once: all latents, the scales with Adam's moments, what is not quantized, and one step's activations."""
+    """What it holds at once: codes, scales with Adam's moments, what is not quantized, and one step's activations."""
     assert method.calibration
     windows, config, width = method.calibration.windows, handle.config, fastest_dtype().itemsize
     values = sum(math.prod(item.shape) for item in method.calibrated)
+    codes = sum(math.prod(item.shape) * item.scheme.bits // 8 for item in method.calibrated)
     scales = sum(item.shape[0] * -(-item.shape[1] // item.scheme.group_of(item.shape[1])) for item in method.calibrated)
     dense = width * (handle.parameters - values)
     block = 3 * width * values // config.layers  # its weights, their gradients, and one copy on the way
     tokens = BATCH * windows.shape[1]
     held = windows.numel() + max(PART * windows.shape[1], tokens) * (config.layers + WORK * BATCH)
     logits = 6 * 4 * POSITIONS * config.vocabulary
-    return 4 * values + 16 * scales + dense + block + width * held * config.hidden + logits
+    return codes + 16 * scales + dense + block + width * held * config.hidden + logits
 
 
 def require_memory(handle: ModelHandle, method: Method) -> None:

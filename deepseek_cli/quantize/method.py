@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,7 +12,7 @@ from deepseek_cli.errors import UsageError
 from deepseek_cli.handle import ModelHandle
 from deepseek_cli.ops.cost import count, count_draft
 from deepseek_cli.ops.torch_parts import fastest_dtype
-from deepseek_cli.quantize.algorithms import LEVELS, QAT, Algorithm, Rates, find_algorithm
+from deepseek_cli.quantize.algorithms import LEVELS, QAT, Algorithm, find_algorithm
 from deepseek_cli.quantize.calibration import Calibration, read_calibration
 from deepseek_cli.quantize.plan import Item, Plan
 from deepseek_cli.quantize.spec import QuantizeSpec
@@ -20,7 +20,7 @@ from deepseek_cli.reporter import SILENT, Reporter
 from deepseek_cli.runtime.tokenizer import open_tokenizer
 
 TOKENS = 16_384  # where an algorithm is named and nothing says how many
-BATCH = 2  # windows a step of distillation
+BATCH = 4  # windows a step of distillation
 LONG_SECONDS = 3600  # what takes longer is asked about
 OVERHEAD = 2.0  # of the products that are counted, over the time that they take alone
 
@@ -33,7 +33,7 @@ class Method:
     calibration: Calibration | None = None
     calibrated: tuple[Item, ...] = ()
     steps: int = 0  # of distillation, from what calibration makes
-    rates: Rates | None = None
+    rate: float = 0.0  # of its largest step
 
     def record(self) -> dict[str, Any]:
         text = self.calibration
@@ -41,7 +41,7 @@ class Method:
         if text:
             known = {"calibration": text.name, "calibration_sha256": text.sha256, "tokens": text.windows.numel()}
             known["conversations"] = text.conversations  # windows
-        learned = {"steps": self.steps, "rates": asdict(self.rates)} if self.rates else {}
+        learned = {"steps": self.steps, "rate": self.rate} if self.steps else {}
         return {"algorithm": self.algorithm.name, **known, **learned}
 
     def kept_bytes(self, hidden: int) -> int:
@@ -83,7 +83,7 @@ def resolve(handle: ModelHandle, spec: QuantizeSpec, plan: Plan, reporter: Repor
     tokens = spec.tokens or (level.tokens if algorithm.name == level.algorithm else TOKENS)
     calibration = read_calibration(open_tokenizer(handle.root), spec.calibration, tokens, handle.config.context, spec.language)
     steps = spec.steps if spec.steps is not None else 0 if spec.algorithm and not spec.qat else level.steps
-    return Method(algorithm, calibration, items, steps, level.rates if steps else None)
+    return Method(algorithm, calibration, items, steps, level.rate if steps else 0.0)
 
 
 def _about_text(spec: QuantizeSpec) -> tuple[tuple[str, Any], ...]:

@@ -1,7 +1,7 @@
 """A quantized model that learns from its original, block by block.
 
 Forward goes over the blocks without a graph and keeps the input of each. The loss's gradient is made at the head, a few positions
-at a time. Backward computes each block once more, now with a graph, and its weights learn before the block below has its turn.
+at a time. Backward computes each block once more, now with a graph, and its scales learn before the block below has its turn.
 """
 
 from __future__ import annotations
@@ -14,9 +14,8 @@ from torch import Tensor
 from deepseek_cli.ahead import in_order
 from deepseek_cli.handle import ModelHandle
 from deepseek_cli.ops.torch_ops import TorchOps
-from deepseek_cli.quantize.algorithms import Rates
 from deepseek_cli.quantize.fake import FakeQuantized
-from deepseek_cli.tensors import HeldWeights, QuantizedTensor, TensorRef, dense
+from deepseek_cli.tensors import HeldWeights, QuantizedTensor, TensorRef
 
 PART = 4  # windows that are computed at once where nothing is learned
 POSITIONS = 128  # whose logits are held at once
@@ -34,20 +33,17 @@ class Student:
         self.learning = dict(zip(names, begun, strict=True))
 
     def _begin(self, name: str, ref: TensorRef) -> FakeQuantized:
-        quantized, original = ref.read(), self.refs[name]
+        quantized = ref.read()
         assert isinstance(quantized, QuantizedTensor)
-        ordered = quantized.rows(self.order[name]) if name in self.order else quantized
-        weight = FakeQuantized(ordered, dense(original.read()))
-        original.release()
-        return weight
+        return FakeQuantized(quantized.rows(self.order[name]) if name in self.order else quantized)
 
     def export(self, name: str) -> QuantizedTensor:
         """As it goes on disk."""
         quantized = self.learning[name].export()
         return quantized.rows(self.order[name].argsort()) if name in self.order else quantized
 
-    def step(self, tokens: Tensor, original: Tensor, rates: Rates) -> float:
-        """One step of all weights down the loss on `tokens` [batch, length]; gives the loss before it."""
+    def step(self, tokens: Tensor, original: Tensor, rate: float) -> float:
+        """One step of all scales down the loss on `tokens` [batch, length]; gives the loss before it."""
         inputs = self._forward(tokens)
         loss, gradient = self._loss(inputs.pop(), original, learn=True)
         while inputs:
@@ -57,7 +53,7 @@ class Student:
             assert x.grad is not None
             gradient = x.grad
             slopes = {name: w.grad for name, w in weights.items() if w.grad is not None}  # an expert may have met no token
-            for _ in in_order(lambda name: self.learning[name].learn(slopes[name], rates), slopes):  # noqa: B023
+            for _ in in_order(lambda name: self.learning[name].learn(slopes[name], rate), slopes):  # noqa: B023
                 pass
         return loss
 

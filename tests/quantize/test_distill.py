@@ -1,4 +1,4 @@
-"""Codes and scales that learn from the original: predictions come closer, and the result is what it would be without a stop."""
+"""Scales that learn from the original: predictions come closer, and the result is what it would be without a stop."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from deepseek_cli.evaluate import cut_windows, evaluate_handle
 from deepseek_cli.handle import open_model
 from deepseek_cli.ops.torch_ops import TorchOps
 from deepseek_cli.quantize import algorithms, distill, rtn
-from deepseek_cli.quantize.algorithms import Level, Rates
+from deepseek_cli.quantize.algorithms import Level
 from deepseek_cli.quantize.engine import Quantized, quantize
 from deepseek_cli.quantize.fake import FakeQuantized
 from deepseek_cli.quantize.grid import snap
@@ -110,7 +110,7 @@ def test_the_same_twice_or_with_a_stop_between_is_the_same_to_the_bit(llama: Pat
 
 def test_what_does_not_help_is_left_out(llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run(llama, tmp_path / "before", steps=0)
-    monkeypatch.setitem(algorithms.LEVELS, "fast", Level("imatrix", TOKENS, STEPS, Rates(scale=0.5, code=3.0)))
+    monkeypatch.setitem(algorithms.LEVELS, "fast", Level("imatrix", TOKENS, STEPS, 0.5))
     run(llama, tmp_path / "after")
     assert digest(tmp_path / "after") == digest(tmp_path / "before")
 
@@ -165,8 +165,8 @@ def test_gradients_are_those_of_the_whole_model_at_once(deepseek: Path, monkeypa
     )
     loss.backward()
     ours: dict[int, Tensor] = {}
-    monkeypatch.setattr(FakeQuantized, "learn", lambda self, gradient, rates: ours.update({id(self): gradient}))
-    assert student.step(tokens, original, Rates()) == pytest.approx(loss.item(), rel=1e-4)
+    monkeypatch.setattr(FakeQuantized, "learn", lambda self, gradient, rate: ours.update({id(self): gradient}))
+    assert student.step(tokens, original, 1e-3) == pytest.approx(loss.item(), rel=1e-4)
     met = {name: theirs[name].grad for name in student.learning if theirs[name].grad is not None}
     assert len(ours) == len(met) > 40
     for name, expected in met.items():
@@ -179,15 +179,14 @@ def test_a_weight_starts_as_it_was_quantized_and_moves_down_its_gradient(scheme:
     make = torch.Generator().manual_seed(0)
     original, aim = torch.randn(24, 96, generator=make), torch.randn(24, 96, generator=make)
     quantized = rtn.quantize(original, parse_scheme(scheme))
-    weight = FakeQuantized(quantized, original)
+    weight = FakeQuantized(quantized)
     assert torch.equal(weight.dense(torch.float32), quantized.dequantize())
-    assert torch.equal(weight.export().packed, quantized.packed)
     before = float((weight.dense(torch.float32) - aim).square().sum())
-    rate = 0.02 if quantized.bits == 4 else 0.4  # the same in values, not in codes
     for _ in range(50):
-        weight.learn(weight.dense(torch.float32) - aim, Rates(scale=2e-3, code=rate))
+        weight.learn(weight.dense(torch.float32) - aim, 5e-3)
     learned = weight.export()
-    assert float((learned.dequantize() - aim).square().sum()) < 0.8 * before
+    assert float((learned.dequantize() - aim).square().sum()) < 0.95 * before
+    assert torch.equal(learned.packed, quantized.packed)
     assert torch.equal(learned.dequantize(), weight.dense(torch.float32))
     assert torch.equal(snap(learned.scale, bits=8 if learned.zero is None else 7), learned.scale)
     assert bool((learned.scale.sign() == quantized.scale.sign()).all())
