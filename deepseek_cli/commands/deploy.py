@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING
 from deepseek_cli.commands._call import Call
 from deepseek_cli.commands._subject import reference, shown, store_of
 from deepseek_cli.deploy.spec import DeploySpec
+from deepseek_cli.errors import ModelNotFound
 from deepseek_cli.output import Line, Result, Table
+from deepseek_cli.sources import canonical
+from deepseek_cli.store import result_name
 
 if TYPE_CHECKING:
     from deepseek_cli.deploy.engine import Deployed
@@ -18,12 +21,13 @@ SPEC = DeploySpec
 EXAMPLES = [
     "deepseek deploy smollm2@int4-g32-balanced --target cpu",
     "deepseek deploy ./my-model --target cpu --verify weights -o bundle",
+    "deepseek deploy hf:HuggingFaceTB/SmolLM2-135M-Instruct --int4 --pull",
     "deepseek deploy --list",
 ]
 
 
 def run(call: Call) -> Result:
-    from deepseek_cli.deploy import TARGETS, find_target
+    from deepseek_cli.deploy import TARGETS
 
     if call.spec.list:
         rows = [[name, target.help, target.carries] for name, target in TARGETS.items()]
@@ -33,23 +37,7 @@ def run(call: Call) -> Result:
             [Table(["target", "emits", "carries bit for bit"], rows)],
             quiet="\n".join(TARGETS),
         )
-    ref = reference(call, "model")
-    find_target(call.spec.target)
-    from deepseek_cli.deploy.engine import deploy
-    from deepseek_cli.handle import open_model
-
-    common = call.common
-    done = deploy(
-        open_model(ref, store_of(call)),
-        call.spec,
-        store_of(call),
-        common.output,
-        context=common.context,
-        threads=common.threads,
-        force=common.force,
-        dry_run=common.dry_run,
-        reporter=call.reporter,
-    )
+    done = made(call, call.spec)
     data = {
         "name": done.name,
         "path": done.path,
@@ -62,6 +50,45 @@ def run(call: Call) -> Result:
     quiet = shown(call, done.name, done.path)
     failed = bool(done.verification.get("failed"))
     return Result(data, _lines(done), quiet=quiet, exit_code=1 if failed else 0, next=f'deepseek run {quiet} "Hello"')
+
+
+def made(call: Call, spec: DeploySpec) -> Deployed:
+    """The bundle, its model fetched and quantized before where that was asked for."""
+    from deepseek_cli.deploy import find_target
+
+    target = find_target(spec.target).name
+    ref = _reference(call, spec)
+    steps = [f"pull {ref}"] * spec.pull + [f"quantize --{spec.scheme}"] * bool(spec.scheme)
+    if steps:
+        call.reporter.note("The plan: {steps}.", steps=" → ".join([*steps, f"deploy --target {target}"]))
+    from deepseek_cli.deploy.engine import Deployed, deploy
+    from deepseek_cli.deploy.prepare import prepare
+
+    common, store, reporter = call.common, store_of(call), call.reporter
+    model = prepare(ref, spec, store, offline=common.offline, dry_run=common.dry_run, agreed=common.yes, reporter=reporter)
+    if model.handle is None:
+        name = result_name(model.name, target=target)
+        return Deployed(name, common.output or store.models / name, target, common.context)
+    return deploy(
+        model.handle,
+        spec,
+        store,
+        common.output,
+        context=common.context,
+        threads=common.threads,
+        force=common.force,
+        dry_run=common.dry_run,
+        reporter=reporter,
+    )
+
+
+def _reference(call: Call, spec: DeploySpec) -> str:
+    try:
+        return reference(call, "source" if spec.scheme else "model")
+    except ModelNotFound:
+        if not spec.pull:
+            raise
+        return canonical(str(call.model))
 
 
 def _lines(done: Deployed) -> list[str | Line | Table]:

@@ -30,7 +30,7 @@ class Deployed:
     name: str
     path: Path
     target: str
-    context: int
+    context: int | None  # None where the model is not here yet, and so not known
     manifest: Manifest | None = None
     unchanged: bool = False
 
@@ -63,7 +63,7 @@ def deploy(
     final = output or store.models / bundle_name
     if output and handle.root.is_dir() and final.resolve().is_relative_to(handle.root.resolve()):
         raise UsageError("The output {path} lies inside the model's own folder.", hint="Choose another -o.", path=final)
-    resolved = as_record(spec) | {"target": name, "context": context, "verify": spec.verify}
+    resolved = spec.record | {"target": name, "context": context, "verify": spec.verify}
     reporter.note("{name} for {target}, up to {context} tokens.", name=handle.name, target=name, context=context)
     if dry_run:
         return Deployed(bundle_name, final, name, context)

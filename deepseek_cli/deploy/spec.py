@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
-from deepseek_cli.spec import option
+from deepseek_cli.errors import UsageError
+from deepseek_cli.spec import as_record, option
+
+IN_PASSING = ("list", "pull", "int4", "int8")  # what says nothing of the bundle itself
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,4 +23,21 @@ class DeploySpec:
         help="gqa for GroupQueryAttention: rows of a batch may differ in length, and onnxruntime-genai runs it",
         rare=True,
     )
+    pull: bool = option(False, help="fetch the model first, where it is not on this machine")
+    int4: bool = option(False, help="quantize a dense model first, as `quantize --int4` does")
+    int8: bool = option(False, help="the same with 8 bits")
     list: bool = option(False, help="list the targets")
+
+    def __post_init__(self) -> None:
+        if self.int4 and self.int8:
+            raise UsageError("{flags} exclude each other.", hint="Give one of them.", flags="--int4 and --int8")
+
+    @property
+    def scheme(self) -> str:
+        """What to quantize to in passing; empty for nothing."""
+        return "int4" if self.int4 else "int8" if self.int8 else ""
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """What the bundle depends on."""
+        return {name: value for name, value in as_record(self).items() if name not in IN_PASSING}

@@ -137,6 +137,17 @@ MAKING: dict[str, str] = {
     "result": "结果",
     "target": "目标",
     "carries bit for bit": "逐位保留",
+    "fetch the model first, where it is not on this machine": "模型不在本机时先下载",
+    "quantize a dense model first, as `quantize --int4` does": "先把未量化的模型量化，与 `quantize --int4` 相同",
+    "the same with 8 bits": "同上，用 8 比特",
+    "{name} is quantized already.": "{name} 已经量化。",
+    "Leave --{scheme} out.": "请去掉 --{scheme}。",
+    "{count} files to fetch, {mb} MB.": "需要下载 {count} 个文件，{mb} MB。",
+    "The plan: {steps}.": "计划：{steps}。",
+    "Fetch, quantize and deploy it: deepseek deploy {ref} --int4 --pull": "下载、量化并部署：deepseek deploy {ref} --int4 --pull",
+    "{ref} is not on this machine. Fetch, quantize (int4) and deploy it now? [y/N]": (
+        "{ref} 不在本机。现在下载、量化（int4）并部署吗？[y/N]"
+    ),
     "{distribution} is not installed.": "{distribution} 未安装。",
     "Install it: pip install 'deepseek-cli[{extra}]'. A bundle can be written without: deploy --verify weights": (
         "请安装：pip install 'deepseek-cli[{extra}]'。不安装也能生成部署包：deploy --verify weights"

@@ -210,3 +210,36 @@ def test_a_mirror_is_named_where_it_fails(hub: Hub, store: Store) -> None:
     hub.error = httpx.ConnectError("refused")
     with pytest.raises(NetworkError, match=r"https://mirror\.example cannot|https://mirror\.example did"):
         pull(ID, PullSpec(source="https://mirror.example"), store)
+
+
+# from the hub to a bundle, in one command
+
+
+def test_deploy_fetches_and_quantizes_on_the_way(hub: Hub, cli: Cli) -> None:
+    words = ("deploy", "hf:org/name", "--int4", "--pull", "--threads", "1")
+    planned = cli(*words, "--dry-run")
+    assert planned.code == 0
+    assert "The plan: pull hf:org/name → quantize --int4 → deploy --target cpu." in planned.err
+    assert "files to fetch" in planned.err and "org--name+cpu would be written to" in planned.out
+    done, again = cli(*words, "--json").json, cli(*words, "--json").json
+    assert (done["name"], done["verification"]["level"]) == ("org--name@int4-g32-balanced+cpu", "L3")
+    assert (again["name"], again["unchanged"]) == (done["name"], True)
+    assert cli("deploy", "org--name@int4-g32-balanced", "--threads", "1", "--json").json["unchanged"] is True
+    assert len([asked for asked in hub.asked if not asked.get("dry_run")]) == 1  # what is here is not asked for again
+    assert cli("deploy", "org--name@int4-g32-balanced", "--int8").code == 2
+
+
+def test_without_pull_nothing_is_fetched(hub: Hub, cli: Cli) -> None:
+    done = cli("deploy", "hf:org/name", "--int4")
+    assert (done.code, hub.asked) == (3, [])
+    assert "deepseek pull hf:org/name" in done.err
+
+
+def test_run_offers_the_way_to_a_bundle(hub: Hub, cli: Cli) -> None:
+    refused = cli("run", "hf:org/name", "Hello")
+    assert (refused.code, hub.asked) == (3, [])
+    assert "deepseek deploy hf:org/name --int4 --pull" in refused.err
+    agreed = cli("run", "hf:org/name", "Hello", "--yes", "--max-tokens", "4", "--threads", "1", "--json")
+    assert agreed.code == 0
+    assert agreed.json["text"]
+    assert any("quantize --int4" in line for line in agreed.err.splitlines())
