@@ -23,7 +23,7 @@ class Manifest:
     """Fields are only ever added. `root` is set where the files lie elsewhere (a pulled model)."""
 
     name: str
-    kind: Literal["model", "bundle", "damaged"] = "model"
+    kind: Literal["model", "bundle", "damaged", "unfinished"] = "model"
     schema: str = SCHEMA
     parent: str | None = None  # fingerprint of what this was made from
     source: dict[str, Any] = dataclasses.field(default_factory=dict)  # ref, revision, licence

@@ -14,6 +14,8 @@ from pathlib import Path
 from deepseek_cli.errors import DiskFull, ModelError, ModelNotFound, ResourceError, UsageError
 from deepseek_cli.manifest import FILE, Manifest, read_manifest
 
+WORK = ".work"  # ends the name of a folder beside a result that is still being made
+RECORD, OWNER = "work.json", "pid"  # in it: what was asked for, and who is or was at work on it
 STAGING = re.compile(r"(?P<name>.+)\.(?:staging|old)-(?P<pid>\d+)")
 
 
@@ -34,6 +36,10 @@ class Store:
         folders = [f for f in self.models.iterdir() if (f / FILE).is_file() and not STAGING.fullmatch(f.name)]
         return [(folder, _manifest(folder)) for folder in sorted(folders, key=lambda f: (f / FILE).stat().st_mtime)]
 
+    def unfinished(self) -> list[Path]:
+        """Folders of work that was stopped: the same command goes on with it."""
+        return sorted(record.parent for record in self.models.glob(f"*{WORK}/{RECORD}"))
+
     def find(self, text: str) -> tuple[Path, Manifest] | None:
         """The entry of this name, or of the one name it shortens: `smol@int4+cpu` is `org--SmolLM2@int4-g32-fast+cpu`.
 
@@ -49,6 +55,11 @@ class Store:
                 return found[0]
         return None
 
+    def stopped(self, name: str) -> tuple[Path, Manifest] | None:
+        """The unfinished work of this name."""
+        folder = next((folder for folder in self.unfinished() if folder.name == name), None)
+        return (folder, Manifest(name, "unfinished")) if folder else None
+
     def newest(
         self, source: str, *, kinds: tuple[str, ...] = ("model", "bundle"), quantized: bool | None = None
     ) -> tuple[Path, Manifest] | None:
@@ -62,11 +73,12 @@ class Store:
     def remove(self, text: str) -> tuple[Path, Manifest]:
         """Delete one entry of this name; files that lie elsewhere stay.
 
-        Raises ModelNotFound when there is none.
+        Raises ModelNotFound when there is none, UsageError for unfinished work that a process is still at.
         """
-        found = self.find(text)
+        found = self.find(text) or self.stopped(text)
         if not found:
             raise ModelNotFound("The store holds nothing named {name}.", hint="See: deepseek list", name=text)
+        require_idle(found[0])
         shutil.rmtree(found[0])
         return found
 
@@ -193,6 +205,14 @@ def is_running(pid: int) -> bool:
     except OSError:
         pass
     return True
+
+
+def require_idle(work: Path) -> None:
+    """Raises UsageError while another process is at work on a folder of unfinished work."""
+    owner = work / OWNER
+    pid = owner.read_text() if owner.is_file() else ""
+    if pid.isdigit() and int(pid) != os.getpid() and is_running(int(pid)):
+        raise UsageError("Process {pid} is at work on {folder}.", hint="Wait for it, or use another -o.", pid=pid, folder=work)
 
 
 def require_space(place: Path, needed: int) -> None:

@@ -23,7 +23,7 @@ EXAMPLES = ["deepseek rm smollm2@int4-g32-balanced --yes"]
 
 def run(call: Call) -> Result:
     store, name = store_of(call), call.arguments["name"]
-    found = store.find(name)
+    found = store.find(name) or store.stopped(name)
     if not found:
         raise ModelNotFound("The store holds nothing named {name}.", hint="See: deepseek list", name=name)
     folder, manifest = found

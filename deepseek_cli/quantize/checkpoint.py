@@ -22,10 +22,9 @@ from deepseek_cli.formats import compressed, safetensors
 from deepseek_cli.manifest import sha256
 from deepseek_cli.ops.torch_parts import Parts, Spool
 from deepseek_cli.schemes import Scheme
-from deepseek_cli.store import is_running, making_room
+from deepseek_cli.store import OWNER, RECORD, making_room, require_idle
 from deepseek_cli.tensors import QuantizedTensor, TensorRef
 
-RECORD, OWNER = "work.json", "pid"
 FILE, DIGEST, NOTES = "model.safetensors", "sha256", "notes.json"
 
 
@@ -55,18 +54,13 @@ class Checkpoint:
 
     def _refuse_strangers(self) -> None:
         """Files that are not ours are never touched, nor those of a process that is still at work."""
-        owner = self.folder / OWNER
         if self.folder.exists() and not self.record.is_file() and any(f.name != f"{RECORD}.new" for f in self.folder.iterdir()):
             raise UsageError(
                 "{folder} is where unfinished work would be kept, and it holds something else.",
                 hint="Move that away, or use another -o.",
                 folder=self.folder,
             )
-        pid = owner.read_text() if owner.is_file() else ""
-        if pid.isdigit() and int(pid) != os.getpid() and is_running(int(pid)):
-            raise UsageError(
-                "Process {pid} is at work on {folder}.", hint="Wait for it, or use another -o.", pid=pid, folder=self.folder
-            )
+        require_idle(self.folder)
 
     @property
     def blocks(self) -> int:

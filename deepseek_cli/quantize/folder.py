@@ -33,7 +33,7 @@ from deepseek_cli.quantize.spread import LOCAL, Engine
 from deepseek_cli.reporter import SILENT, Reporter
 from deepseek_cli.runtime.tokenizer import open_tokenizer
 from deepseek_cli.spec import as_record
-from deepseek_cli.store import filling, require_new, require_space, staged
+from deepseek_cli.store import WORK, filling, require_new, require_space, staged
 from deepseek_cli.tensors import DENSE_DTYPES, QuantizedTensor, TensorRef, Weight, dense, take_rows
 
 RELEASE_CHUNKS = 256  # of rtn.CHUNK_VALUES
@@ -125,7 +125,7 @@ def _calibrated(
     if method.steps:
         require_memory(handle, method)
     asked = {"parent": handle.digest, "threads": torch.get_num_threads(), **resolved_record(spec, plan, method)}
-    work = Checkpoint(final.with_name(f"{final.name}.work"), asked, force)
+    work = Checkpoint(final.with_name(final.name + WORK), asked, force)
     try:
         with filling(work.folder):
             codes, notes = quantize_blocks(handle, method, work, reporter, engine)

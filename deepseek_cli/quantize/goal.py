@@ -25,6 +25,7 @@ from deepseek_cli.reporter import Reporter
 from deepseek_cli.runtime.tokenizer import open_tokenizer
 from deepseek_cli.schemes import Scheme, parse_scheme
 from deepseek_cli.spec import format_size
+from deepseek_cli.store import RECORD, WORK
 
 CANDIDATES = ((4, 128), (4, 64), (4, 32), (8, 0), (8, 32))  # bits, group
 MEASURED = (4, 64)  # from whose divergence the others' follow
@@ -107,7 +108,7 @@ def _tell_time(handle: ModelHandle, plan: Plan, tokens: int, agreed: bool, repor
 def _known(final: Path, digest: str, asked: Mapping[str, Any]) -> dict[str, Any] | None:
     """How the result at `final`, or unfinished work on it, was distributed, if that was asked for in the same way."""
     manifest = read_manifest(final) if final.is_dir() else None
-    work = final.with_name(f"{final.name}.work") / "work.json"
+    work = final.with_name(final.name + WORK) / RECORD
     begun = read_json(work) if work.is_file() else {}
     finished = manifest.steps[-1]["resolved"] if manifest and manifest.steps and manifest.parent == digest else {}
     records = (finished.get("goal"), begun.get("goal") if begun.get("parent") == digest else None)

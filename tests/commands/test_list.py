@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 
 from tests.commands.conftest import BUNDLE, QUANTIZED, Stock
@@ -53,3 +54,23 @@ def test_a_damaged_entry_is_listed_refused_and_removable(cli: Cli, stock: Stock)
 def test_an_argument_is_a_mistake(cli: Cli) -> None:
     done = cli("list", "toy")
     assert (done.code, "takes no argument 'toy'" in done.err) == (2, True)
+
+
+def test_work_that_was_stopped_is_listed_and_can_be_removed(cli: Cli, stock: Stock) -> None:
+    work = stock.folder("toy@int4-g32-best.work")
+    (work / "codes-00000").mkdir(parents=True)
+    (work / "work.json").write_text("{}", encoding="utf-8")
+    (work / "codes-00000" / "model.safetensors").write_bytes(bytes(1000))
+    assert cli("list", "--json").json["models"][-1] == {
+        "name": work.name,
+        "kind": "unfinished",
+        "bytes": 1002,
+        "kl": None,
+        "verified": None,
+    }
+    assert cli("show", work.name).code == 3
+    (work / "pid").write_text(str(os.getppid()), encoding="utf-8")
+    assert (busy := cli("rm", work.name, "--yes")).code == 2 and "is at work on" in busy.err
+    (work / "pid").unlink()
+    assert cli("rm", work.name, "--yes", "-q") == Outcome(0, f"{work.name}\n", "")
+    assert not work.exists()
