@@ -25,7 +25,8 @@ from deepseek_cli.reporter import SILENT, Reporter
 from deepseek_cli.tensors import TensorRef
 
 PART = 4  # windows that are computed at once
-SHARE = 0.25  # of the free memory, for activations
+SHARE = 0.25  # of the free memory, for activations and
+HESSIANS = 5  # of the widest input: the one that was gathered, the drift's, and what a factor of it takes
 
 
 def quantize_blocks(
@@ -44,7 +45,7 @@ def quantize_blocks(
         with torch.no_grad():  # inference mode would not reach the threads that round
             weights = _weights(handle, method, engine)
             ops = CalibratingOps(weights, method.algorithm.needs == "both")
-            x = _enter(handle, ops, calibration, checkpoint, block)
+            x = _enter(handle, method, ops, checkpoint, block)
             x = _draft(ops, handle, calibration, x) if block == config.layers else arch.block(ops, config, x, block)
         rounded = weights.rounded
         for failure in rounded.failures:
@@ -64,11 +65,13 @@ def _weights(handle: ModelHandle, method: Method, engine: Engine) -> Weights:
     return Weights(handle.root, items, handle.tensors, refs, order, method.algorithm, fastest_dtype(), engine, readers)
 
 
-def _enter(handle: ModelHandle, ops: CalibratingOps, calibration: Calibration, checkpoint: Checkpoint, block: int) -> Parts:
-    spool = Spool(int(SHARE * free_bytes()), checkpoint.folder / "activations")
+def _enter(handle: ModelHandle, method: Method, ops: CalibratingOps, checkpoint: Checkpoint, block: int) -> Parts:
+    hessians = HESSIANS * 4 * max(item.shape[1] for item in method.calibrated) ** 2
+    spool = Spool(max(int(SHARE * free_bytes()) - hessians, 0), checkpoint.folder / "activations")
     if block:
         return checkpoint.hidden(block - 1, spool)
-    embedded: Parts = handle.architecture.embed(ops, handle.config, Parts(spool, calibration.windows.split(PART)))
+    assert method.calibration
+    embedded: Parts = handle.architecture.embed(ops, handle.config, Parts(spool, method.calibration.windows.split(PART)))
     return embedded
 
 

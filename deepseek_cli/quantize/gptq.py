@@ -92,15 +92,21 @@ def columns(grid: Grid, order: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def inverse_factor(hessian: Tensor) -> Tensor:
-    """Upper triangular U with UᵀU = H⁻¹, H damped as little as a factor allows; inputs that are always zero stand alone."""
-    damping = DAMPING
+    """Upper triangular U with UᵀU = H⁻¹, H damped as little as a factor allows; inputs that are always zero stand alone.
+
+    `hessian` is used up: for wide inputs each copy of it is the largest thing in memory.
+    """
+    mean, added, damping = hessian.diagonal().mean().clamp_min(TINY), 0.0, DAMPING
     while damping <= MOST_DAMPING:
-        lower, failed = torch.linalg.cholesky_ex(damped(hessian, damping, TINY))
+        hessian.diagonal().add_((damping - added) * mean)
+        lower, failed = torch.linalg.cholesky_ex(hessian)
         if not failed:
-            upper, failed = torch.linalg.cholesky_ex(torch.cholesky_inverse(lower), upper=True)
+            inverse = torch.cholesky_inverse(lower)
+            del lower
+            upper, failed = torch.linalg.cholesky_ex(inverse, upper=True)
             if not failed and upper.isfinite().all():
                 return upper
-        damping *= 10**0.5
+        added, damping = damping, damping * 10**0.5
     raise ValueError("no factor")
 
 
