@@ -27,6 +27,11 @@ TARGETS = {
         "ONNX for ONNX Runtime and onnxruntime-genai, on any CPU",
         "int4, int8, with or without zero points",
     ),
+    "gguf": Listed(
+        "deepseek_cli.deploy.gguf:TARGET",
+        "a GGUF file for llama.cpp and Ollama, on any CPU or GPU",
+        "int4 with or without zero points, int8, ggml's own blocks",
+    ),
 }
 AUTO = "cpu"
 

@@ -42,10 +42,10 @@ def emit_bundle(
     fallbacks = emit(handle.architecture, handle.config, handle.weights, folder / GRAPH, context, reporter, **options)
     report(fallbacks, reporter)
     open_tokenizer(handle.root).save(folder)
-    _write_json(folder / "config.json", clean_config(handle.raw_config))
+    write_json(folder / "config.json", clean_config(handle.raw_config))
     readers = ["deepseek", "onnxruntime"]
     if not latent or spec.latent_cache == "gqa":
-        _write_json(folder / "genai_config.json", genai_config(handle, context))
+        write_json(folder / "genai_config.json", genai_config(handle, context))
         readers.append("onnxruntime-genai")
     return {"readers": readers, "dense_fallbacks": [name for name, _ in fallbacks]}
 
@@ -107,7 +107,7 @@ def unexpected(handle: ModelHandle, folder: Path, threads: int | None) -> list[s
     return sorted({"input_ids", "attention_mask", "num_logits_to_keep", "logits", *caches} ^ found)
 
 
-def _write_json(path: Path, value: Mapping[str, Any]) -> None:
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
     path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 

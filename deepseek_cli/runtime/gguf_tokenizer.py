@@ -62,11 +62,7 @@ def read_tokenizer(path: Path) -> Tokenizer:
             known=", ".join(SPLITS),
         )
     tokens, types = _texts(path, metadata, "ggml.tokens"), metadata.get("ggml.token_type")
-    types = types if isinstance(types, list) else []
-    fast = _build(path, tokens, _texts(path, metadata, "ggml.merges"), pre)
-    special = [t for t, kind in zip(tokens, types, strict=False) if kind == CONTROL]
-    fast.add_special_tokens([AddedToken(t, special=True, normalized=False) for t in special])
-    fast.add_tokens([AddedToken(t, normalized=False) for t, kind in zip(tokens, types, strict=False) if kind == USER_DEFINED])
+    fast = _build(path, tokens, _texts(path, metadata, "ggml.merges"), pre, types if isinstance(types, list) else [])
     bos, eos = (_token(tokens, metadata.get(f"ggml.{name}_token_id")) for name in ("bos", "eos"))
     ends = [metadata.get(f"ggml.{name}_token_id") for name in ("eos", "eot", "eom")]
     template = metadata.get("chat_template")
@@ -83,21 +79,34 @@ def read_tokenizer(path: Path) -> Tokenizer:
     )
 
 
-def _build(path: Path, tokens: list[str], merges: list[str], pre: str) -> FastTokenizer:
-    vocabulary = {token: i for i, token in enumerate(tokens)}
-    pairs = [(left, right) for left, space, right in (merge.partition(" ") for merge in merges) if space]
-    if len(vocabulary) != len(tokens) or len(pairs) != len(merges):
+def _build(path: Path, tokens: list[str], merges: list[str], pre: str, types: list[int]) -> FastTokenizer:
+    if len(set(tokens)) != len(tokens) or not all(" " in merge for merge in merges):
         raise ModelCorrupt("{file}: its tokens repeat, or a merge is not a pair.", hint="Pull the model again.", file=path)
     try:
-        fast = FastTokenizer(models.BPE(vocab=vocabulary, merges=pairs, ignore_merges=pre == "llama-bpe"))
+        return build(tokens, merges, pre, types)
     except Exception as error:  # the library raises bare exceptions
         raise ModelCorrupt(
             "{file} is not a tokenizer: {reason}.", hint="Pull the model again.", file=path, reason=error
         ) from None
-    steps: list[Any] = [pre_tokenizers.Split(Regex(pattern), "isolated") for pattern in SPLITS[pre]]
-    fast.pre_tokenizer = pre_tokenizers.Sequence([*steps, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+
+
+def build(tokens: list[str], merges: list[str], pre: str, types: list[int]) -> FastTokenizer:
+    """Byte-level BPE as these keys of a file describe it. What the library cannot build raises its bare exceptions."""
+    vocabulary = {token: i for i, token in enumerate(tokens)}
+    pairs = [(left, right) for left, _, right in (merge.partition(" ") for merge in merges)]
+    fast = FastTokenizer(models.BPE(vocab=vocabulary, merges=pairs, ignore_merges=pre == "llama-bpe"))
+    fast.pre_tokenizer = split(pre)
     fast.decoder = decoders.ByteLevel()
+    kinds = list(zip(tokens, types, strict=False))
+    fast.add_special_tokens([AddedToken(t, special=True, normalized=False) for t, kind in kinds if kind == CONTROL])
+    fast.add_tokens([AddedToken(t, normalized=False) for t, kind in kinds if kind == USER_DEFINED])
     return fast
+
+
+def split(pre: str) -> Any:
+    """What splits a text before merging, and spells its bytes."""
+    steps: list[Any] = [pre_tokenizers.Split(Regex(pattern), "isolated") for pattern in SPLITS[pre]]
+    return pre_tokenizers.Sequence([*steps, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
 
 
 def _texts(path: Path, metadata: Mapping[str, Any], key: str) -> list[str]:

@@ -1,0 +1,153 @@
+"""What a GGUF file says about a model beside its tensors: its shape, rotary scaling, tokenizer and chat template (gguf.md)."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from typing import Any
+
+from tokenizers import Tokenizer as FastTokenizer
+
+from deepseek_cli.architectures.rope import plain
+from deepseek_cli.errors import ModelUnsupported
+from deepseek_cli.evaluate import TEXT
+from deepseek_cli.handle import ModelHandle
+from deepseek_cli.runtime.gguf_tokenizer import CONTROL, SPLITS, USER_DEFINED, build, split
+from deepseek_cli.runtime.tokenizer import Tokenizer, open_tokenizer
+
+NORMAL, UNUSED = 1, 5  # token types
+PROBE = (
+    "It's 3.14159 or 2,000\tit'll BE\r\n\r\n  x_y  ==  ø Ünïcôdé… 你好，世界！ 日本語のテキスト 한국어 नमस्ते ٣٤٥ ½ 🙂🙂 \n\n\n"
+    "I'VE  don't\u3000全角１２３ e\u0301 <tag/> C++20 “quotes” ```py\ndef f(x):\n\treturn x**2\n```   end  "
+)
+TOLERANCE = 1e-5  # of a ratio of two frequencies
+
+
+def metadata(handle: ModelHandle, factors: list[float] | None) -> dict[str, Any]:
+    """All keys of a file but its types of tensors. `factors` are the rotary divisors that the file holds as a tensor.
+
+    Raises ModelUnsupported for a tokenizer that llama.cpp would not follow.
+    """
+    config, family = handle.config, handle.architecture.name
+    shape = {
+        "context_length": config.context,
+        "embedding_length": config.hidden,
+        "block_count": config.layers,
+        "feed_forward_length": config.intermediate,
+        "attention.head_count": config.heads,
+        "attention.head_count_kv": config.kv_heads,
+        "attention.key_length": config.head_dim,
+        "attention.value_length": config.head_dim,
+        "attention.layer_norm_rms_epsilon": config.norm_eps,
+        "rope.dimension_count": config.head_dim,
+        "rope.freq_base": _theta(handle),
+        **_scaling(handle, factors),
+        "vocab_size": config.vocabulary,
+    }
+    return {
+        "general.architecture": family,
+        "general.type": "model",
+        "general.name": handle.name,
+        **{f"{family}.{key}": value for key, value in shape.items()},
+        **dict(tokenizer_metadata(open_tokenizer(handle.root), config.vocabulary, handle.name)),
+    }
+
+
+def rope_factors(handle: ModelHandle) -> list[float] | None:
+    """What each plain frequency is divided by, where that is not one number for all of them: `rope_freqs.weight`.
+
+    Raises ModelUnsupported for such a scaling outside the architecture llama, since llama.cpp reads it only there.
+    """
+    factors = _ratios(handle)
+    if max(factors) - min(factors) <= TOLERANCE * max(factors) and handle.config.rope.factor == 1:
+        return None
+    if handle.architecture.name != "llama":
+        raise ModelUnsupported(
+            "{model}: a GGUF file of the architecture {family} does not hold its rotary scaling.",
+            hint="Deploy it with --target cpu.",
+            model=handle.name,
+            family=handle.architecture.name,
+        )
+    return factors
+
+
+def _scaling(handle: ModelHandle, factors: list[float] | None) -> dict[str, Any]:
+    if factors:
+        return {"rope.scaling.type": "none", "rope.scaling.attn_factor": handle.config.rope.factor}
+    ratio = _ratios(handle)[0]
+    return {} if math.isclose(ratio, 1, rel_tol=TOLERANCE) else {"rope.scaling.type": "linear", "rope.scaling.factor": ratio}
+
+
+def _ratios(handle: ModelHandle) -> list[float]:
+    rope = handle.config.rope
+    return [p / f for p, f in zip(plain(_theta(handle), handle.config.head_dim), rope.inverse_frequency, strict=True)]
+
+
+def _theta(handle: ModelHandle) -> float:
+    """The rotary base; its config was checked when it was opened."""
+    raw = handle.raw_config
+    scaling = raw.get("rope_parameters") or raw.get("rope_scaling") or {}
+    return float(scaling.get("rope_theta", raw.get("rope_theta", 10000.0)))
+
+
+def tokenizer_metadata(tokenizer: Tokenizer, vocabulary: int, name: str) -> Iterator[tuple[str, Any]]:
+    """The keys of `tokenizer.` for an embedding of `vocabulary` rows.
+
+    Raises ModelUnsupported for what is not byte-level BPE, or splits texts in a way that has no name in llama.cpp.
+    """
+    fast = tokenizer.fast
+    model = json.loads(fast.to_str())["model"]
+    merges = [m if isinstance(m, str) else " ".join(m) for m in model.get("merges") or ()]
+    pieces = {i: piece for piece, i in fast.get_vocab(with_added_tokens=True).items()}
+    if model.get("type", "BPE") != "BPE" or not merges or max(pieces) >= vocabulary:
+        raise _refused(name, "is not byte-level BPE with merges, or has more tokens than the embedding has rows")
+    tokens = [pieces.get(i, f"[PAD{i}]") for i in range(vocabulary)]
+    types = [NORMAL if i in pieces else UNUSED for i in range(vocabulary)]
+    for i, token in fast.get_added_tokens_decoder().items():
+        types[i] = CONTROL if token.special else USER_DEFINED
+    pre = _splitting(fast, name)
+    if build(tokens, merges, pre, types).encode(PROBE).ids != fast.encode(PROBE, add_special_tokens=False).ids:
+        raise _refused(name, "merges in another way than llama.cpp")
+    yield "tokenizer.ggml.model", "gpt2"
+    yield "tokenizer.ggml.pre", pre
+    yield "tokenizer.ggml.tokens", tokens
+    yield "tokenizer.ggml.token_type", types
+    yield "tokenizer.ggml.merges", merges
+    yield from _specials(tokenizer)
+    if tokenizer.template:
+        yield "tokenizer.chat_template", tokenizer.template
+
+
+def _specials(tokenizer: Tokenizer) -> Iterator[tuple[str, Any]]:
+    """Beginning and ends: of a text, and where there are more, of a turn and of a message."""
+    bos, eos = (tokenizer.fast.token_to_id(text) if text else None for text in (tokenizer.bos, tokenizer.eos_text))
+    ends = sorted(tokenizer.eos, key=lambda end: (end != eos, end)) or [end for end in (eos,) if end is not None]
+    around = tokenizer.encode("a", special=True)
+    if bos is not None:
+        yield "tokenizer.ggml.bos_token_id", bos
+    for key, end in zip(("eos", "eot", "eom"), ends, strict=False):
+        yield f"tokenizer.ggml.{key}_token_id", end
+    yield "tokenizer.ggml.add_bos_token", bos is not None and around[0] == bos
+    yield "tokenizer.ggml.add_eos_token", bool(ends) and around[-1] == ends[0]
+
+
+def _splitting(fast: FastTokenizer, name: str) -> str:
+    """The name of what splits two texts as this tokenizer does."""
+    texts = (PROBE, TEXT.read_text(encoding="utf-8"))
+    if fast.pre_tokenizer is None or fast.normalizer is not None and any(fast.normalizer.normalize_str(t) != t for t in texts):
+        raise _refused(name, "changes texts before it splits them")
+    pieces = [[piece for piece, _ in fast.pre_tokenizer.pre_tokenize_str(text)] for text in texts]
+    for pre in SPLITS:
+        if pre != "default" and [[piece for piece, _ in split(pre).pre_tokenize_str(text)] for text in texts] == pieces:
+            return pre
+    raise _refused(name, "splits texts in a way that has no name in llama.cpp")
+
+
+def _refused(model: str, reason: str) -> ModelUnsupported:
+    return ModelUnsupported(
+        "The tokenizer of {model} cannot be written to GGUF: it {reason}.",
+        hint="Deploy it with --target cpu.",
+        model=model,
+        reason=reason,
+    )
