@@ -27,6 +27,11 @@ TARGETS = {
         "ONNX for ONNX Runtime and onnxruntime-genai, on any CPU",
         "int4, int8, with or without zero points",
     ),
+    "metal": Listed(
+        "deepseek_cli.deploy.metal:TARGET",
+        "MLX safetensors for mlx-lm, on Macs with Apple silicon",
+        "int4, int8, with or without zero points",
+    ),
 }
 AUTO = "cpu"
 

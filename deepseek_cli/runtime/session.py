@@ -14,7 +14,10 @@ from deepseek_cli.handle import Bundle, ModelHandle
 from deepseek_cli.ops import SparseSpec
 
 # By target, what opens its bundles: (folder, config, context, threads, exact) -> Session. `exact` leaves activations as they are.
-SESSIONS = {"cpu": "deepseek_cli.runtime.onnx_session:open_folder"}
+SESSIONS = {
+    "cpu": "deepseek_cli.runtime.onnx_session:open_folder",
+    "metal": "deepseek_cli.runtime.mlx_session:open_folder",
+}
 DEFAULT_CONTEXT = 4096  # tokens; reserved, not touched, until they come
 
 
