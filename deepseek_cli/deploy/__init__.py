@@ -32,6 +32,11 @@ TARGETS = {
         "a GGUF file for llama.cpp and Ollama, on any CPU or GPU",
         "int4 with or without zero points, int8, ggml's own blocks",
     ),
+    "metal": Listed(
+        "deepseek_cli.deploy.metal:TARGET",
+        "MLX safetensors for mlx-lm, on Macs with Apple silicon",
+        "int4, int8, with or without zero points",
+    ),
 }
 AUTO = "cpu"
 

@@ -125,7 +125,7 @@ def same_bits(expected: Weight, found: Weight) -> bool:
         return torch.equal(dense(expected).float().to(found.dtype), found)
     if not isinstance(expected, QuantizedTensor) or not isinstance(found, QuantizedTensor):
         return False
-    if expected.offset is not None or expected.permutation is not None:
+    if expected.permutation is not None or (expected.offset is None) != (found.offset is None):
         return False
     inputs = torch.arange(0, found.shape[1], BLOCKS[-1])  # no border of a group or block lies between two of them
     spread = lambda t, values: values[:, inputs // t.group] if isinstance(values, Tensor) else torch.tensor(values)  # noqa: E731
@@ -133,5 +133,6 @@ def same_bits(expected: Weight, found: Weight) -> bool:
         expected.bits == found.bits
         and torch.equal(expected.packed, found.packed)
         and torch.equal(spread(expected, expected.scale), spread(found, found.scale))
+        and (expected.offset is None or torch.equal(spread(expected, expected.offset), spread(found, found.offset)))
         and bool((spread(expected, expected.zero_point) == spread(found, found.zero_point)).all())
     )

@@ -190,8 +190,8 @@ class Planned:
 class Writer:
     """A context manager that writes planned tensors in their order, into shards of at most SHARD_BYTES, holding none of them."""
 
-    def __init__(self, folder: Path, planned: Iterable[Planned], shard_bytes: int = SHARD_BYTES) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, planned: Iterable[Planned], shard_bytes: int = SHARD_BYTES, made_for: str = "pt") -> None:
+        self.folder, self.made_for = folder, made_for
         self.shards = _split(list(planned), shard_bytes)
         self.expected = iter([(shard, tensor) for shard, tensors in self.shards.items() for tensor in tensors])
         self.current: tuple[str, IO[bytes]] | None = None
@@ -234,7 +234,7 @@ class Writer:
         if self.current:
             self.current[1].close()
         file = (self.folder / shard).open("wb")
-        file.write(_header(self.shards[shard]))
+        file.write(_header(self.shards[shard], self.made_for))
         self.current = (shard, file)
         return file
 
@@ -253,8 +253,8 @@ def _split(planned: list[Planned], shard_bytes: int) -> dict[str, list[Planned]]
     return {f"model-{i:05}-of-{len(groups):05}.safetensors": group for i, group in enumerate(groups, 1)}
 
 
-def _header(tensors: list[Planned]) -> bytes:
-    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+def _header(tensors: list[Planned], made_for: str) -> bytes:
+    header: dict[str, Any] = {"__metadata__": {"format": made_for}}
     position = 0
     for tensor in tensors:
         header[tensor.name] = {

@@ -17,6 +17,7 @@ from deepseek_cli.ops import SparseSpec
 SESSIONS = {
     "cpu": "deepseek_cli.runtime.onnx_session:open_folder",
     "gguf": "deepseek_cli.runtime.gguf_session:open_folder",
+    "metal": "deepseek_cli.runtime.mlx_session:open_folder",
 }
 DEFAULT_CONTEXT = 4096  # tokens; reserved, not touched, until they come
 
