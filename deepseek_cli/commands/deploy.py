@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from deepseek_cli.commands._call import Call
 from deepseek_cli.commands._subject import reference, shown, store_of
+from deepseek_cli.deploy.auto import concrete
 from deepseek_cli.deploy.spec import DeploySpec
 from deepseek_cli.errors import ModelNotFound
 from deepseek_cli.output import Line, Result, Table
@@ -30,11 +31,11 @@ def run(call: Call) -> Result:
     from deepseek_cli.deploy import TARGETS
 
     if call.spec.list:
-        rows = [[name, target.help, target.carries] for name, target in TARGETS.items()]
-        keys = ("name", "help", "carries")
+        rows = [[name, target.help, target.carries, target.verifier] for name, target in TARGETS.items()]
+        keys = ("name", "help", "carries", "verified_by")
         return Result(
             {"targets": [dict(zip(keys, row, strict=True)) for row in rows]},
-            [Table(["target", "emits", "carries bit for bit"], rows)],
+            [Table(["target", "emits", "carries bit for bit", "verified here by"], rows)],
             quiet="\n".join(TARGETS),
         )
     done = made(call, call.spec)
@@ -56,6 +57,7 @@ def made(call: Call, spec: DeploySpec) -> Deployed:
     """The bundle, its model fetched and quantized before where that was asked for."""
     from deepseek_cli.deploy import find_target
 
+    spec = concrete(spec, call.reporter)
     target = find_target(spec.target).name
     ref = _reference(call, spec)
     steps = [f"pull {ref}"] * spec.pull + [f"quantize --{spec.scheme}"] * bool(spec.scheme)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib import metadata
 from typing import TYPE_CHECKING
 
 from deepseek_cli import plugins
@@ -14,11 +15,24 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """`path` names a `deploy.target.Target`; `carries` are the schemes whose codes it holds bit for bit."""
+    """`path` names a `deploy.target.Target`; `carries` are the schemes whose codes it holds bit for bit.
+
+    `runtime` is the distribution that runs its bundles here, and `extra` what brings it, where that is optional.
+    """
 
     path: str
     help: str
     carries: str
+    runtime: str
+    extra: str = ""
+
+    @property
+    def verifier(self) -> str:
+        """Name and version of the runtime, or how to install it."""
+        try:
+            return f"{self.runtime} {metadata.version(self.runtime)}"
+        except metadata.PackageNotFoundError:
+            return f"pip install 'deepseek-cli[{self.extra}]'"
 
 
 TARGETS = {
@@ -26,24 +40,27 @@ TARGETS = {
         "deepseek_cli.deploy.cpu:TARGET",
         "ONNX for ONNX Runtime and onnxruntime-genai, on any CPU",
         "int4, int8, with or without zero points",
+        "onnxruntime",
     ),
     "gguf": Listed(
         "deepseek_cli.deploy.gguf:TARGET",
         "a GGUF file for llama.cpp and Ollama, on any CPU or GPU",
         "int4 with or without zero points, int8, ggml's own blocks",
+        "xllamacpp",
+        "gguf",
     ),
     "metal": Listed(
         "deepseek_cli.deploy.metal:TARGET",
         "MLX safetensors for mlx-lm, on Macs with Apple silicon",
         "int4, int8, with or without zero points",
+        "mlx-lm",
+        "metal",
     ),
 }
-AUTO = "cpu"
 
 
 def find_target(name: str) -> Target:
     """Raises UsageError, which lists the known ones."""
-    name = AUTO if name == "auto" else name
     listed = TARGETS.get(name)
     found: Target | None = plugins.load(listed.path) if listed else plugins.find("deepseek.targets", name)
     if found is None:

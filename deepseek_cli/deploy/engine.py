@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from deepseek_cli.deploy import find_target
+from deepseek_cli.deploy.auto import concrete
 from deepseek_cli.deploy.spec import DeploySpec
 from deepseek_cli.deploy.verify import needs_runtime, runtime_of, verify
 from deepseek_cli.errors import UsageError
@@ -55,6 +56,7 @@ def deploy(
 
     Raises UsageError for an unknown target or an impossible context; a failed verification is not raised but recorded.
     """
+    spec = concrete(spec, reporter)
     target = find_target(spec.target)
     name = target.name
     check_context(handle, context)

@@ -137,6 +137,8 @@ MAKING: dict[str, str] = {
     "result": "结果",
     "target": "目标",
     "carries bit for bit": "逐位保留",
+    "verified here by": "本机验证方式",
+    "Target {target}: {reason}.": "目标 {target}：{reason}。",
     "fetch the model first, where it is not on this machine": "模型不在本机时先下载",
     "quantize a dense model first, as `quantize --int4` does": "先把未量化的模型量化，与 `quantize --int4` 相同",
     "the same with 8 bits": "同上，用 8 比特",

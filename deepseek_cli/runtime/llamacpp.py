@@ -127,9 +127,7 @@ class LlamaCpp:
     def _made(self, path: Path, pointer: int | None) -> int:
         if pointer:
             return pointer
-        raise ModelCorrupt(
-            "{file} cannot be loaded: {reason}", hint="Deploy the model again.", file=path, reason=self._reason()
-        )
+        raise ModelCorrupt("{file} cannot be loaded: {reason}", hint="Deploy the model again.", file=path, reason=self._reason())
 
     def _reason(self) -> str:
         return self.errors[0] if self.errors else "llama.cpp gives no reason"

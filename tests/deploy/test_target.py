@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from deepseek_cli.deploy import auto
+from deepseek_cli.deploy.auto import Machine, choose
 from deepseek_cli.deploy.engine import deploy, verify_again
 from deepseek_cli.deploy.spec import DeploySpec
 from deepseek_cli.errors import MissingExtra, ModelUnsupported
@@ -84,3 +87,32 @@ def test_without_its_runtime_a_bundle_is_written_and_read_back(install: Install,
     install(LACKS)
     done = deploy(model, DeploySpec(target="acme", verify="weights"), Store(tmp_path), tmp_path / "b", threads=1)
     assert (done.verification["level"], done.verification["runtime"]) == ("L1", None)
+
+
+@pytest.mark.parametrize(
+    ("system", "processor", "nvidia", "installed", "target"),
+    [
+        ("Linux", "x86_64", False, (), "cpu"),
+        ("Linux", "x86_64", True, (), "cpu"),
+        ("Linux", "x86_64", True, ("vllm",), "vllm"),
+        ("Linux", "x86_64", False, ("vllm", "mlx-lm"), "cpu"),
+        ("Darwin", "arm64", False, ("mlx-lm",), "metal"),
+        ("Darwin", "arm64", False, (), "cpu"),
+        ("Darwin", "x86_64", False, ("mlx-lm",), "cpu"),
+    ],
+)
+def test_auto_is_what_the_machine_can_run(
+    system: str, processor: str, nvidia: bool, installed: tuple[str, ...], target: str
+) -> None:
+    name, reason = choose(Machine(system, processor, nvidia, frozenset(installed)))
+    assert name == target
+    assert reason
+
+
+def test_auto_says_what_it_came_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(auto, "this_machine", lambda: Machine("Darwin", "arm64", False, frozenset({"mlx-lm"})))
+    said: list[str] = []
+    reporter = SimpleNamespace(note=lambda message, **facts: said.append(message.format(**facts)))
+    assert auto.concrete(DeploySpec(), reporter).target == "metal"  # type: ignore[arg-type]
+    assert said == ["Target metal: Apple silicon, and mlx-lm is installed."]
+    assert auto.concrete(DeploySpec(target="gguf")).target == "gguf"
