@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import partial, reduce
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -128,7 +128,9 @@ def _pieces(handle: ModelHandle) -> Iterator[Piece]:
         expert = EXPERT.fullmatch(name)
         if expert and expert["expert"] == "0":
             names = (f"{expert['mlp']}.experts.{i}.{expert['linear']}.weight" for i in range(handle.config.gate.experts))
-            yield Piece(f"{expert['mlp']}.switch_mlp.{expert['linear']}.weight", tuple(map(refs.__getitem__, names)), stacked=True)
+            yield Piece(
+                f"{expert['mlp']}.switch_mlp.{expert['linear']}.weight", tuple(map(refs.__getitem__, names)), stacked=True
+            )
         elif name.endswith(".kv_b_proj.weight") and handle.architecture.name in SPLITTING:
             yield Piece(name, (ref,), heads=(handle.config.latent.heads, handle.config.latent.nope_dim))
         elif not expert:

@@ -147,5 +147,5 @@ def test_short_contexts_are_verified_within_them(tmp_path: Path) -> None:
 def test_targets_are_found_by_name_and_unknown_ones_list_the_known() -> None:
     assert find_target("auto") == find_target("cpu")
     assert all(target.help and target.carries for target in TARGETS.values())
-    with pytest.raises(UsageError, match=r"no target named 'metal'.*auto, cpu"):
-        find_target("metal")
+    with pytest.raises(UsageError, match=r"no target named 'abacus'.*auto, cpu"):
+        find_target("abacus")
