@@ -18,7 +18,7 @@ from deepseek_cli.formats import mlx
 from deepseek_cli.formats.safetensors import NAMES, read_folder
 from deepseek_cli.handle import ModelHandle
 from deepseek_cli.reporter import SILENT, Reporter
-from deepseek_cli.runtime.session import Session
+from deepseek_cli.runtime.mlx_session import open_folder
 from deepseek_cli.runtime.tokenizer import open_tokenizer
 from deepseek_cli.tensors import Weight
 
@@ -78,12 +78,6 @@ def read_back(handle: ModelHandle, folder: Path) -> Iterator[tuple[str, Weight]]
     for name, ref in mlx.assemble(read_folder(folder), settings, folder / CONFIG).items():
         yield name, (ref.with_rows(order[name]) if name in order else ref).read()
         ref.release()
-
-
-def open_folder(folder: Path, config: Any, context: int, threads: int | None, exact: bool) -> Session:
-    from deepseek_cli.runtime.mlx_session import MlxSession
-
-    return MlxSession(folder, context, exact)
 
 
 def runtime() -> str:

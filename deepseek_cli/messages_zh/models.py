@@ -126,8 +126,8 @@ MODELS: dict[str, str] = {
         "{file}：张量 {tensor} 的 dtype 是 {dtype}、形状是 {shape}，不可能是量化权重的一部分。"
     ),
     "{file}: tensor {tensor} of shape {shape} is no stack of experts.": "{file}：形状为 {shape} 的张量 {tensor} 不是专家的堆叠。",
-    "{file}: tensor {tensor} is a part of kv_b_proj, which is read only whole.": (
-        "{file}：张量 {tensor} 是 kv_b_proj 的一部分，而 kv_b_proj 只能整体读取。"
+    "{file}: tensor {tensor} is a quantized part of kv_b_proj, which is read only whole.": (
+        "{file}：张量 {tensor} 是 kv_b_proj 的已量化部分，而 kv_b_proj 只能整体读取。"
     ),
     "Use the model that this one was converted from.": "请使用转换前的原模型。",
     "{file}: {target} in config_groups is no regular expression.": "{file}：config_groups 中的 {target} 不是正则表达式。",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,7 @@ class MlxSession:
         kept = min(keep, len(tokens)) or len(tokens)
         first = len(tokens) - kept
         starts = [*range(0, first, CHUNK), *range(first, len(tokens), CHUNK), len(tokens)]
-        found = [self._run(tokens[a:b], a >= first) for a, b in zip(starts, starts[1:], strict=False)]
+        found = [self._run(tokens[a:b], a >= first) for a, b in pairwise(starts)]
         return np.concatenate([logits for logits in found if logits is not None])
 
     def _run(self, tokens: Sequence[int], wanted: bool) -> np.ndarray | None:
@@ -78,7 +79,8 @@ def _import() -> tuple[Any, Any, Any, Any]:
     except ImportError:
         raise MissingExtra(
             "{distribution} is not installed.",
-            hint="Install it: pip install 'deepseek-cli[metal]'",
+            hint="Install it: pip install 'deepseek-cli[{extra}]'",
             distribution="mlx-lm",
+            extra="metal",
         ) from None
     return mx, load_model, make_prompt_cache, trim_prompt_cache

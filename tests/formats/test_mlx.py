@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from deepseek_cli.errors import ModelCorrupt, ModelError, ModelUnsupported
+from deepseek_cli.errors import ModelCorrupt, ModelError
+from deepseek_cli.formats.mlx import join_expansion, split_expansion
 from deepseek_cli.formats.parts import affine
 from deepseek_cli.tensors import QuantizedTensor, dense
 from tests.formats.imported import golden, linear, opened
@@ -141,9 +142,28 @@ def test_a_stack_that_is_none(tmp_path: Path, shape: tuple[int, ...]) -> None:
         opened(tmp_path, {"model.layers.0.mlp.switch_mlp.up_proj.weight": torch.ones(shape)}, {"quantization": CONFIG})
 
 
-def test_a_kv_b_proj_in_parts_is_refused_by_name(tmp_path: Path) -> None:
-    with pytest.raises(ModelUnsupported, match=r"self_attn\.embed_q\.weight is a part of kv_b_proj"):
-        opened(tmp_path, {"model.layers.0.self_attn.embed_q.weight": torch.ones(2, 3, 4)}, {"quantization": CONFIG})
+def test_a_kv_b_proj_in_parts_is_joined() -> None:
+    weight = torch.randn(2 * (4 + 5), 3)
+    keys, values = split_expansion(weight, heads=2, nope=4)
+    assert (keys.shape, values.shape) == ((2, 3, 4), (2, 5, 3))
+    assert torch.equal(keys[1, :, 2], weight[9 + 2]) and torch.equal(values[1, 0], weight[9 + 4])
+    assert torch.equal(join_expansion(keys, values), weight)
+
+
+@pytest.mark.parametrize(
+    ("keys", "values", "says"),
+    [
+        (torch.ones(2, 3, 4), None, r"kv_b_proj.weight lacks its other parts"),
+        (torch.ones(2, 3, 4), torch.ones(2, 5, 4), r"parts of tensor model.layers.0.self_attn.kv_b_proj.weight do not fit"),
+        (torch.ones(2, 3, 4), torch.ones(15, 3), r"parts of tensor model.layers.0.self_attn.kv_b_proj.weight do not fit"),
+        (torch.ones(2, 3, 4).to(torch.uint32), torch.ones(2, 5, 3), r"embed_q\.weight is a quantized part of kv_b_proj"),
+        (torch.ones(2, 3, 4), torch.ones(2, 5, 3).to(torch.uint32), r"unembed_out\.weight is a quantized part of kv_b_proj"),
+    ],
+)
+def test_parts_of_kv_b_proj_that_cannot_be_joined(tmp_path: Path, keys: Any, values: Any, says: str) -> None:
+    parts = {f"model.layers.0.self_attn.{n}.weight": t for n, t in (("embed_q", keys), ("unembed_out", values)) if t is not None}
+    with pytest.raises(ModelError, match=says):
+        opened(tmp_path, parts, {"quantization": CONFIG})
 
 
 def test_a_quantization_that_is_no_object_is_none(tmp_path: Path) -> None:
