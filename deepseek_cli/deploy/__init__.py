@@ -27,6 +27,7 @@ TARGETS = {
         "ONNX for ONNX Runtime and onnxruntime-genai, on any CPU",
         "int4, int8, with or without zero points",
     ),
+    "vllm": Listed("deepseek_cli.deploy.vllm:TARGET", "a compressed-tensors folder for vLLM and transformers", "int4, int8"),
 }
 AUTO = "cpu"
 
