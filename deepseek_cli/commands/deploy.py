@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from deepseek_cli.commands._call import Call
 from deepseek_cli.commands._subject import reference, shown, store_of
@@ -105,5 +105,15 @@ def _lines(done: Deployed) -> list[str | Line | Table]:
     checks = [[c["level"], c["name"], c["result"]] for c in done.verification.get("checks", [])]
     return [
         Table(["level", "check", "result"], checks),
+        *_unrun(done.verification),
         Line(sentence, name=done.name, mb=size, level=done.verification.get("level"), path=done.path),
     ]
+
+
+def _unrun(verification: dict[str, Any]) -> list[Line]:
+    """What the bundle is for and did not run it, and what ran it instead."""
+    if not (names := ", ".join(verification.get("unrun", []))):
+        return []
+    if any(check["level"] > "L1" for check in verification["checks"]):
+        return [Line("{unrun} itself has not run it: {runtime} stood in.", unrun=names, runtime=verification["runtime"])]
+    return [Line("{unrun} itself has not run it.", unrun=names)]

@@ -56,6 +56,13 @@ TARGETS = {
         "mlx-lm",
         "metal",
     ),
+    "vllm": Listed(
+        "deepseek_cli.deploy.vllm:TARGET",
+        "a compressed-tensors folder for vLLM and transformers",
+        "int4, int8",
+        "transformers",
+        "vllm",
+    ),
 }
 
 

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from deepseek_cli.deploy.spec import DeploySpec
-from deepseek_cli.errors import MissingExtra
 from deepseek_cli.handle import ModelHandle
 from deepseek_cli.reporter import Reporter
 from deepseek_cli.runtime.session import Session
+from deepseek_cli.runtime.session import require as require
 from deepseek_cli.tensors import Weight
 
 
@@ -35,16 +34,6 @@ class Target:
     # Name and version of that runtime. Raises MissingExtra.
     runtime: Callable[[], str]
     left_out: Callable[[ModelHandle], set[str]] = lambda _: set()  # weights that no bundle of this target holds
-
-
-def require(distribution: str, extra: str) -> str:
-    """Name and version of an installed distribution. Raises MissingExtra, which says how to install it."""
-    try:
-        return f"{distribution} {importlib.metadata.version(distribution)}"
-    except importlib.metadata.PackageNotFoundError:
-        raise MissingExtra(
-            "{distribution} is not installed.",
-            hint="Install it: pip install 'deepseek-cli[{extra}]'. A bundle can be written without: deploy --verify weights",
-            distribution=distribution,
-            extra=extra,
-        ) from None
+    # The model that L2 and L3 compare with, where read_back's roundings are allowed for: what the bundle holds.
+    reference: Callable[[ModelHandle, Path], ModelHandle] = lambda handle, _: handle
+    unrun: tuple[str, ...] = ()  # runtimes that bundles are for, where another one stands in for them

@@ -37,7 +37,8 @@ def verify(
 ) -> dict[str, Any]:
     """Check a bundle up to `level`, by default as far as memory and two minutes allow, and at least its weights.
 
-    Gives back {"level", "runtime", "failed", "checks"}; a check that fails ends it, and its level is not reached.
+    Gives back {"level", "runtime", "failed", "checks"}, and "unrun" where another runtime stands in; a check that fails ends
+    it, and its level is not reached.
     Raises MissingExtra where the target's runtime is wanted and not installed.
     """
     level = level or affordable(handle)
@@ -50,7 +51,7 @@ def verify(
     if wanted > 2 and passed(checks):
         reporter.progress("verify", 2, wanted)
         open_bundle = partial(target.open_folder, folder, handle.config, CONTEXT, threads)
-        checks += compare_outputs(handle, open_bundle, threads, tokens=wanted > 3)
+        checks += compare_outputs(target.reference(handle, folder), open_bundle, threads, tokens=wanted > 3)
     reporter.progress("verify", wanted, wanted)
     failed = [int(check["level"][1]) for check in checks if not check["ok"]]
     reached = min(failed) - 1 if failed else wanted - 1
@@ -59,7 +60,7 @@ def verify(
         "runtime": runtime,
         "failed": bool(failed),
         "checks": checks,
-    }
+    } | ({"unrun": list(target.unrun)} if target.unrun else {})
 
 
 def runtime_of(target: Target, *, needed: bool) -> str | None:

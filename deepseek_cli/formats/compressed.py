@@ -40,13 +40,13 @@ FORMATS = ("pack-quantized", "int-quantized")
 WEIGHTS: dict[str, tuple[object, ...]] = {"type": ("int",), "num_bits": (4, 8), "strategy": ("group", "channel")}
 
 
-def planned_parts(name: str, shape: tuple[int, int], scheme: Scheme) -> list[Planned]:
+def planned_parts(name: str, shape: tuple[int, int], scheme: Scheme, scales: torch.dtype = SCALE_DTYPE) -> list[Planned]:
     """What `parts_of` will give for a weight called `name` (without `.weight`)."""
     out, inputs = shape
     groups = -(-inputs // scheme.group_of(inputs))
     parts = [
         Planned(f"{name}.weight_packed", torch.int32, (out, inputs * scheme.bits // 32)),
-        Planned(f"{name}.weight_scale", SCALE_DTYPE, (out, groups)),
+        Planned(f"{name}.weight_scale", scales, (out, groups)),
         Planned(f"{name}.weight_shape", torch.int64, (2,)),
     ]
     if not scheme.symmetric:
@@ -54,10 +54,10 @@ def planned_parts(name: str, shape: tuple[int, int], scheme: Scheme) -> list[Pla
     return parts
 
 
-def parts_of(name: str, weight: QuantizedTensor) -> Iterator[tuple[str, Tensor]]:
+def parts_of(name: str, weight: QuantizedTensor, scales: torch.dtype = SCALE_DTYPE) -> Iterator[tuple[str, Tensor]]:
     """The tensors that hold a quantized weight on disk."""
     yield f"{name}.weight_packed", weight.packed.contiguous().view(torch.int32)
-    yield f"{name}.weight_scale", weight.scale.to(SCALE_DTYPE)
+    yield f"{name}.weight_scale", weight.scale.to(scales)
     yield f"{name}.weight_shape", torch.tensor(weight.shape, dtype=torch.int64)
     if weight.zero is not None:
         yield f"{name}.weight_zero_point", _pack_rows(weight.zero, weight.bits)
@@ -79,7 +79,7 @@ def _unpack_rows(packed: Tensor, bits: int, out: int) -> Tensor:
 
 def quantization_config(schemes: Mapping[str, Scheme], dense: list[str]) -> dict[str, Any]:
     """The `quantization_config` of config.json for linears quantized by `schemes` (module name to scheme)."""
-    names = _targets({**schemes, **dict.fromkeys(dense)})
+    names = _targets({"lm_head": None, **schemes, **dict.fromkeys(dense)})  # which is a linear elsewhere even where it is tied
     left = names.pop(None, [])
     one = len(names) == 1
     groups = {

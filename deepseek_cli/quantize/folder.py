@@ -100,7 +100,7 @@ def write(
         errors = _write_tensors(source, folder, planned, made, reporter)
         (folder / "config.json").write_text(json.dumps(_config(handle, plan), indent=2) + "\n", encoding="utf-8")
         tokenizer.save(folder)
-        _copy_licence(handle.root, folder)
+        copy_licence(handle.root, folder)
         manifest = _manifest(handle, spec, plan, method, name, folder)
         write_manifest(folder, manifest)
     if work:
@@ -234,7 +234,7 @@ def clean_config(raw: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _copy_licence(root: Path, folder: Path) -> None:
+def copy_licence(root: Path, folder: Path) -> None:
     for file in LICENCES:
         if root.is_dir() and (root / file).is_file():
             shutil.copyfile(root / file, folder / file)

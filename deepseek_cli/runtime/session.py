@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -9,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from deepseek_cli import plugins
-from deepseek_cli.errors import MemoryShort, ModelUnsupported, UsageError
+from deepseek_cli.errors import MemoryShort, MissingExtra, ModelUnsupported, UsageError
 from deepseek_cli.handle import Bundle, ModelHandle
 from deepseek_cli.ops import SparseSpec
 
@@ -18,6 +19,7 @@ SESSIONS = {
     "cpu": "deepseek_cli.runtime.onnx_session:open_folder",
     "gguf": "deepseek_cli.runtime.gguf_session:open_folder",
     "metal": "deepseek_cli.runtime.mlx_session:open_folder",
+    "vllm": "deepseek_cli.runtime.transformers_session:open_folder",
 }
 DEFAULT_CONTEXT = 4096  # tokens; reserved, not touched, until they come
 
@@ -138,3 +140,16 @@ def check_room(position: int, new: int, context: int) -> None:
             count=position + new,
             context=context,
         )
+
+
+def require(distribution: str, extra: str) -> str:
+    """Name and version of an installed distribution. Raises MissingExtra, which says how to install it."""
+    try:
+        return f"{distribution} {importlib.metadata.version(distribution)}"
+    except importlib.metadata.PackageNotFoundError:
+        raise MissingExtra(
+            "{distribution} is not installed.",
+            hint="Install it: pip install 'deepseek-cli[{extra}]'. A bundle can be written without: deploy --verify weights",
+            distribution=distribution,
+            extra=extra,
+        ) from None

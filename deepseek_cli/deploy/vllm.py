@@ -1,0 +1,97 @@
+"""The vllm target: a compressed-tensors folder that vLLM serves and transformers loads, and the files that start a server."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from deepseek_cli.deploy.cpu import report
+from deepseek_cli.deploy.spec import DeploySpec
+from deepseek_cli.deploy.target import Target
+from deepseek_cli.deploy.vllm_layout import make_layout
+from deepseek_cli.errors import UsageError
+from deepseek_cli.fields import read_json
+from deepseek_cli.formats import quantized
+from deepseek_cli.formats.safetensors import NAMES, Writer, read_folder
+from deepseek_cli.handle import ModelHandle
+from deepseek_cli.quantize.folder import copy_licence
+from deepseek_cli.reporter import SILENT, Reporter
+from deepseek_cli.runtime.tokenizer import open_tokenizer
+from deepseek_cli.runtime.transformers_session import open_folder, runtime
+from deepseek_cli.tensors import Weight
+
+TEMPLATES = Path(__file__).parent / "templates" / "vllm"
+PORT = 8000
+
+
+def emit_folder(
+    handle: ModelHandle, spec: DeploySpec, folder: Path, context: int, threads: int | None = None, reporter: Reporter = SILENT
+) -> dict[str, Any]:
+    """Write weights, configs, tokenizer, and what starts a server for up to `context` tokens, into `folder`.
+
+    One tensor is in memory at a time. Raises ModelUnsupported for codes that vLLM cannot take, UsageError for options that
+    concern caches, which are vLLM's own.
+    """
+    if (spec.kv, spec.latent_cache) != ("fp32", "plain"):
+        raise UsageError("vLLM keeps its own cache, which kv and latent_cache do not describe.", hint="Leave them out.")
+    layout, refs = make_layout(handle), handle.stored
+    report(layout.fallbacks, reporter)
+    total, done = sum(ref.size_bytes for ref in refs.values()), 0
+    with Writer(folder, [part for name, ref in refs.items() for part in layout.planned(name, ref)]) as writer:
+        for name, ref in refs.items():
+            for part, tensor in layout.parts(name, ref.read()):
+                writer.write(part, tensor, ref.release)
+            ref.release()
+            done += ref.size_bytes
+            reporter.progress("emit", done, total, "B")
+    config = json.dumps(layout.config(handle), indent=2, ensure_ascii=False)
+    (folder / "config.json").write_text(f"{config}\n", encoding="utf-8")
+    open_tokenizer(handle.root).save(folder)
+    copy_licence(handle.root, folder)
+    _write_server_files(handle, folder, context)
+    readers = ["deepseek", "transformers", "vllm"]
+    if handle.architecture.name == "deepseek":  # which transformers lacks
+        readers.remove("transformers")
+    return {"readers": readers, "dense_fallbacks": [name for name, _ in layout.fallbacks]}
+
+
+def _write_server_files(handle: ModelHandle, folder: Path, context: int) -> None:
+    """README.md, compose.yaml and a systemd unit. The name in them means nothing to YAML, to a shell, or to systemd."""
+    name = re.sub(r"[^\w.-]", "-", handle.name, flags=re.ASCII).strip("-.") or "model"
+    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
+    for template in sorted(TEMPLATES.iterdir()):
+        text = environment.from_string(template.read_text(encoding="utf-8")).render(name=name, context=context, port=PORT)
+        (folder / template.name).write_text(text, encoding="utf-8")
+
+
+def unexpected(handle: ModelHandle, folder: Path, threads: int | None) -> list[str]:
+    """Tensors by name, dtype and shape; config.json with its quantization_config; the files beside them."""
+    layout, found = make_layout(handle), read_folder(folder)
+    planned = [part for name, ref in handle.stored.items() for part in layout.planned(name, ref)]
+    wanted = {(part.name, NAMES[part.dtype].lower(), part.shape) for part in planned}
+    tensors = {name for name, _, _ in wanted ^ {(ref.name, ref.stored, ref.shape) for ref in found.values()}}
+    config, expected = read_json(folder / "config.json"), layout.config(handle)
+    fields = {f"config.json: {key}" for key in config.keys() | expected if config.get(key) != expected.get(key)}
+    beside = {"tokenizer.json", "tokenizer_config.json", "generation_config.json", *(f.name for f in TEMPLATES.iterdir())}
+    return sorted(tensors | fields | {name for name in beside if not (folder / name).is_file()})
+
+
+def reopen(handle: ModelHandle, folder: Path) -> ModelHandle:
+    """The same model with the weights that the folder holds."""
+    file = folder / "config.json"
+    return replace(handle, tensors=quantized.assemble(read_folder(folder), read_json(file), file))
+
+
+def read_back(handle: ModelHandle, folder: Path) -> Iterator[tuple[str, Weight]]:
+    for name, ref in reopen(handle, folder).weights.items():
+        yield name, ref.read()
+        ref.release()
+
+
+TARGET = Target("vllm", emit_folder, unexpected, read_back, open_folder, runtime, reference=reopen, unrun=("vllm",))
