@@ -51,11 +51,11 @@ def linear(scaling: Fields, inverse: tuple[float, ...], theta: float, context: i
 
 
 def frequency_factors(scaling: Fields, inverse: tuple[float, ...], theta: float, context: int) -> Rope:
-    """One divisor per frequency, as GGUF files carry them in `rope_freqs.weight`."""
+    """One divisor per frequency, as GGUF files carry them in `rope_freqs.weight`, and a factor on cos and sin."""
     factors = scaling.floats("factors")
     if len(factors) != len(inverse) or min(factors) <= 0:
         raise scaling.wrong("factors", f"a list of {len(inverse)} positive numbers")
-    return Rope(tuple(f / s for f, s in zip(inverse, factors, strict=True)))
+    return Rope(tuple(f / s for f, s in zip(inverse, factors, strict=True)), scaling.number("attention_factor", 1.0))
 
 
 def llama3(scaling: Fields, inverse: tuple[float, ...], theta: float, context: int) -> Rope:

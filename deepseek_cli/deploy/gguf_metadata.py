@@ -135,7 +135,7 @@ def _specials(tokenizer: Tokenizer) -> Iterator[tuple[str, Any]]:
 def _splitting(fast: FastTokenizer, name: str) -> str:
     """The name of what splits two texts as this tokenizer does."""
     texts = (PROBE, TEXT.read_text(encoding="utf-8"))
-    if fast.pre_tokenizer is None or fast.normalizer is not None and any(fast.normalizer.normalize_str(t) != t for t in texts):
+    if fast.pre_tokenizer is None or (fast.normalizer and any(fast.normalizer.normalize_str(t) != t for t in texts)):
         raise _refused(name, "changes texts before it splits them")
     pieces = [[piece for piece, _ in fast.pre_tokenizer.pre_tokenize_str(text)] for text in texts]
     for pre in SPLITS:

@@ -20,7 +20,7 @@ from deepseek_cli.formats.nbits import BLOCKS
 from deepseek_cli.handle import ModelHandle
 from deepseek_cli.memory import free_bytes
 from deepseek_cli.reporter import SILENT, Reporter
-from deepseek_cli.tensors import QuantizedTensor, Weight, dense
+from deepseek_cli.tensors import BlockTensor, QuantizedTensor, Weight, dense
 
 LEVELS = ("structure", "weights", "logits", "tokens")  # L0 to L3
 LONGEST_SECONDS = 120
@@ -124,6 +124,8 @@ def same_bits(expected: Weight, found: Weight) -> bool:
     """Equal codes, and equal scales and zero points for each input; a dense `found` has the values as its dtype holds them."""
     if isinstance(found, Tensor):
         return torch.equal(dense(expected).float().to(found.dtype), found)
+    if isinstance(expected, BlockTensor) and isinstance(found, BlockTensor):
+        return expected.format == found.format and torch.equal(expected.raw, found.raw)
     if not isinstance(expected, QuantizedTensor) or not isinstance(found, QuantizedTensor):
         return False
     if expected.permutation is not None or (expected.offset is None) != (found.offset is None):

@@ -187,7 +187,8 @@ def _shortest(value: Any) -> Any:
 def _scaling(file: Gguf, family: str) -> dict[str, Any] | None:
     if FREQUENCIES in file.tensors:
         factors = dense(weight(file, file.tensors[FREQUENCIES])).float().tolist()
-        return {"rope_type": "frequency_factors", "factors": factors}
+        attention = file.metadata.get(f"{family}.rope.scaling.attn_factor")
+        return {"rope_type": "frequency_factors", "factors": factors, "attention_factor": attention}
     keys = {
         "rope_type": "type",
         "factor": "factor",

@@ -95,10 +95,11 @@ def unfit(found: Weight) -> str:
     return "" if torch.equal(least.half().float(), least) and not silent.any() else "its zero points do not fit float16"
 
 
-def kind_of(found: QuantizedTensor | BlockTensor) -> str:
+def kind_of(found: Weight) -> str:
     """The block format of a weight that is not `unfit`."""
     if isinstance(found, BlockTensor):
         return found.format
+    assert isinstance(found, QuantizedTensor)
     return "q8_0" if found.bits == 8 else "q4_0" if found.zero is None else "q4_1"
 
 

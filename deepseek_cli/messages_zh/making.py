@@ -121,6 +121,15 @@ MAKING: dict[str, str] = {
     "list the targets": "列出目标",
     "There is no target named {name!r}.": "没有名为 {name!r} 的目标。",
     "Targets are: {known}.": "目标有：{known}。",
+    "{model}: GGUF files of the architecture {family} are not written yet.": "{model}：尚不能写出 {family} 架构的 GGUF 文件。",
+    "Written are {known}. Deploy it with --target cpu.": "可以写出的有 {known}。请用 --target cpu 部署。",
+    "{model}: a GGUF file of the architecture {family} does not hold its rotary scaling.": (
+        "{model}：{family} 架构的 GGUF 文件存不下它的旋转位置缩放。"
+    ),
+    "The tokenizer of {model} cannot be written to GGUF: it {reason}.": "{model} 的分词器无法写入 GGUF：{reason}。",
+    "Deploy it with --target cpu.": "请用 --target cpu 部署。",
+    "{distribution} {version} exports no C interface of llama.cpp here.": "{distribution} {version} 在此系统上没有导出 llama.cpp 的 C 接口。",
+    "{distribution} {version} has another C interface than the one we know.": "{distribution} {version} 的 C 接口与我们所知的不同。",
     "{tensor} stays dense: {reason}.": "{tensor} 保持未量化的形式：{reason}。",
     "{name} for {target}, up to {context} tokens.": "{name}，目标 {target}，最多 {context} 个词元。",
     "The output {path} lies inside the model's own folder.": "输出 {path} 位于模型自己的文件夹之内。",

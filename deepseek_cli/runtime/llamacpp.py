@@ -1,4 +1,7 @@
-"""llama.cpp through its C interface (include/llama.h): the library inside the xllamacpp wheel exports it, whose Python gives no logits."""
+"""llama.cpp through its C interface (include/llama.h), which the library in the xllamacpp wheel exports.
+
+The wheel's own Python serves texts and gives no logits.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ import importlib.metadata
 import os
 import weakref
 from collections.abc import Sequence
-from ctypes import POINTER, c_bool, c_char_p, c_float, c_int8, c_int32, c_size_t, c_uint32, c_void_p
+from ctypes import POINTER, c_bool, c_char_p, c_float, c_int32, c_size_t, c_uint32, c_void_p
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -22,6 +25,14 @@ ERROR = 4  # a log level
 IN_MEMORY = 0  # a load mode: the file may go behind it
 BATCH = 512  # tokens that are computed at once
 Log = ctypes.CFUNCTYPE(None, c_int32, c_char_p, c_void_p)
+
+errors: list[str] = []  # what llama.cpp has said since the last model was opened
+
+
+@Log
+def listen(level: int, text: bytes, _: Any) -> None:
+    if level == ERROR:
+        errors.append(text.decode(errors="replace").strip())
 
 
 class ModelParams(ctypes.Structure):
@@ -85,8 +96,8 @@ class LlamaCpp:
     """A model in llama.cpp, on the CPU, with one sequence. Raises MissingExtra, and ModelCorrupt with llama.cpp's own reason."""
 
     def __init__(self, path: Path, context: int, threads: int | None, cache_type: int = F16, *, in_memory: bool = False) -> None:
-        self.library, self.errors = load_library()
-        self.errors.clear()
+        self.library = load_library()
+        errors.clear()
         params = self.library.llama_model_default_params()
         params.gpu_layers = 0
         if in_memory:
@@ -107,7 +118,7 @@ class LlamaCpp:
         wanted[len(tokens) - len(logits) :] = 1
         batch = Batch(count=len(ids), tokens=ids.ctypes.data, wanted=wanted.ctypes.data)
         if code := self.library.llama_decode(self.context, batch):
-            raise RuntimeError(f"llama_decode gave {code}: {self._reason()}")
+            raise RuntimeError(f"llama_decode gave {code}: {_reason()}")
         if len(logits):
             logits[:] = np.ctypeslib.as_array(self.library.llama_get_logits(self.context), logits.shape)
 
@@ -127,15 +138,16 @@ class LlamaCpp:
     def _made(self, path: Path, pointer: int | None) -> int:
         if pointer:
             return pointer
-        raise ModelCorrupt("{file} cannot be loaded: {reason}", hint="Deploy the model again.", file=path, reason=self._reason())
+        raise ModelCorrupt("{file} cannot be loaded: {reason}", hint="Deploy the model again.", file=path, reason=_reason())
 
-    def _reason(self) -> str:
-        return self.errors[0] if self.errors else "llama.cpp gives no reason"
+
+def _reason() -> str:
+    return errors[0] if errors else "llama.cpp gives no reason"
 
 
 @cache
-def load_library() -> tuple[Any, list[str]]:
-    """The library, and the list that its errors are appended to.
+def load_library() -> Any:
+    """Its functions, typed.
 
     Raises MissingExtra where it is not installed, or has another interface than the one written down here.
     """
@@ -154,10 +166,8 @@ def load_library() -> tuple[Any, list[str]]:
     params = library.llama_context_default_params()
     if (params.batch, params.rope_scaling, params.yarn_ext, params.keys, params.values) != (2048, -1, -1.0, F16, F16):
         raise _missing("{distribution} {version} has another C interface than the one we know.", found.version)
-    errors: list[str] = []
-    library.log = Log(lambda level, text, _: errors.append(text.decode(errors="replace").strip()) if level == ERROR else None)
-    library.llama_log_set(library.log, None)
-    return library, errors
+    library.llama_log_set(listen, None)
+    return library
 
 
 def _missing(message: str, version: str = "") -> MissingExtra:

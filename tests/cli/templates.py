@@ -21,7 +21,7 @@ from deepseek_cli.settings import EXPECTED, VARIABLES
 PACKAGE = Path(errors.__file__).parent
 ERRORS = {name for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, errors.DeepseekError)}
 FIRST = {*ERRORS, "note", "warn", "confirm", "progress", "Line", "t"}  # their first argument is a template
-FIRST |= {"corrupt", "_corrupt"}  # and so it is of what makes an error for them
+FIRST |= {"corrupt", "_corrupt", "_missing"}  # and so it is of what makes an error for them
 
 
 def templates() -> dict[str, str]:
