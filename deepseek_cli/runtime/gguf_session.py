@@ -11,7 +11,7 @@ import numpy as np
 
 from deepseek_cli.formats.gguf import read_gguf
 from deepseek_cli.formats.gguf_writer import widened, write_gguf
-from deepseek_cli.runtime.llamacpp import BATCH, F16, F32, LlamaCpp
+from deepseek_cli.runtime.llamacpp import BATCH, F32, LlamaCpp
 from deepseek_cli.runtime.session import check_room
 
 MODEL = "model.gguf"
