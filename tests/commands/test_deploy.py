@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from deepseek_cli.deploy import engine
+from deepseek_cli.deploy import TARGETS, engine
 from tests.commands.conftest import BUNDLE, QUANTIZED, Stock
 from tests.conftest import Outcome
 
@@ -58,8 +58,8 @@ def test_the_same_again_is_up_to_date(cli: Cli, stock: Stock) -> None:
 
 def test_the_targets(cli: Cli, golden: Golden) -> None:
     golden("deploy-list", cli("deploy", "--list").out)
-    assert cli("deploy", "--list", "-q").out == "cpu\n"
-    assert [target["name"] for target in cli("deploy", "--list", "--json").json["targets"]] == ["cpu"]
+    assert cli("deploy", "--list", "-q").out == "".join(f"{name}\n" for name in TARGETS)
+    assert [target["name"] for target in cli("deploy", "--list", "--json").json["targets"]] == [*TARGETS]
 
 
 def test_a_verification_that_fails_is_an_answer_and_is_recorded(cli: Cli, stock: Stock, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -93,4 +93,4 @@ def test_mistakes(cli: Cli, stock: Stock, words: list[str], code: int, says: str
 
 
 def test_an_unknown_target_lists_the_known(cli: Cli, stock: Stock) -> None:
-    assert "Targets are: auto, cpu." in cli("deploy", "toy", "--target", "metal").err
+    assert f"Targets are: auto, {', '.join(TARGETS)}." in cli("deploy", "toy", "--target", "metal").err
