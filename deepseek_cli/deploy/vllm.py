@@ -49,7 +49,7 @@ def emit_folder(
                 writer.write(part, tensor, ref.release)
             ref.release()
             done += ref.size_bytes
-            reporter.progress("emit", done, total, "B")
+            reporter.progress("write", done, total, "B")
     config = json.dumps(layout.config(handle), indent=2, ensure_ascii=False)
     (folder / "config.json").write_text(f"{config}\n", encoding="utf-8")
     open_tokenizer(handle.root).save(folder)
