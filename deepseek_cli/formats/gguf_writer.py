@@ -90,7 +90,7 @@ def unfit(found: Weight) -> str:
         return ""
     if found.bits != 4:
         return "GGUF has no 8-bit format with zero points"
-    least = -found.zero * found.scale
+    least = -found.zero.float() * found.scale
     silent = (found.scale == 0) & (found.zero != 0)  # a zero point that would be lost
     return "" if torch.equal(least.half().float(), least) and not silent.any() else "its zero points do not fit float16"
 
@@ -116,7 +116,7 @@ def encode(found: Weight, kind: str) -> Tensor:
     codes = found.codes.view(out, -1, GROUP)
     if kind == "q8_0":
         return torch.cat((halves(scale), codes ^ 0x80), dim=-1).flatten(1)
-    least = [] if found.zero is None else [halves(-found.zero[:, groups] * scale)]
+    least = [] if found.zero is None else [halves(-found.zero[:, groups].float() * scale)]
     return torch.cat((halves(scale), *least, codes[..., :16] | codes[..., 16:] << 4), dim=-1).flatten(1)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from deepseek_cli.formats.gguf import read_gguf
 from deepseek_cli.formats.gguf_writer import widened, write_gguf
-from deepseek_cli.runtime.llamacpp import BATCH, F32, LlamaCpp
+from deepseek_cli.runtime.llamacpp import BATCH, LlamaCpp
 from deepseek_cli.runtime.session import check_room
 
 MODEL = "model.gguf"
@@ -30,7 +30,7 @@ def open_folder(folder: Path, config: Any, context: int, threads: int | None, ex
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".exact-") as passing:
         copy = Path(passing) / MODEL
         write_gguf(copy, source.metadata, widened(source))
-        return GgufSession(LlamaCpp(copy, context, threads, F32, in_memory=True), config, context, cache_bytes=4)
+        return GgufSession(LlamaCpp(copy, context, threads, exact=True), config, context, cache_bytes=4)
 
 
 class GgufSession:

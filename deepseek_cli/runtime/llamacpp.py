@@ -93,14 +93,17 @@ FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
 
 
 class LlamaCpp:
-    """A model in llama.cpp, on the CPU, with one sequence. Raises MissingExtra, and ModelCorrupt with llama.cpp's own reason."""
+    """A model in llama.cpp, on the CPU, with one sequence. Raises MissingExtra, and ModelCorrupt with llama.cpp's own reason.
 
-    def __init__(self, path: Path, context: int, threads: int | None, cache_type: int = F16, *, in_memory: bool = False) -> None:
+    `exact` keeps a float32 cache and plain attention, and reads the file at once, so that it may go.
+    """
+
+    def __init__(self, path: Path, context: int, threads: int | None, *, exact: bool = False) -> None:
         self.library = load_library()
         errors.clear()
         params = self.library.llama_model_default_params()
         params.gpu_layers = 0
-        if in_memory:
+        if exact:
             params.load_mode = IN_MEMORY
         self.model = self._made(path, self.library.llama_model_load_from_file(str(path).encode(), params))
         weakref.finalize(self, self.library.llama_model_free, self.model)
@@ -108,7 +111,9 @@ class LlamaCpp:
         params.context, params.batch, params.micro_batch = context, BATCH, BATCH
         params.outputs, params.outputs_per_sequence = BATCH, BATCH
         params.threads = params.batch_threads = threads or os.cpu_count() or 1
-        params.keys = params.values = cache_type
+        if exact:
+            params.keys = params.values = F32
+            params.flash_attention = 0  # it rounds
         self.context = self._made(path, self.library.llama_init_from_model(self.model, params))
         weakref.finalize(self, self.library.llama_free, self.context)  # finalizers run from the last to the first
 
