@@ -122,6 +122,9 @@ MAKING: dict[str, str] = {
     "There is no target named {name!r}.": "没有名为 {name!r} 的目标。",
     "Targets are: {known}.": "目标有：{known}。",
     "{tensor} stays dense: {reason}.": "{tensor} 保持未量化的形式：{reason}。",
+    "{count} of {all} packed weights, such as {tensor}, need another kernel than Marlin: it takes {size} inputs at once.": (
+        "{all} 个打包的权重中有 {count} 个（例如 {tensor}）不能用 Marlin 内核，它要求输入数是 {size} 的倍数。"
+    ),
     "{unrun} itself has not run it.": "{unrun} 本身没有运行过它。",
     "{unrun} itself has not run it: {runtime} stood in.": "{unrun} 本身没有运行过它，由 {runtime} 代为运行。",
     "vLLM keeps its own cache, which kv and latent_cache do not describe.": "vLLM 有自己的缓存，kv 和 latent_cache 与它无关。",
