@@ -14,7 +14,7 @@ import jinja2
 from deepseek_cli.deploy.cpu import report
 from deepseek_cli.deploy.spec import DeploySpec
 from deepseek_cli.deploy.target import Target
-from deepseek_cli.deploy.vllm_layout import make_layout
+from deepseek_cli.deploy.vllm_layout import Layout, make_layout
 from deepseek_cli.errors import UsageError
 from deepseek_cli.fields import read_json
 from deepseek_cli.formats import quantized
@@ -28,6 +28,7 @@ from deepseek_cli.tensors import Weight
 
 TEMPLATES = Path(__file__).parent / "templates" / "vllm"
 PORT = 8000
+MARLIN_INPUTS = 128  # whose multiples vLLM's kernel for NVIDIA GPUs takes; for others it looks for another kernel
 
 
 def emit_folder(
@@ -42,6 +43,7 @@ def emit_folder(
         raise UsageError("vLLM keeps its own cache, which kv and latent_cache do not describe.", hint="Leave them out.")
     layout, refs = make_layout(handle), handle.stored
     report(layout.fallbacks, reporter)
+    _warn_of_sizes(handle, layout, reporter)
     total, done = sum(ref.size_bytes for ref in refs.values()), 0
     with Writer(folder, [part for name, ref in refs.items() for part in layout.planned(name, ref)]) as writer:
         for name, ref in refs.items():
@@ -59,6 +61,19 @@ def emit_folder(
     if handle.architecture.name == "deepseek":  # which transformers lacks
         readers.remove("transformers")
     return {"readers": readers, "dense_fallbacks": [name for name, _ in layout.fallbacks]}
+
+
+def _warn_of_sizes(handle: ModelHandle, layout: Layout, reporter: Reporter) -> None:
+    names = [f"{stem}.weight" for stem in layout.schemes]
+    odd = [name for name in names if handle.tensors[name].shape[1] % MARLIN_INPUTS]
+    if odd:
+        reporter.warn(
+            "{count} of {all} packed weights, such as {tensor}, need another kernel than Marlin: it takes {size} inputs at once.",
+            count=len(odd),
+            all=len(names),
+            tensor=odd[0],
+            size=MARLIN_INPUTS,
+        )
 
 
 def _write_server_files(handle: ModelHandle, folder: Path, context: int) -> None:

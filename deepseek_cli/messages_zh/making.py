@@ -131,6 +131,9 @@ MAKING: dict[str, str] = {
     "{distribution} {version} exports no C interface of llama.cpp here.": "{distribution} {version} 在此系统上没有导出 llama.cpp 的 C 接口。",
     "{distribution} {version} has another C interface than the one we know.": "{distribution} {version} 的 C 接口与我们所知的不同。",
     "{tensor} stays dense: {reason}.": "{tensor} 保持未量化的形式：{reason}。",
+    "{count} of {all} packed weights, such as {tensor}, need another kernel than Marlin: it takes {size} inputs at once.": (
+        "{all} 个打包的权重中有 {count} 个（例如 {tensor}）不能用 Marlin 内核，它要求输入数是 {size} 的倍数。"
+    ),
     "{unrun} itself has not run it.": "{unrun} 本身没有运行过它。",
     "{unrun} itself has not run it: {runtime} stood in.": "{unrun} 本身没有运行过它，由 {runtime} 代为运行。",
     "vLLM keeps its own cache, which kv and latent_cache do not describe.": "vLLM 有自己的缓存，kv 和 latent_cache 与它无关。",

@@ -86,9 +86,9 @@ def _load(folder: Path, exact: bool) -> Any:
         raise ModelUnsupported(
             "transformers has no model for {folder}.", hint="Deploy with --verify weights, and run it in vLLM.", folder=folder
         ) from None
-    kind = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
+    kind: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
     if exact:
-        held = {name: ref.read() for name, ref in safetensors.read_folder(folder).items()}
+        held: dict[str, Any] = {name: ref.read() for name, ref in safetensors.read_folder(folder).items()}
         wide = {name: value.float() if name.endswith(".weight_scale") else value for name, value in held.items()}
         model = kind.from_pretrained(None, config=config, state_dict=wide, dtype=torch.float32).eval()
     else:

@@ -283,6 +283,7 @@ def test_the_command_says_what_did_not_run_it(cli: Cli, built: tuple[ModelHandle
     assert f"vllm itself has not run it: {UNRUN} stood in." in ran.out
     weights = cli("deploy", built[0].root, "--target", "vllm", "--verify", "weights", "-o", tmp_path / "b")
     assert "vllm itself has not run it.\n" in weights.out
+    assert "14 of 14 packed weights, such as model.layers.0.self_attn.q_proj.weight, need another kernel than Marlin" in ran.err
     assert "Loading" not in ran.err and "Decompressing" not in ran.err
 
 
