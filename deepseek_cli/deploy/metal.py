@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from deepseek_cli.architectures.llama import EMBEDDING, HEAD
 from deepseek_cli.deploy.cpu import report
 from deepseek_cli.deploy.mlx_config import mlx_config
-from deepseek_cli.deploy.mlx_folder import Plan, pair_order, plan, write
+from deepseek_cli.deploy.mlx_folder import Plan, pair_order, plan, unties, write
 from deepseek_cli.deploy.spec import DeploySpec
 from deepseek_cli.deploy.target import Target, require
 from deepseek_cli.errors import UsageError
@@ -76,7 +77,8 @@ def read_back(handle: ModelHandle, folder: Path) -> Iterator[tuple[str, Weight]]
     """Through our own reader of MLX folders, experts one by one."""
     settings, order = read_json(folder / CONFIG).get("quantization", {}), pair_order(handle)
     for name, ref in mlx.assemble(read_folder(folder), settings, folder / CONFIG).items():
-        yield name, (ref.with_rows(order[name]) if name in order else ref).read()
+        held = f"{EMBEDDING}.weight" if name == f"{HEAD}.weight" and unties(handle) else name
+        yield held, (ref.with_rows(order[name]) if name in order else ref).read()
         ref.release()
 
 

@@ -49,7 +49,7 @@ def mlx_config(handle: ModelHandle) -> dict[str, Any]:
         "hidden_act": "silu",
         "rope_theta": theta,
         "rope_scaling": scaling,
-        "tie_word_embeddings": config.tied,
+        "tie_word_embeddings": config.tied and not family.startswith("deepseek"),
         **biases,
         **own,
         **{key: value for key, value in ends.items() if value is not None},
@@ -137,8 +137,6 @@ def _otherwise(handle: ModelHandle, family: str) -> Iterator[str]:
 def _deepseek_otherwise(config: Any, family: str) -> Iterator[str]:
     if family == "deepseek_v32":
         yield "its sparse attention is not ours yet"
-    if config.tied:
-        yield "its head is never tied to the embedding"
     if config.mlp_bias:
         yield "its MLPs have no biases"
     if config.latent and config.norm_eps != LATENT_EPS:

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from deepseek_cli.architectures.llama import EMBEDDING, HEAD
 from deepseek_cli.formats.mlx import KEYS, VALUES, split_expansion
 from deepseek_cli.formats.mlx_writer import Layout, layout_of, parts_of, planned_parts
 from deepseek_cli.formats.safetensors import Planned, Writer
@@ -135,6 +136,13 @@ def _pieces(handle: ModelHandle) -> Iterator[Piece]:
             yield Piece(name, (ref,), heads=(handle.config.latent.heads, handle.config.latent.nope_dim))
         elif not expert:
             yield Piece(name, (ref,))
+    if unties(handle):
+        yield Piece(f"{HEAD}.weight", (refs[f"{EMBEDDING}.weight"],))
+
+
+def unties(handle: ModelHandle) -> bool:
+    """mlx-lm's models of DeepSeek's families have a head of their own: a tied embedding is written twice."""
+    return bool(handle.config.tied) and handle.architecture.name.startswith("deepseek")
 
 
 def _as_released(handle: ModelHandle) -> dict[str, TensorRef]:
@@ -148,7 +156,7 @@ def pair_order(handle: ModelHandle) -> dict[str, list[int]]:
     """By name, the rows of what is rotated in pairs, as our operators want them."""
     if not getattr(handle.config, "latent", None):
         return {}
-    return handle.architecture.row_order(replace(handle.config, interleaved=True))
+    return {name: list(rows) for name, rows in handle.architecture.row_order(replace(handle.config, interleaved=True)).items()}
 
 
 def _in_pairs(handle: ModelHandle) -> bool:

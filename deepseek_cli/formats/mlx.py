@@ -41,7 +41,7 @@ KEYS, VALUES = "embed_q", "unembed_out"  # the parts of kv_b_proj
 
 def assemble(tensors: Mapping[str, TensorRef], settings: Mapping[str, Any], file: Path) -> dict[str, TensorRef]:
     """The same tensors with the parts of each weight joined into one reference called `X.weight`, experts one by one."""
-    tensors, joint = _unstacked(tensors, file), {}
+    tensors, joint = _unstacked(tensors, file), dict[str, TensorRef]()
     for name, ref in tensors.items():
         stem, _, part = name.rpartition(".")
         if stem.endswith((f".{KEYS}", f".{VALUES}")):

@@ -78,7 +78,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[ModelHandle, Bundle
         ("deepseek_v2", "int8", {"rope_parameters": YARN}),
         ("deepseek_v3", "int4-g32", {"rope_parameters": WEIGHTED}),
         ("deepseek_v3", "int4-g32-asym", {"rope_interleave": False}),
-        ("deepseek_v3", "bf16", {}),
+        ("deepseek_v3", "int8", {"tie_word_embeddings": True}),
     ],
 )
 def test_a_bundle_is_verified_to_its_tokens(tmp_path: Path, family: str, scheme: str, settings: dict[str, Any]) -> None:
@@ -114,6 +114,7 @@ def test_the_first_family(tmp_path: Path) -> None:
 
 def test_mlx_lm_loads_the_folder_and_generates_our_tokens(built: tuple[ModelHandle, Bundle]) -> None:
     loaded, tokenizer, *_ = mlx_lm.load(str(built[1].root))
+    loaded.set_dtype(mx.float32)  # a toy's margins are smaller than what bfloat16 rounds
     steps = mlx_lm.stream_generate(loaded, tokenizer, PROMPT, max_tokens=12)
     theirs = [step.token for step in steps]
     session = open_session(built[1], context=64)
@@ -173,7 +174,7 @@ def test_a_config_that_says_something_else_fails_at_the_structure(built: tuple[M
 
 
 def test_what_mlx_cannot_hold_is_dense_and_listed(tmp_path: Path) -> None:
-    make_toy(tmp_path / "toy", "deepseek_v3", **TOY | OWN["deepseek_v3"])
+    make_toy(tmp_path / "toy", "deepseek_v3", **TOY | OWN["deepseek_v3"] | {"kv_lora_rank": 32})
     handle = quantized(tmp_path, rule=("*.kv_b_proj=int8",))
     found = deployed(handle, tmp_path)
     assert found["dense_fallbacks"] == [f"model.layers.{i}.self_attn.kv_b_proj.weight" for i in range(2)]
@@ -183,6 +184,7 @@ def test_what_mlx_cannot_hold_is_dense_and_listed(tmp_path: Path) -> None:
 def test_fp8_is_dense_and_listed(tmp_path: Path) -> None:
     handle = open_model("nano", Store(tmp_path))
     found = deployed(handle, tmp_path, "weights")
+    assert found["level"] == "L1"
     assert {*found["dense_fallbacks"]} == {name for name, ref in handle.weights.items() if ref.stored == "fp8"}
 
 
@@ -191,7 +193,6 @@ def test_fp8_is_dense_and_listed(tmp_path: Path) -> None:
     [
         ("qwen3", {"qkv_bias": True}, "no biases"),
         ("qwen2", {"head_dim": 8}, "add up to the hidden size"),
-        ("deepseek_v3", {"tied": True}, "never tied"),
         ("deepseek_v3", {"norm_eps": 1e-5}, "norms of latents"),
         ("deepseek_v3", {"layers": 62}, "drops layer 61"),
         ("deepseek_v3", {"sparse": frozenset({0, 1, 3})}, "evenly spaced"),
