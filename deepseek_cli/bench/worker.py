@@ -59,14 +59,15 @@ def main(settings: dict[str, Any]) -> None:
 
 def load(settings: dict[str, Any]) -> tuple[Arm, dict[str, Any]]:
     """Open the model; the runtime's imports are done before its clock starts."""
+    from deepseek_cli import plugins
     from deepseek_cli.handle import Bundle, open_any
     from deepseek_cli.ops import SparseSpec
-    from deepseek_cli.runtime.session import open_session
+    from deepseek_cli.runtime.session import SESSIONS, open_session
     from deepseek_cli.store import Store
 
     model = open_any(settings["ref"], Store(Path(settings["home"])))
     if isinstance(model, Bundle):
-        import deepseek_cli.runtime.onnx_session
+        plugins.load(SESSIONS.get(model.target, SESSIONS["cpu"]))
     else:
         import deepseek_cli.runtime.torch_session  # noqa: F401
     sparse = SparseSpec.parse(settings["sparse"]) if settings.get("sparse") else None

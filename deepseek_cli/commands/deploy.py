@@ -57,9 +57,9 @@ def made(call: Call, spec: DeploySpec) -> Deployed:
     """The bundle, its model fetched and quantized before where that was asked for."""
     from deepseek_cli.deploy import find_target
 
+    ref = _reference(call, spec)  # a name that is wrong fails before the target's packages are loaded
     spec = concrete(spec, call.reporter)
     target = find_target(spec.target).name
-    ref = _reference(call, spec)
     steps = [f"pull {ref}"] * spec.pull + [f"quantize --{spec.scheme}"] * bool(spec.scheme)
     if steps:
         call.reporter.note("The plan: {steps}.", steps=" → ".join([*steps, f"deploy --target {target}"]))

@@ -14,10 +14,10 @@ KV_BYTES = {"fp32": 4, "fp16": 2}  # of a value; PyTorch keeps the cache in floa
 
 def estimate(model: ModelHandle | Bundle, context: int | None = None) -> dict[str, Any]:
     """Bytes of the weights as stored, by form, and of the KV cache for `context` tokens."""
-    stored = weights.of_graph(model.root / "model.onnx")[0] if isinstance(model, Bundle) else weights.of_handle(model)
+    stored = weights.of_bundle(model) if isinstance(model, Bundle) else weights.of_handle(model)
     forms = weights.by_form(stored)
     tokens = context or min(model.config.context, DEFAULT_CONTEXT)
-    kv = str(model.manifest.steps[-1]["resolved"].get("kv", "fp32")) if isinstance(model, Bundle) else "fp32"
+    kv = _kv(model)
     per_token = count(model.architecture, model.config).kv_values_per_token * KV_BYTES[kv]
     held = sum(form["bytes"] for form in forms)
     return {
@@ -27,3 +27,10 @@ def estimate(model: ModelHandle | Bundle, context: int | None = None) -> dict[st
         "kv": {"bytes_per_token": per_token, "context": tokens, "full_bytes": per_token * tokens},
         "total_bytes": held + per_token * tokens,
     }
+
+
+def _kv(model: ModelHandle | Bundle) -> str:
+    """The dtype of the cache: a cpu bundle says it, other runtimes keep 16 bits."""
+    if not isinstance(model, Bundle):
+        return "fp32"
+    return str(model.manifest.steps[-1]["resolved"].get("kv", "fp32")) if model.target == "cpu" else "fp16"

@@ -11,9 +11,10 @@ from functools import wraps
 from pathlib import Path
 from typing import Any
 
+from deepseek_cli import plugins
 from deepseek_cli.handle import Bundle, ModelHandle
 from deepseek_cli.profile import operators, weights
-from deepseek_cli.runtime.session import DEFAULT_CONTEXT, Session, check_room, open_session
+from deepseek_cli.runtime.session import DEFAULT_CONTEXT, SESSIONS, Session, check_room, open_session
 
 
 class ModelSubject:
@@ -61,6 +62,25 @@ class ModelSubject:
         return timed
 
 
+class RuntimeSubject:
+    """A bundle in a runtime that does not say where its time goes."""
+
+    def __init__(self, bundle: Bundle, request: dict[str, Any]) -> None:
+        if path := SESSIONS.get(bundle.target):
+            plugins.load(path)  # the import phase pays for it
+        self.handle, self.request, self.context = bundle, request, context_of(bundle.config.context, request)
+
+    def describe(self) -> dict[str, Any]:
+        runtime = (self.handle.manifest.verification or {}).get("runtime") or self.handle.target
+        return describe(self.handle, "bundle", runtime, self.handle.size_bytes)
+
+    def open(self) -> Session:
+        return open_session(self.handle, context=self.context, threads=self.request["threads"])
+
+    def details(self, session: Session) -> dict[str, Any]:
+        return {**common_details(session, self.handle, weights.of_bundle(self.handle), {}), "operators": [], "arena": None}
+
+
 class BundleSubject:
     """ONNX Runtime. With `request["operators"]` its own profiler is on, and that run's memory is not shown."""
 
@@ -101,6 +121,12 @@ class BundleSubject:
             return json.loads(path.read_text(encoding="utf-8"))
         finally:
             path.unlink(missing_ok=True)
+
+
+def subject_of(model: ModelHandle | Bundle, request: dict[str, Any]) -> ModelSubject | RuntimeSubject | BundleSubject:
+    if not isinstance(model, Bundle):
+        return ModelSubject(model, request)
+    return BundleSubject(model, request) if model.target == "cpu" else RuntimeSubject(model, request)
 
 
 def context_of(longest: int, request: dict[str, Any]) -> int:

@@ -31,6 +31,23 @@ def of_handle(handle: Any) -> list[Stored]:
     ]
 
 
+def of_bundle(bundle: Any) -> list[Stored]:
+    """What a bundle's files hold, whatever its target: an ONNX graph, a GGUF file, or safetensors."""
+    if bundle.target == "cpu":
+        return of_graph(bundle.root / "model.onnx")[0]
+    if (file := bundle.root / "model.gguf").is_file():
+        from deepseek_cli.formats.gguf_model import open_gguf
+
+        tensors = open_gguf(file)[1]
+    else:
+        from deepseek_cli.formats.safetensors import read_folder
+
+        tensors = read_folder(bundle.root)
+    return [
+        Stored(ref.name, layer_of(ref.name) or "other", ref.stored, prod(ref.shape), ref.size_bytes) for ref in tensors.values()
+    ]
+
+
 def of_graph(path: Path) -> tuple[list[Stored], dict[str, str]]:
     """The initializers of an ONNX graph, each range of bytes once; and the layer of every node that has weights.
 
