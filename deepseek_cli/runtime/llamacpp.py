@@ -29,10 +29,12 @@ Log = ctypes.CFUNCTYPE(None, c_int32, c_char_p, c_void_p)
 errors: list[str] = []  # what llama.cpp has said since the last model was opened
 
 
-@Log
 def listen(level: int, text: bytes, _: Any) -> None:
     if level == ERROR:
         errors.append(text.decode(errors="replace").strip())
+
+
+LISTENER = Log(listen)  # must outlive every call
 
 
 class ModelParams(ctypes.Structure):
@@ -171,7 +173,7 @@ def load_library() -> Any:
     params = library.llama_context_default_params()
     if (params.batch, params.rope_scaling, params.yarn_ext, params.keys, params.values) != (2048, -1, -1.0, F16, F16):
         raise _missing("{distribution} {version} has another C interface than the one we know.", found.version)
-    library.llama_log_set(listen, None)
+    library.llama_log_set(LISTENER, None)
     return library
 
 

@@ -32,7 +32,7 @@ from deepseek_cli.runtime.session import open_session
 from deepseek_cli.runtime.tokenizer import open_tokenizer
 from deepseek_cli.store import Store
 from deepseek_cli.tensors import QuantizedTensor, dense, pack
-from tests.gguf_toys import MERGES
+from tests.gguf_toys import MERGES, write_toy
 from tests.toys import DEPLOYABLE, SCALINGS, byte_tokenizer, make_toy, random_deepseek_settings
 
 TEXTS = ["a b ab  ab", "It's 2024,\n\n and   ½ 你好 🙂\t", " ab</s>ab", "don't <extra>a b"]
@@ -90,6 +90,16 @@ def test_a_bundle_is_verified_to_its_tokens(tmp_path: Path, family: str, scheme:
     assert (found["level"], found["dense_fallbacks"]) == ("L3", [])
     assert bundle.target == "gguf"
     assert {f.name for f in tmp_path.iterdir()} <= {"toy", "quantized", "bundle", "models"}  # the passing copy is gone
+
+
+@pytest.mark.parametrize("blocks", ["Q5_0", "Q5_1"])
+def test_ggmls_own_blocks_are_carried(tmp_path: Path, blocks: str) -> None:
+    sizes = {**DEPLOYABLE, "num_hidden_layers": 1}
+    toy = make_toy(tmp_path / "toy", "llama", **sizes)
+    file = write_toy(tmp_path / "toy.gguf", toy, "llama", matrices=gguf.GGMLQuantizationType[blocks])
+    found = deployed(open_model(str(file), Store(tmp_path)), tmp_path, "tokens").manifest.verification
+    assert found
+    assert (found["level"], found["dense_fallbacks"]) == ("L3", [])
 
 
 @pytest.mark.parametrize("scaling", SCALINGS[1:], ids=lambda s: s["rope_type"])
