@@ -14,7 +14,7 @@ KV_BYTES = {"fp32": 4, "fp16": 2}  # of a value; PyTorch keeps the cache in floa
 
 def estimate(model: ModelHandle | Bundle, context: int | None = None) -> dict[str, Any]:
     """Bytes of the weights as stored, by form, and of the KV cache for `context` tokens."""
-    stored = weights.of_graph(model.root / "model.onnx")[0] if isinstance(model, Bundle) else weights.of_handle(model)
+    stored = weights.of_bundle(model) if isinstance(model, Bundle) else weights.of_handle(model)
     forms = weights.by_form(stored)
     tokens = context or min(model.config.context, DEFAULT_CONTEXT)
     kv = str(model.manifest.steps[-1]["resolved"].get("kv", "fp32")) if isinstance(model, Bundle) else "fp32"

@@ -1,4 +1,4 @@
-"""What is measured: a model folder through PyTorch, or a bundle through ONNX Runtime. Only the worker loads this."""
+"""What is measured: a model folder through PyTorch, or a bundle in its runtime. Only the worker loads this."""
 
 from __future__ import annotations
 
@@ -101,6 +101,31 @@ class BundleSubject:
             return json.loads(path.read_text(encoding="utf-8"))
         finally:
             path.unlink(missing_ok=True)
+
+
+class FolderSubject:
+    """A bundle in a runtime that tells nothing of its operators: mlx-lm."""
+
+    runtime = "mlx-lm"
+
+    def __init__(self, bundle: Bundle, request: dict[str, Any]) -> None:
+        self.handle, self.request, self.context = bundle, request, context_of(bundle.config.context, request)
+
+    def describe(self) -> dict[str, Any]:
+        return describe(self.handle, "bundle", self.runtime, self.handle.size_bytes)
+
+    def open(self) -> Session:
+        return open_session(self.handle, context=self.context, threads=self.request["threads"])
+
+    def details(self, session: Session) -> dict[str, Any]:
+        stored = weights.of_bundle(self.handle)
+        return {**common_details(session, self.handle, stored, {}), "operators": [], "arena": None}
+
+
+def subject_of(handle: ModelHandle | Bundle, request: dict[str, Any]) -> ModelSubject | BundleSubject | FolderSubject:
+    if not isinstance(handle, Bundle):
+        return ModelSubject(handle, request)
+    return BundleSubject(handle, request) if handle.target == "cpu" else FolderSubject(handle, request)
 
 
 def context_of(longest: int, request: dict[str, Any]) -> int:

@@ -82,12 +82,12 @@ def report(worker: Worker, error: DeepseekError) -> None:
 def work(worker: Worker) -> None:
     request = worker.request
     with worker.phase("import"):
-        from deepseek_cli.handle import Bundle, open_any
-        from deepseek_cli.profile.subject import BundleSubject, ModelSubject
+        from deepseek_cli.handle import open_any
+        from deepseek_cli.profile.subject import subject_of
         from deepseek_cli.store import Store
 
         handle = open_any(request["ref"], Store(Path(request["home"])))
-        subject = BundleSubject(handle, request) if isinstance(handle, Bundle) else ModelSubject(handle, request)
+        subject = subject_of(handle, request)
         worker.model_files = files_of(handle.root)
     worker.emit("model", **subject.describe())
     with worker.phase("load"):
