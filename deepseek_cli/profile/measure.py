@@ -80,7 +80,7 @@ def profile(
     if run.error and not run.model:
         raise run.error
     traced = None
-    if spec.operators and run.model["kind"] == "bundle" and not run.error:
+    if spec.operators and run.model["runtime"] == "ONNX Runtime" and not run.error:
         traced = run_worker({**request, "operators": True}, spec.sample_ms / 1000, reporter, "Profiling operators")
         if traced.error:
             reporter.warn("The second run, with ONNX Runtime's profiler on, failed: {reason}", reason=str(traced.error))

@@ -1,4 +1,4 @@
-"""What is measured: a model folder through PyTorch, or a bundle through ONNX Runtime. Only the worker loads this."""
+"""What is measured: a model folder through PyTorch, or a bundle in its runtime. Only the worker loads this."""
 
 from __future__ import annotations
 

@@ -8,6 +8,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
+from deepseek_cli.fields import read_json
 from deepseek_cli.profile.operators import layer_of
 
 CODES = {"GatherBlockQuantized": (0,), "MatMulNBits": (1,), "QMoE": (2, 5)}  # which inputs hold an operator's codes
@@ -25,10 +26,22 @@ class Stored:
 
 def of_handle(handle: Any) -> list[Stored]:
     """The tensors that the architecture computes with, as they lie on disk, scales included."""
-    return [
-        Stored(ref.name, layer_of(ref.name) or "other", ref.stored, prod(ref.shape), ref.size_bytes)
-        for ref in handle.weights.values()
-    ]
+    return _of_refs(handle.weights.values())
+
+
+def of_bundle(bundle: Any) -> list[Stored]:
+    """Those of a graph, or of the safetensors that an MLX folder holds."""
+    graph, config = bundle.root / "model.onnx", bundle.root / "config.json"
+    if graph.is_file():
+        return of_graph(graph)[0]
+    from deepseek_cli.formats import mlx, safetensors
+
+    settings = read_json(config).get("quantization", {})
+    return _of_refs(mlx.assemble(safetensors.read_folder(bundle.root), settings, config).values())
+
+
+def _of_refs(refs: Iterable[Any]) -> list[Stored]:
+    return [Stored(ref.name, layer_of(ref.name) or "other", ref.stored, prod(ref.shape), ref.size_bytes) for ref in refs]
 
 
 def of_bundle(bundle: Any) -> list[Stored]:
