@@ -30,35 +30,21 @@ def of_handle(handle: Any) -> list[Stored]:
 
 
 def of_bundle(bundle: Any) -> list[Stored]:
-    """Those of a graph, or of the safetensors that an MLX folder holds."""
-    graph, config = bundle.root / "model.onnx", bundle.root / "config.json"
-    if graph.is_file():
-        return of_graph(graph)[0]
-    from deepseek_cli.formats import mlx, safetensors
+    """What a bundle's files hold, whatever its target: an ONNX graph, a GGUF file, or safetensors."""
+    from deepseek_cli.formats import quantized
+    from deepseek_cli.formats.gguf_model import open_gguf
+    from deepseek_cli.formats.safetensors import read_folder
 
-    settings = read_json(config).get("quantization", {})
-    return _of_refs(mlx.assemble(safetensors.read_folder(bundle.root), settings, config).values())
+    if bundle.target == "cpu":
+        return of_graph(bundle.root / "model.onnx")[0]
+    if (file := bundle.root / "model.gguf").is_file():
+        return _of_refs(open_gguf(file)[1].values())
+    config = bundle.root / "config.json"
+    return _of_refs(quantized.assemble(read_folder(bundle.root), quantized.normalized(read_json(config)), config).values())
 
 
 def _of_refs(refs: Iterable[Any]) -> list[Stored]:
     return [Stored(ref.name, layer_of(ref.name) or "other", ref.stored, prod(ref.shape), ref.size_bytes) for ref in refs]
-
-
-def of_bundle(bundle: Any) -> list[Stored]:
-    """What a bundle's files hold, whatever its target: an ONNX graph, a GGUF file, or safetensors."""
-    if bundle.target == "cpu":
-        return of_graph(bundle.root / "model.onnx")[0]
-    if (file := bundle.root / "model.gguf").is_file():
-        from deepseek_cli.formats.gguf_model import open_gguf
-
-        tensors = open_gguf(file)[1]
-    else:
-        from deepseek_cli.formats.safetensors import read_folder
-
-        tensors = read_folder(bundle.root)
-    return [
-        Stored(ref.name, layer_of(ref.name) or "other", ref.stored, prod(ref.shape), ref.size_bytes) for ref in tensors.values()
-    ]
 
 
 def of_graph(path: Path) -> tuple[list[Stored], dict[str, str]]:
