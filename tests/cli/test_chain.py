@@ -66,7 +66,7 @@ def test_four_lines_work_as_typed_in_a_project_folder(tmp_path: Path, environmen
         assert done.returncode == code, f"{line}: {done.stderr}"
         said.append(done.stderr)
     assert "for metal" in said[2]
-    assert "Using toy@int4-g32-balanced, the newest result of ../toy" in said[3]
+    assert "Using toy@int4-g32-balanced+metal, the newest result of ../toy" in said[3]
     assert list(project.glob("*-memory.html"))
 
 
