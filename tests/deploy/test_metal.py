@@ -6,6 +6,7 @@ import json
 import shutil
 import sys
 from dataclasses import replace
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import numpy as np
 import pytest
 from safetensors.torch import save_file
 
-from deepseek_cli.deploy import find_target, target, verify
+from deepseek_cli.deploy import find_target, verify
 from deepseek_cli.deploy.engine import deploy
 from deepseek_cli.deploy.mlx_config import mlx_config
 from deepseek_cli.deploy.spec import DeploySpec
@@ -224,9 +225,9 @@ class LATENT:
 
 def test_its_runtime_is_an_extra(built: tuple[ModelHandle, Bundle], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(name: str) -> str:
-        raise target.importlib.metadata.PackageNotFoundError(name)
+        raise metadata.PackageNotFoundError(name)
 
-    monkeypatch.setattr(target.importlib.metadata, "version", missing)
+    monkeypatch.setattr(metadata, "version", missing)
     with pytest.raises(MissingExtra, match="mlx-lm is not installed") as caught:
         deployed(built[0], tmp_path)
     assert caught.value.exit_code == 4
