@@ -12,7 +12,7 @@ MAKING: dict[str, str] = {
     "4-bit weights in groups (the default)": "4 位权重，分组（默认）",
     "8-bit weights, one scale per row": "8 位权重，每行一个缩放系数",
     "a scheme by name, such as int4-g64-asym or bf16": "按名称指定方案，例如 int4-g64-asym 或 bf16",
-    "inputs per scale; 32 below 2 B parameters, else 64": "每个缩放系数对应的输入数；参数少于 20 亿时为 32，否则为 64",
+    "inputs per scale; 32 below 1 B parameters, else 64": "每个缩放系数对应的输入数；参数少于 10 亿时为 32，否则为 64",
     "how much work to spend: seconds, minutes, or more": "花多少工夫：几秒、几分钟或其数倍",
     "a scheme for the tensors a pattern names, such as lm_head=int4": "为名称符合模式的张量指定方案，例如 lm_head=int4",
     "scheme of embedding and output head, where no rule says otherwise": "词嵌入和输出层的方案，除非另有规则",

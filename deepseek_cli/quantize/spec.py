@@ -11,7 +11,7 @@ from deepseek_cli.spec import Size, option
 
 EMBEDDINGS = "int8"  # unless something else is said
 FORMS = (None, "int4", "int4-asym", "int4-pos")  # of a scheme whose bits and groups a goal chooses
-SMALL_MODEL = 2_000_000_000  # parameters; below, the finer group pays for its scales
+SMALL_MODEL = 1_000_000_000  # parameters; from there on int4 is 85 % smaller than float32, for which g32 is too fine
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +19,7 @@ class QuantizeSpec:
     int4: bool = option(False, help="4-bit weights in groups (the default)")
     int8: bool = option(False, help="8-bit weights, one scale per row")
     scheme: str | None = option(None, help="a scheme by name, such as int4-g64-asym or bf16", metavar="NAME")
-    group: Literal["32", "64", "128", "channel"] | None = option(None, help="inputs per scale; 32 below 2 B parameters, else 64")
+    group: Literal["32", "64", "128", "channel"] | None = option(None, help="inputs per scale; 32 below 1 B parameters, else 64")
     level: Literal["fast", "balanced", "best"] = option("balanced", help="how much work to spend: seconds, minutes, or more")
     algorithm: str | None = option(
         None,
