@@ -21,6 +21,20 @@ from deepseek_cli.runtime.tokenizer import open_tokenizer
 NAMED = 3  # tensors in one warning
 GENAI_TYPES = ("llama", "qwen2", "qwen3")  # that onnxruntime-genai knows by name; "decoder" serves for all others
 GENAI_CONTEXT = 4096  # onnxruntime-genai allocates its KV cache for max_length at once
+README = """# {name}
+
+An ONNX graph for ONNX Runtime. `deepseek.json` says what it was made from, and how far it was verified.
+
+    deepseek run . "Hello"      # pip install deepseek-cli
+    python check.py             # the files are as they were written
+"""
+GENAI = """
+onnxruntime-genai reads the folder as it is:
+
+    import onnxruntime_genai as og
+    model = og.Model("."); tokenizer = og.Tokenizer(model); generator = og.Generator(model, og.GeneratorParams(model))
+    generator.append_tokens(tokenizer.encode("Hello")); generator.generate_next_token()
+"""
 
 
 def emit_bundle(
@@ -43,10 +57,12 @@ def emit_bundle(
     report(fallbacks, reporter)
     open_tokenizer(handle.root).save(folder)
     write_json(folder / "config.json", clean_config(handle.raw_config))
-    readers = ["deepseek", "onnxruntime"]
+    readers, readme = ["deepseek", "onnxruntime"], README.format(name=handle.name)
     if not latent or spec.latent_cache == "gqa":
         write_json(folder / "genai_config.json", genai_config(handle, context))
         readers.append("onnxruntime-genai")
+        readme += GENAI
+    (folder / "README.md").write_text(readme, encoding="utf-8")
     return {"readers": readers, "dense_fallbacks": [name for name, _ in fallbacks]}
 
 

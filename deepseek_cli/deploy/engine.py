@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from deepseek_cli.runtime.session import check_context
 from deepseek_cli.spec import as_record
 from deepseek_cli.store import Store, require_space, result_name, staged
 
+CHECK = Path(__file__).parent / "templates" / "check.py"  # goes into every bundle
 CARRIED = ("int4", "int8", "q4_0", "q8_0")  # what a bundle holds as it lies; other formats become float32
 LONGEST_CONTEXT = 32768  # positions that get rotary tables, unless --context says more
 
@@ -74,6 +76,7 @@ def deploy(
     runtime_of(target, needed=needs_runtime(spec.verify, handle))  # before the work, not behind it
     require_space(final, bundle_bytes(handle))
     with staged(final, force) as folder:
+        shutil.copyfile(CHECK, folder / CHECK.name)
         record = target.emit(handle, spec, folder, context, threads, reporter)
         verification = verify(target, handle, folder, spec.verify, threads, reporter)
         verification["dense_fallbacks"] = record.get("dense_fallbacks", [])  # all of them, where a warning names a few

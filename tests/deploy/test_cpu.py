@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -63,10 +65,28 @@ def test_a_bundle_is_verified_to_its_tokens(tmp_path: Path, family: str, scheme:
 
 def test_the_bundle_is_complete(built: tuple[ModelHandle, Bundle]) -> None:
     names = {f.name for f in built[1].root.iterdir()}
-    assert names >= {"model.onnx", "model.onnx.data", "tokenizer.json", "config.json", "genai_config.json", "deepseek.json"}
+    assert names >= {
+        "README.md",
+        "check.py",
+        "model.onnx",
+        "model.onnx.data",
+        "tokenizer.json",
+        "config.json",
+        "genai_config.json",
+        "deepseek.json",
+    }
     assert "quantization_config" not in json.loads((built[1].root / "config.json").read_text())
     assert built[1].manifest.readers == ("deepseek", "onnxruntime", "onnxruntime-genai")
     assert built[1].target == "cpu"
+
+
+def test_a_bundle_checks_itself_with_python_alone(built: tuple[ModelHandle, Bundle], copy: Path) -> None:
+    check = lambda: subprocess.run([sys.executable, "-I", copy / "check.py"], capture_output=True, text=True, check=False)  # noqa: E731
+    assert ((done := check()).returncode, done.stdout) == (0, "all files are as they were written\n")
+    flip_bit(copy, "model.layers.1.mlp.down_proj.codes")
+    (copy / "config.json").unlink()
+    done = check()
+    assert (done.returncode, done.stderr) == (1, "not as they were written: config.json, model.onnx.data\n")
 
 
 def test_onnxruntime_genai_generates_the_same_tokens(built: tuple[ModelHandle, Bundle]) -> None:
