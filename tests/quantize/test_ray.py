@@ -41,11 +41,11 @@ nearest.needs = "nothing"
 def plugin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """An installed distribution with one algorithm; workers look for packages where PYTHONPATH says."""
     folder = tmp_path_factory.mktemp("site")
-    info = folder / "acme_rounding-1.0.dist-info"
+    info = folder / "acme_nearest-1.0.dist-info"
     info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: acme-rounding\nVersion: 1.0\n", encoding="utf-8")
-    (info / "entry_points.txt").write_text("[deepseek.algorithms]\nnearest = acme_rounding:nearest\n", encoding="utf-8")
-    (folder / "acme_rounding.py").write_text(PLUGIN, encoding="utf-8")
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: acme-nearest\nVersion: 1.0\n", encoding="utf-8")
+    (info / "entry_points.txt").write_text("[deepseek.algorithms]\nnearest = acme_nearest:nearest\n", encoding="utf-8")
+    (folder / "acme_nearest.py").write_text(PLUGIN, encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(folder)
         patch.setenv("PYTHONPATH", os.pathsep.join([str(folder), str(Path(__file__).parents[2])]))
