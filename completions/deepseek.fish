@@ -48,7 +48,7 @@ complete -c deepseek -n '__fish_seen_subcommand_from quantize' -F -a '(deepseek 
 complete -c deepseek -n '__fish_seen_subcommand_from quantize' -l int4 -d '4-bit weights in groups (the default)'
 complete -c deepseek -n '__fish_seen_subcommand_from quantize' -l int8 -d '8-bit weights, one scale per row'
 complete -c deepseek -n '__fish_seen_subcommand_from quantize' -l scheme -r -d 'a scheme by name, such as int4-g64-asym or bf16'
-complete -c deepseek -n '__fish_seen_subcommand_from quantize' -l group -r -f -a '32 64 128 channel' -d 'inputs per scale; 32 below 2 B parameters, else 64'
+complete -c deepseek -n '__fish_seen_subcommand_from quantize' -l group -r -f -a '32 64 128 channel' -d 'inputs per scale; 32 below 1 B parameters, else 64'
 complete -c deepseek -n '__fish_seen_subcommand_from quantize' -l level -r -f -a 'fast balanced best' -d 'how much work to spend: seconds, minutes, or more'
 complete -c deepseek -n '__fish_seen_subcommand_from quantize' -l algorithm -r -d 'how to round, instead of the level'\''s way: rtn, search, hqq, imatrix, awq, gptq, gptaq, refine, autoround'
 complete -c deepseek -n '__fish_seen_subcommand_from quantize' -l rule -r -d 'a scheme for the tensors a pattern names, such as lm_head=int4'
