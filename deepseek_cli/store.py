@@ -139,6 +139,24 @@ def staged(final: Path, force: bool = False) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
+def passing(beside: Path) -> Iterator[Path]:
+    """A folder beside `beside` that goes with the block; one that a killed process left goes now.
+
+    Raises ResourceError when the place cannot be written, DiskFull when it fills up.
+    """
+    place = beside.with_name(f"{beside.name}.passing")
+    folder = place.with_name(f"{place.name}.staging-{os.getpid()}")
+    with making_room(place):
+        _remove_abandoned(place)
+        folder.mkdir()
+    try:
+        with filling(place):
+            yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
 def making_room(path: Path) -> Iterator[None]:
     """Raises ResourceError where folders for `path` cannot be made."""
     try:

@@ -9,7 +9,7 @@ import pytest
 
 from deepseek_cli.errors import DiskFull, ModelNotFound, ResourceError, UsageError
 from deepseek_cli.manifest import Manifest, write_manifest
-from deepseek_cli.store import Store, require_space, result_name, staged
+from deepseek_cli.store import Store, passing, require_space, result_name, staged
 
 
 @pytest.fixture
@@ -134,3 +134,13 @@ def test_what_a_killed_replacement_moved_aside_comes_back(tmp_path: Path) -> Non
         pass
     assert (tmp_path / "out" / "x").read_text() == "before"
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_passing_folder_goes_with_its_block_and_a_killed_one_with_the_next(tmp_path: Path) -> None:
+    left = tmp_path / "bundle.passing.staging-999999999"
+    (left / "model").mkdir(parents=True)
+    (tmp_path / "bundle.passing").mkdir()  # somebody's own
+    with pytest.raises(ZeroDivisionError), passing(tmp_path / "bundle") as folder:
+        assert folder.is_dir() and not left.exists()
+        raise ZeroDivisionError
+    assert [f.name for f in tmp_path.iterdir()] == ["bundle.passing"]

@@ -7,17 +7,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from deepseek_cli.commands._call import Call
-from deepseek_cli.commands._subject import store_of, subject
-from deepseek_cli.commands.deploy import made
-from deepseek_cli.deploy.spec import DeploySpec
-from deepseek_cli.errors import ModelNotFound, UsageError
+from deepseek_cli.commands._offer import subject_or_made
+from deepseek_cli.commands._subject import store_of
+from deepseek_cli.errors import UsageError
 from deepseek_cli.ops import SparseSpec
 from deepseek_cli.output import Result
-from deepseek_cli.sources import canonical, names_a_model
+from deepseek_cli.sources import names_a_model
 from deepseek_cli.spec import option
 
 if TYPE_CHECKING:
-    from deepseek_cli.handle import Bundle, ModelHandle
     from deepseek_cli.runtime.chat_session import Chat
 
 ARGUMENTS = ("model?", "prompt?")
@@ -54,7 +52,7 @@ def run(call: Call) -> Result:
     spec: RunSpec = call.spec
     sparse = SparseSpec.parse(spec.sparse_attention) if spec.sparse_attention else None
     prompt, call.arguments["model"] = _prompt(call)
-    model = _model(call)
+    model = subject_or_made(call)
     from deepseek_cli.runtime.chat_session import open_chat
     from deepseek_cli.runtime.sampling import Sampling
 
@@ -78,31 +76,6 @@ def run(call: Call) -> Result:
         return _converse(call, chat)
     answer = _answer(call, chat, prompt)
     return Result({"text": answer, **chat.last_record()}, quiet="")
-
-
-def _model(call: Call) -> ModelHandle | Bundle:
-    """The model or bundle; one that a hub has can be fetched, quantized and deployed first, where somebody agrees."""
-    try:
-        return subject(call, "any")
-    except ModelNotFound:
-        ref = canonical(str(call.model))
-        if not ref.startswith("hf:"):
-            raise
-    spec = DeploySpec(int4=True, pull=True)
-    if not (call.common.yes or _agrees(call, ref)):
-        raise ModelNotFound(
-            "{ref} is not on this machine.", hint="Fetch, quantize and deploy it: deepseek deploy {ref} --int4 --pull", ref=ref
-        )
-    from deepseek_cli.handle import open_any
-
-    return open_any(str(made(call, spec).path), store_of(call))
-
-
-def _agrees(call: Call, ref: str) -> bool:
-    if not (sys.stdin.isatty() and sys.stderr.isatty()):
-        return False
-    call.reporter.note("{ref} is not on this machine. Fetch, quantize (int4) and deploy it now? [y/N]", ref=ref)
-    return sys.stdin.readline().strip().lower() in ("y", "yes", "是")
 
 
 def _prompt(call: Call) -> tuple[str | None, str | None]:

@@ -29,7 +29,7 @@ def mlx_config(handle: ModelHandle) -> dict[str, Any]:
     family = family_of(handle)
     if other := next(_otherwise(handle, family), None):
         raise ModelUnsupported(
-            "mlx-lm cannot compute {name}: {reason}.", hint="Use another target.", name=handle.name, reason=other
+            "mlx-lm cannot compute {name}: {reason}.", hint="Deploy it with --target cpu.", name=handle.name, reason=other
         )
     theta, scaling = _rope(handle, family)
     own = _deepseek(config) if family.startswith("deepseek") else {"head_dim": config.head_dim}

@@ -173,7 +173,6 @@ MAKING: dict[str, str] = {
     "{distribution} is not installed.": "{distribution} 未安装。",
     "Install it: pip install 'deepseek-cli[{extra}]'": "请安装：pip install 'deepseek-cli[{extra}]'",
     "mlx-lm cannot compute {name}: {reason}.": "mlx-lm 无法计算 {name}：{reason}。",
-    "Use another target.": "请换一个目标。",
     "mlx-lm chooses its own cache.": "mlx-lm 自行决定其缓存。",
     "Install it: pip install 'deepseek-cli[{extra}]'. A bundle can be written without: deploy --verify weights": (
         "请安装：pip install 'deepseek-cli[{extra}]'。不安装也能生成部署包：deploy --verify weights"

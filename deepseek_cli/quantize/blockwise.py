@@ -25,8 +25,8 @@ from deepseek_cli.reporter import SILENT, Reporter
 from deepseek_cli.tensors import TensorRef
 
 PART = 4  # windows that are computed at once
-SHARE = 0.25  # of the free memory, for activations and
-HESSIANS = 5  # of the widest input: the one that was gathered, the drift's, and what a factor of it takes
+SHARE = 0.25  # of the free memory, for activations and Hessians
+HESSIANS = 5  # of the widest input at once: the one that was gathered, the drift's, and what a factor of it takes
 
 
 def quantize_blocks(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from deepseek_cli.formats.gguf import read_gguf
 from deepseek_cli.formats.gguf_writer import widened, write_gguf
 from deepseek_cli.runtime.llamacpp import BATCH, LlamaCpp
 from deepseek_cli.runtime.session import check_room
+from deepseek_cli.store import passing
 
 MODEL = "model.gguf"
 
@@ -27,8 +27,8 @@ def open_folder(folder: Path, config: Any, context: int, threads: int | None, ex
     if not exact:
         return GgufSession(LlamaCpp(folder / MODEL, context, threads), config, context, cache_bytes=2)
     source = read_gguf(folder / MODEL)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".exact-") as passing:
-        copy = Path(passing) / MODEL
+    with passing(folder.resolve()) as place:
+        copy = place / MODEL
         write_gguf(copy, source.metadata, widened(source))
         return GgufSession(LlamaCpp(copy, context, threads, exact=True), config, context, cache_bytes=4)
 

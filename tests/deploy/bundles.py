@@ -7,11 +7,22 @@ from pathlib import Path
 import numpy as np
 import onnxruntime_genai
 
+from deepseek_cli.deploy.engine import deploy
 from deepseek_cli.deploy.readback import GraphWeights
-from deepseek_cli.handle import Bundle
+from deepseek_cli.deploy.spec import DeploySpec
+from deepseek_cli.handle import Bundle, ModelHandle, open_any
 from deepseek_cli.runtime.session import open_session
+from deepseek_cli.store import Store
 
 PROMPT = [70, 71, 72, 73, 74]
+
+
+def built_from(handle: ModelHandle, folder: Path, spec: DeploySpec) -> tuple[ModelHandle, Bundle]:
+    """The model, and its bundle at `folder`/bundle."""
+    deploy(handle, spec, Store(folder), folder / "bundle", threads=1)
+    bundle = open_any(str(folder / "bundle"), Store(folder))
+    assert isinstance(bundle, Bundle)
+    return handle, bundle
 
 
 def assert_genai_generates_our_tokens(bundle: Bundle, new: int = 24) -> None:

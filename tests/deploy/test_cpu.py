@@ -19,13 +19,13 @@ from deepseek_cli.deploy.engine import deploy
 from deepseek_cli.deploy.spec import DeploySpec
 from deepseek_cli.deploy.verify import same_bits
 from deepseek_cli.errors import UsageError
-from deepseek_cli.handle import Bundle, ModelHandle, open_any, open_model
+from deepseek_cli.handle import Bundle, ModelHandle, open_model
 from deepseek_cli.quantize.engine import quantize
 from deepseek_cli.quantize.rtn import quantize as round_to_nearest
 from deepseek_cli.quantize.spec import QuantizeSpec
 from deepseek_cli.schemes import parse_scheme
 from deepseek_cli.store import Store
-from tests.deploy.bundles import assert_genai_generates_our_tokens, flip_bit
+from tests.deploy.bundles import assert_genai_generates_our_tokens, built_from, flip_bit
 from tests.toys import DEPLOYABLE, make_toy
 
 
@@ -40,11 +40,7 @@ def model(folder: Path, family: str = "llama", scheme: str = "int4-g32", **setti
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[ModelHandle, Bundle]:
     folder = tmp_path_factory.mktemp("built")
-    handle = model(folder, tie_word_embeddings=True)
-    deploy(handle, DeploySpec(), Store(folder), folder / "bundle", threads=1)
-    bundle = open_any(str(folder / "bundle"), Store(folder))
-    assert isinstance(bundle, Bundle)
-    return handle, bundle
+    return built_from(model(folder, tie_word_embeddings=True), folder, DeploySpec())
 
 
 @pytest.fixture

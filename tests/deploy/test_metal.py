@@ -23,13 +23,13 @@ from deepseek_cli.deploy.spec import DeploySpec
 from deepseek_cli.errors import MissingExtra, ModelCorrupt, ModelUnsupported, UsageError
 from deepseek_cli.fields import read_json
 from deepseek_cli.formats.safetensors import read_header
-from deepseek_cli.handle import Bundle, ModelHandle, open_any, open_model
+from deepseek_cli.handle import Bundle, ModelHandle, open_model
 from deepseek_cli.quantize.engine import quantize
 from deepseek_cli.quantize.spec import QuantizeSpec
 from deepseek_cli.runtime.session import open_session
 from deepseek_cli.store import Store
 from deepseek_cli.tensors import QuantizedTensor, dense
-from tests.deploy.bundles import PROMPT
+from tests.deploy.bundles import PROMPT, built_from
 from tests.deploy.test_deepseek import OWN, TOY
 from tests.ops.test_onnx_ops import toy
 from tests.toys import DEPLOYABLE, SCALINGS, make_toy
@@ -59,11 +59,7 @@ def deployed(handle: ModelHandle, folder: Path, level: Any = "tokens") -> dict[s
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[ModelHandle, Bundle]:
     folder = tmp_path_factory.mktemp("built")
-    handle = model(folder, tie_word_embeddings=True)
-    deployed(handle, folder, "weights")
-    bundle = open_any(str(folder / "bundle"), Store(folder))
-    assert isinstance(bundle, Bundle)
-    return handle, bundle
+    return built_from(model(folder, tie_word_embeddings=True), folder, DeploySpec("metal", "weights"))
 
 
 @pytest.mark.parametrize(

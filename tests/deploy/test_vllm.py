@@ -25,13 +25,14 @@ from deepseek_cli.deploy.engine import Deployed, deploy
 from deepseek_cli.deploy.spec import DeploySpec
 from deepseek_cli.deploy.vllm_layout import make_layout
 from deepseek_cli.errors import MissingExtra, ModelUnsupported, UsageError
-from deepseek_cli.handle import Bundle, ModelHandle, open_any, open_model
+from deepseek_cli.handle import Bundle, ModelHandle, open_model
 from deepseek_cli.quantize.engine import quantize
 from deepseek_cli.quantize.spec import QuantizeSpec
 from deepseek_cli.runtime.session import open_session
 from deepseek_cli.store import Store
 from deepseek_cli.tensors import QuantizedTensor
 from tests.conftest import Outcome
+from tests.deploy.bundles import built_from
 from tests.deploy.test_deepseek import OWN, TOY
 from tests.fp8_toys import add_draft
 from tests.imported_toys import to_awq, to_gptq
@@ -58,11 +59,7 @@ def build(handle: ModelHandle, folder: Path, level: Any = "weights") -> Deployed
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[ModelHandle, Bundle]:
     folder = tmp_path_factory.mktemp("built")
-    handle = model(folder, tie_word_embeddings=True)
-    build(handle, folder, "tokens")
-    bundle = open_any(str(folder / "bundle"), Store(folder))
-    assert isinstance(bundle, Bundle)
-    return handle, bundle
+    return built_from(model(folder, tie_word_embeddings=True), folder, DeploySpec("vllm", "tokens"))
 
 
 @pytest.fixture
