@@ -3,7 +3,8 @@
 Embedding and head stay dense, so that the body alone is judged. KL divergence over 12 windows of 512 tokens of the English
 Debian Administrator's Handbook (apt-get install debian-handbook); accuracy over --tokens other tokens of it, with the upper
 bound of a paired bootstrap. "Talk" is the divergence over short conversations in the model's template, whose answers are its own.
---peers takes folders with dense weights that other quantizers wrote.
+Every seed takes other stretches of the calibration text; figures are medians over seeds, with the least and the largest.
+--peers takes folders with dense weights that other quantizers wrote. --save adds to what the file holds.
 """
 
 from __future__ import annotations
@@ -13,9 +14,10 @@ import html
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import torch
-from common import DEEPSEEK, WORK, median, run, show
+from common import DEEPSEEK, WORK, Process, median, run, show
 from speed import subject
 
 from deepseek_cli.evaluate import HandlePredictor
@@ -28,6 +30,7 @@ from deepseek_cli.store import Store
 HANDBOOK = Path("/usr/share/doc/debian-handbook/html/en-US")
 WINDOW, KL_WINDOWS = 512, 12
 ANSWER = 100  # tokens at most
+HEADERS = ("", "KL", "p99", "talk", "agreement", "perplexity", "accuracy loss", "s", "peak MB")
 QUESTIONS = (
     "What is the capital of France?",
     "Write a haiku about autumn leaves.",
@@ -68,6 +71,8 @@ ARMS: dict[str, tuple[str, ...]] = {
     "balanced g128": ("--level", "balanced", "--group", "128"),
     "int8": ("--int8",),
     "int8 g32": ("--int8", "--group", "32"),
+    "qat": ("--qat",),
+    "int8 qat": ("--int8", "--group", "32", "--qat"),
 }
 
 
@@ -108,69 +113,75 @@ def compare(reference: HandlePredictor, candidate: HandlePredictor, tokens: torc
     return score.result()
 
 
+def make(name: str, source: Path, seed: int) -> tuple[Path, Process]:
+    """The arm's folder, and the process that wrote it."""
+    folder = WORK / "quality" / f"{re.sub(r'[^a-z0-9]+', '-', name)}-{seed}"
+    dense = () if name.startswith("int8") else ("--rule", "model.embed_tokens=bf16")
+    options = (*ARMS[name], *dense, "--seed", seed, "--set", "report=false", "-o", folder, "--force", "--yes", "-q")
+    return folder, run(*DEEPSEEK, "quantize", source, *options)
+
+
+def spread(values: list[float], form: str) -> str:
+    """The median, and what lies around it."""
+    middle = format(median(values), form)
+    return middle if len(values) == 1 else f"{middle} ({min(values):{form}} – {max(values):{form}})"
+
+
+def row(name: str, trials: list[dict[str, Any]]) -> list[str]:
+    over = lambda text, key: [trial[text][key] for trial in trials]  # noqa: E731
+    losses = [1 - a / b for a, b in zip(over("accuracy", "accuracy"), over("accuracy", "reference_accuracy"), strict=True)]
+    took = [trial for trial in trials if "seconds" in trial]
+    return [
+        name,
+        spread(over("kl", "kl"), ".4f"),
+        spread(over("kl", "kl_p99"), ".2f"),
+        spread(over("talk", "kl"), ".4f"),
+        spread(over("kl", "agreement"), ".1%"),
+        spread(over("kl", "perplexity"), ".2f"),
+        f"{spread(losses, '.2%')}, at most {max(over('accuracy', 'accuracy_loss_most')):.2%}",
+        spread([trial["seconds"] for trial in took], ".0f") if took else "-",
+        spread([trial["peak_mb"] for trial in took], ".0f") if took else "-",
+    ]
+
+
 @torch.inference_mode()
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--tokens", type=int, default=100_000, help="of the accuracy; 0 leaves it out")
-    parser.add_argument("--arms", default="", help="names, with commas between; all by default")
-    parser.add_argument("--rounds", type=int, default=1)
-    parser.add_argument("--peers", nargs="*", default=[], help="folders with dense weights, of other quantizers")
+    parser.add_argument("--tokens", type=int, default=100_000, help="of the accuracy; 0 takes those of the divergence")
+    parser.add_argument("--arms", help="names, with commas between; all by default")
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--peers", type=Path, nargs="*", default=[], help="folders with dense weights, of other quantizers")
     parser.add_argument("--save", type=Path)
     args = parser.parse_args()
+    saved: dict[str, list[dict[str, Any]]] = {}
+    if args.save and args.save.exists():
+        saved = json.loads(args.save.read_text(encoding="utf-8"))
+    chosen = list(ARMS) if args.arms is None else [name for name in args.arms.split(",") if name]
     source = subject(WORK)
+    made = {
+        (name, seed): make(name, source, seed) for seed in range(args.seeds) for name in chosen
+    }  # while this process is small
     store = Store(WORK / "home")
     model = open_model(str(source), store)
     text = handbook()
     tokens = windows(model, text[100_000 : 100_000 + 6_000 * KL_WINDOWS], KL_WINDOWS)
     more = windows(model, text[200_000 : 200_000 + 6 * args.tokens], args.tokens // WINDOW)
-    texts = [t for t in (tokens, conversations(model), more) if len(t)]
-    references = [HandlePredictor(model, t) for t in texts]
-    chosen = {n: a for n, a in ARMS.items() if not args.arms or n in args.arms.split(",")}
-    rows, saved = [], {}
-    folders = {name: WORK / "quality" / re.sub(r"\W+", "-", name) for name in chosen}
-    taken = {name: [] for name in chosen}
-    for _ in range(args.rounds):
-        for name, options in chosen.items():
-            dense = () if name.startswith("int8") else ("--rule", "model.embed_tokens=bf16")
-            command = (
-                *DEEPSEEK,
-                "quantize",
-                source,
-                *options,
-                *dense,
-                "--set",
-                "report=false",
-                "-o",
-                folders[name],
-                "--force",
-                "-q",
-            )
-            taken[name].append(run(*command))
-    for name, folder in {**folders, **{Path(p).name: Path(p) for p in args.peers}}.items():
+    texts = {"kl": tokens, "talk": conversations(model)} | ({"accuracy": more} if len(more) else {})
+    references = {name: HandlePredictor(model, t) for name, t in texts.items()}
+
+    def judge(folder: Path) -> dict[str, Any]:
         candidate = open_model(str(folder), store)
-        cards = [compare(r, HandlePredictor(candidate, t), t) for r, t in zip(references, texts, strict=True)]
-        card, talk, wide = cards[0], cards[1], cards[-1] if len(cards) > 2 else cards[0]
-        loss = 1 - wide["accuracy"] / wide["reference_accuracy"]
-        runs = taken.get(name, [])
-        seconds = f"{median([r.seconds for r in runs]):.0f}" if runs else "-"
-        peak = f"{median([r.peak_mb for r in runs]):.0f}" if runs else "-"
-        saved[name] = {
-            "kl": card,
-            "talk": talk,
-            "accuracy": wide,
-            "seconds": [r.seconds for r in runs],
-            "peak_mb": [r.peak_mb for r in runs],
-        }
-        quality = [
-            f"{card['kl']:.4f}",
-            f"{card['kl_p99']:.2f}",
-            f"{talk['kl']:.4f}",
-            f"{card['agreement']:.1%}",
-            f"{card['perplexity']:.2f}",
-        ]
-        rows.append([name, *quality, f"{loss:.2%} (≤ {wide['accuracy_loss_most']:.2%})", seconds, peak])
-        print(rows[-1], flush=True)
-    show(["", "KL", "p99", "talk", "agreement", "perplexity", "accuracy loss", "s", "peak MB"], rows)
+        cards = {name: compare(references[name], HandlePredictor(candidate, t), t) for name, t in texts.items()}
+        return {"accuracy": cards["kl"], **cards}
+
+    fresh: dict[str, list[dict[str, Any]]] = {name: [] for name in (*chosen, *(peer.name for peer in args.peers))}
+    for (name, seed), (folder, process) in made.items():
+        fresh[name].append({"seed": seed, "seconds": process.seconds, "peak_mb": process.peak_mb, **judge(folder)})
+        print(row(name, fresh[name]), flush=True)
+    for peer in args.peers:
+        fresh[peer.name].append(judge(peer))
+    saved |= fresh
+    show(HEADERS, [row(name, trials) for name, trials in saved.items()])
     if args.save:
         args.save.write_text(json.dumps(saved, indent=1) + "\n", encoding="utf-8")
 

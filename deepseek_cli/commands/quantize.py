@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from deepseek_cli.commands._call import Call
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from deepseek_cli.quantize.engine import Quantized
 
 ARGUMENTS = ("model?",)
-COMMON = ("dry_run", "strict", "threads", "memory", "engine", "address")
+COMMON = ("dry_run", "strict", "threads", "memory", "seed", "engine", "address")
 SPEC = QuantizeSpec
 EXAMPLES = [
     "deepseek quantize smollm2 --int4",
@@ -36,7 +37,7 @@ def run(call: Call) -> Result:
     common = call.common
     done = quantize(
         model,
-        call.spec,
+        call.spec if common.seed is None else replace(call.spec, seed=common.seed),
         store_of(call),
         common.output,
         force=common.force,

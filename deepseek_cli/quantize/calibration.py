@@ -23,21 +23,30 @@ CONVERSATIONS = BUILTIN.with_name("calibration-conversations.jsonl")  # a line i
 ROLES = ("user", "assistant")
 EVERY = 8  # windows, of which one holds conversations
 WINDOW = 512  # tokens
+GOLDEN = (5**0.5 - 1) / 2  # whose multiples leave no two seeds close to each other
 FEWEST = 4  # windows; below, statistics say more about the text than about the model
 
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """`windows` [count, length], `conversations` of them in the model's chat template; `sha256` is that of the whole text."""
+    """`windows` [count, length], `conversations` of them in the model's chat template; `sha256` is that of the whole text.
+
+    Another `seed` means other stretches of the same text.
+    """
 
     windows: Tensor
     name: str
     sha256: str
     conversations: int = 0
+    seed: int = 0
 
 
-def read_calibration(tokenizer: Tokenizer, source: str, tokens: int, context: int, language: str | None = None) -> Calibration:
+def read_calibration(
+    tokenizer: Tokenizer, source: str, tokens: int, context: int, language: str | None = None, seed: int = 0
+) -> Calibration:
     """About `tokens` tokens in windows spread evenly over the text; `source` is a file, or "builtin".
+
+    `seed` moves all windows by the same part of the distance between two of them, none for 0.
 
     Raises UsageError for a text that is missing, empty, binary, too short, or not in the `language` it is said to be in.
     """
@@ -62,14 +71,15 @@ def read_calibration(tokenizer: Tokenizer, source: str, tokens: int, context: in
             length=length,
             least=FEWEST,
         )
-    starts = [i * (len(ids) - length) // (count - 1) for i in range(count)]
+    moved = seed * GOLDEN % 1
+    starts = [int((i + moved) * (len(ids) - length) / (count - 1 + moved)) for i in range(count)]
     windows = [ids[start : start + length] for start in starts]
     talk = _conversations(tokenizer, length) if source == "builtin" else iter(())
     spoken = list(zip(range(count - 1, -1, -EVERY), talk, strict=False))  # from the end on, which is held out
     for place, window in spoken:
         windows[place] = window
     known = text.encode() + (CONVERSATIONS.read_bytes() if spoken else b"")
-    return Calibration(torch.tensor(windows), file.name, hashlib.sha256(known).hexdigest(), len(spoken))
+    return Calibration(torch.tensor(windows), file.name, hashlib.sha256(known).hexdigest(), len(spoken), seed)
 
 
 def _conversations(tokenizer: Tokenizer, length: int) -> Iterator[list[int]]:

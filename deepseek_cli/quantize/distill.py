@@ -47,7 +47,7 @@ def distill(
         value.copy_(_read(state[name]))
     saved = time.monotonic()
     for step in range(done, method.steps):
-        chosen = batch(len(windows) - held, step)
+        chosen = batch(len(windows) - held, step, method.calibration.seed)
         student.step(windows[chosen], original[chosen], method.rate * _schedule(step, method.steps))
         reporter.progress("distill", step + 1, method.steps)
         if time.monotonic() - saved >= SAVE_SECONDS or step + 1 == method.steps:
@@ -63,15 +63,15 @@ def distill(
     return {**codes, **{name: replace(codes[name], read=partial(student.export, name)) for name in student.learning}}
 
 
-def batch(count: int, step: int) -> Tensor:
+def batch(count: int, step: int, seed: int = 0) -> Tensor:
     """The windows of a step, each once in a round over all `count`, in another order every round."""
     places = range(step * BATCH, (step + 1) * BATCH)
-    orders = {place // count: _order(count, place // count) for place in places}
+    orders = {place // count: _order(count, place // count, seed) for place in places}
     return torch.stack([orders[place // count][place % count] for place in places])
 
 
-def _order(count: int, seed: int) -> Tensor:
-    return torch.randperm(count, generator=torch.Generator().manual_seed(seed))
+def _order(count: int, turn: int, seed: int) -> Tensor:
+    return torch.randperm(count, generator=torch.Generator().manual_seed(turn + (seed << 32)))
 
 
 def _schedule(step: int, steps: int) -> float:

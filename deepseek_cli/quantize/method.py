@@ -40,7 +40,7 @@ class Method:
         known: dict[str, Any] = {}
         if text:
             known = {"calibration": text.name, "calibration_sha256": text.sha256, "tokens": text.windows.numel()}
-            known["conversations"] = text.conversations  # windows
+            known |= {"conversations": text.conversations, "seed": text.seed}  # conversations in windows
         learned = {"steps": self.steps, "rate": self.rate} if self.steps else {}
         return {"algorithm": self.algorithm.name, **known, **learned}
 
@@ -81,7 +81,9 @@ def resolve(handle: ModelHandle, spec: QuantizeSpec, plan: Plan, reporter: Repor
             )
         return Method(algorithm if algorithm.needs == "nothing" else find_algorithm("rtn"))
     tokens = spec.tokens or (level.tokens if algorithm.name == level.algorithm else TOKENS)
-    calibration = read_calibration(open_tokenizer(handle.root), spec.calibration, tokens, handle.config.context, spec.language)
+    calibration = read_calibration(
+        open_tokenizer(handle.root), spec.calibration, tokens, handle.config.context, spec.language, spec.seed
+    )
     steps = spec.steps if spec.steps is not None else 0 if spec.algorithm and not spec.qat else level.steps
     return Method(algorithm, calibration, items, steps, level.rate if steps else 0.0)
 

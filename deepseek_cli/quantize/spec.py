@@ -35,6 +35,7 @@ class QuantizeSpec:
     calibration: str = option("builtin", help="a text file to calibrate on, instead of the built-in text", metavar="FILE")
     tokens: int | None = option(None, help="tokens of it to look at")
     steps: int | None = option(None, help="steps of distillation, of --qat or behind any other way", rare=True)
+    seed: int = option(0, help="which stretches of it, and the order in which distillation takes them", rare=True)
     language: Literal["en", "zh"] | None = option(None, help="what the calibration text is in, to be checked", rare=True)
     embeddings: str = option(EMBEDDINGS, help="scheme of embedding and output head, where no rule says otherwise", rare=True)
     report: bool = option(True, help="measure quality against the source when that takes under two minutes", rare=True)
