@@ -70,9 +70,9 @@ ARMS: dict[str, tuple[str, ...]] = {
     "rtn g128": ("--algorithm", "rtn", "--group", "128"),
     "balanced g128": ("--level", "balanced", "--group", "128"),
     "int8": ("--int8",),
-    "int8 g32": ("--int8", "--group", "32"),
+    "int8 channel": ("--int8", "--group", "channel"),
     "qat": ("--qat",),
-    "int8 qat": ("--int8", "--group", "32", "--qat"),
+    "int8 g128 qat": ("--int8", "--group", "128", "--qat"),
 }
 
 

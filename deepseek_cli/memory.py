@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import _thread
 import contextlib
+import signal
 import threading
 from collections.abc import Iterator
 
@@ -37,12 +38,13 @@ def capped(most: int) -> Iterator[None]:
     watch = Watch(most)
     _cap = most
     try:
-        try:
-            watch.start()
-            yield
-        finally:
-            _cap = None
-            watch.stop()
+        with _interruptible(watch):
+            try:
+                watch.start()
+                yield
+            finally:
+                _cap = None
+                watch.stop()
     except KeyboardInterrupt:
         if not watch.exceeded:
             raise
@@ -52,6 +54,24 @@ def capped(most: int) -> Iterator[None]:
             seen=format_size(watch.exceeded),
             most=format_size(most),
         ) from None
+
+
+@contextlib.contextmanager
+def _interruptible(watch: Watch) -> Iterator[None]:
+    """A shell starts `command &` with interrupts ignored: the watch's own must come through all the same, and no other."""
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        yield
+        return
+
+    def stop(*_: object) -> None:
+        if watch.exceeded:
+            raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 class Watch(threading.Thread):

@@ -62,9 +62,9 @@ class Field:
 
 
 def fields_of(spec: type) -> dict[str, Field]:
-    """The fields of a spec by name."""
+    """The options of a spec by name: what else it holds comes from options that commands share."""
     hints = get_type_hints(spec)
-    return {f.name: _field(f, hints[f.name]) for f in dataclasses.fields(spec)}
+    return {f.name: _field(f, hints[f.name]) for f in dataclasses.fields(spec) if "option" in f.metadata}
 
 
 def _field(field: dataclasses.Field, hint: Any) -> Field:
@@ -75,7 +75,7 @@ def _field(field: dataclasses.Field, hint: Any) -> Field:
         hint = get_args(hint)[0]
     choices = get_args(hint) if get_origin(hint) is Literal else ()
     kind = type(choices[0]) if choices else hint
-    return Field(field.name, kind, choices, many, field.default, field.metadata.get("option", Option("", rare=True)))
+    return Field(field.name, kind, choices, many, field.default, field.metadata["option"])
 
 
 def parse_size(text: str) -> int:

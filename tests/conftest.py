@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ import torch
 from deepseek_cli.main import main
 
 torch.set_num_threads(1)  # on toys, threads cost more than they give
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a run in the background begins with interrupts ignored
 
 LOUD = ("CI", "GITHUB_ACTIONS", "FORCE_COLOR", "NO_COLOR", "COLUMNS", "TERM", "LANG", "LC_ALL", "LC_MESSAGES")
 

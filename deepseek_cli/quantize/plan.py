@@ -104,8 +104,9 @@ def _units(free: set[str], fused: Fused, ends: Sequence[str]) -> Fused:
 def _rules(spec: QuantizeSpec, handle: ModelHandle, embeddings: list[str], body: Scheme) -> list[Rule]:
     """Later rules win: embedding and head, then what the architecture protects, then the user's."""
     group = default_group(handle.parameters)
-    outer = DENSE if body is DENSE else parse_scheme(spec.embeddings, group)
-    free = outer is not DENSE and spec.embeddings == EMBEDDINGS
+    silent = spec.embeddings == EMBEDDINGS
+    outer = body if body is DENSE or (body.bits == 8 and silent) else parse_scheme(spec.embeddings, group)
+    free = outer is not DENSE and silent
     rules = [Rule(name, outer, free=free) for name in (*embeddings, "lm_head")]
     guarded = ((pattern, parse_scheme(scheme, group)) for pattern, scheme in handle.architecture.protected)
     rules += [Rule(pattern, scheme) for pattern, scheme in guarded if scheme.bits > body.bits]

@@ -90,7 +90,11 @@ def round_batch(batch: Batch, statistics: Statistics) -> Rounded:
     for item in batch.items:
         rows = slice(start, start + item.shape[0])
         start += item.shape[0]
-        _choose(item, weight[rows], {name: q.rows(rows) for name, q in found.items()}, statistics, rounded)
+        if len(found) > 1 or algorithm.fold:
+            _choose(item, weight[rows], {name: q.rows(rows) for name, q in found.items()}, statistics, rounded)
+        else:
+            rounded.made[item.name.removesuffix(".weight")] = found[PLAIN].rows(rows), item.scheme
+            rounded.notes[item.name] = Note(PLAIN, statistics.tokens, 1.0)
     return rounded
 
 
@@ -130,7 +134,7 @@ def round_folded(batch: Batch, norm: TensorRef, statistics: Statistics, plain: M
 def _original(ref: TensorRef, root: Path) -> Tensor:
     weight = dense(ref.read()).float()
     ref.release()
-    if not weight.isfinite().all():
+    if not torch.stack(weight.aminmax()).isfinite().all():  # which a NaN comes through; one pass instead of four
         raise ModelCorrupt(
             "{model}: tensor {tensor} holds a NaN or an infinity.",
             hint="Pull the model again; if it stays, the model is damaged.",

@@ -17,7 +17,7 @@ SMALL_MODEL = 1_000_000_000  # parameters; from there on int4 is 85 % smaller th
 @dataclass(frozen=True, slots=True)
 class QuantizeSpec:
     int4: bool = option(False, help="4-bit weights in groups (the default)")
-    int8: bool = option(False, help="8-bit weights, one scale per row")
+    int8: bool = option(False, help="8-bit weights, in groups; from 1 B parameters on one scale per row")
     scheme: str | None = option(None, help="a scheme by name, such as int4-g64-asym or bf16", metavar="NAME")
     group: Literal["32", "64", "128", "channel"] | None = option(None, help="inputs per scale; 32 below 1 B parameters, else 64")
     level: Literal["fast", "balanced", "best"] = option("balanced", help="how much work to spend: seconds, minutes, or more")
@@ -35,9 +35,9 @@ class QuantizeSpec:
     calibration: str = option("builtin", help="a text file to calibrate on, instead of the built-in text", metavar="FILE")
     tokens: int | None = option(None, help="tokens of it to look at")
     steps: int | None = option(None, help="steps of distillation, of --qat or behind any other way", rare=True)
-    seed: int = option(0, help="which stretches of it, and the order in which distillation takes them", rare=True)
     language: Literal["en", "zh"] | None = option(None, help="what the calibration text is in, to be checked", rare=True)
-    embeddings: str = option(EMBEDDINGS, help="scheme of embedding and output head, where no rule says otherwise", rare=True)
+    embeddings: str = option(EMBEDDINGS, help="scheme of embedding and output head beside an int4 body", rare=True)
+    seed: int = 0  # which stretches of the text are looked at, and the order in which distillation takes them
     report: bool = option(True, help="measure quality against the source when that takes under two minutes", rare=True)
 
     def __post_init__(self) -> None:
@@ -85,8 +85,8 @@ class QuantizeSpec:
         """The scheme of the body, for a model of so many parameters."""
         if self.scheme:
             return parse_scheme(self.scheme, default_group(parameters))
-        group = f"-{self.group if self.group == 'channel' else f'g{self.group}'}" if self.group else ""
-        return parse_scheme(f"int8{group}" if self.int8 else f"int4{group}", default_group(parameters))
+        group = self.group or ("channel" if self.int8 and parameters >= SMALL_MODEL else default_group(parameters))
+        return parse_scheme(f"{'int8' if self.int8 else 'int4'}-{'' if group == 'channel' else 'g'}{group}")
 
 
 def default_group(parameters: int) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -29,6 +31,18 @@ def test_more_than_the_cap_ends_the_block() -> None:
         held = bytearray(b"x") * (200 * MB)
         wait()
     assert held and time.monotonic() - start < 5
+
+
+def test_the_cap_holds_where_a_shell_has_interrupts_ignored() -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with pytest.raises(MemoryShort), capped(resident_bytes() + 60 * MB):
+            os.kill(os.getpid(), signal.SIGINT)  # is still ignored
+            held = bytearray(b"x") * (200 * MB)
+            wait()
+        assert held and signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_less_than_the_cap_is_no_matter_and_ctrl_c_stays_what_it_is() -> None:

@@ -38,7 +38,7 @@ def test_json(cli: Cli, toy: Path, tmp_path: Path) -> None:
 
 
 def test_quiet_prints_the_name_or_with_o_the_path(cli: Cli, toy: Path) -> None:
-    assert cli("quantize", toy, "--int8", "-q") == Outcome(0, "toy@int8-channel-balanced\n", "")
+    assert cli("quantize", toy, "--int8", "-q") == Outcome(0, "toy@int8-g32-balanced\n", "")
     assert cli("quantize", toy, "--int8", "-q", "-o", "out") == Outcome(0, "out\n", "")
 
 

@@ -42,3 +42,12 @@ def test_the_users_own_text_stands_alone(tmp_path: Path) -> None:
     found = read_calibration(speaks, str(BUILTIN), 16 * 512, 4096)
     assert (found.conversations, found.name) == (0, "calibration.txt")
     assert not any("<assistant>" in speaks.decode(ids.tolist()) for ids in found.windows)
+
+
+def test_every_seed_takes_other_stretches_of_the_text(tmp_path: Path) -> None:
+    speaks = tokenizer(tmp_path, "")
+    taken = [read_calibration(speaks, "builtin", 16 * 512, 4096, seed=seed) for seed in range(4)]
+    assert [found.seed for found in taken] == [0, 1, 2, 3]
+    assert len({ids.tobytes() for found in taken for ids in found.windows.numpy()}) == 4 * 16 - 3  # all end with the text's end
+    again = read_calibration(speaks, "builtin", 16 * 512, 4096, seed=1)
+    assert again.windows.equal(taken[1].windows)

@@ -85,7 +85,7 @@ def test_eight_bits_learn_too(llama: Path, tmp_path: Path) -> None:
     """They lose so little that bfloat16 products, in which they learn, can hide it: then the codes stay as they were."""
     run(llama, tmp_path / "before", int8=True, level="balanced", qat=True, steps=0)
     done = run(llama, tmp_path / "after", int8=True, level="balanced", qat=True)
-    assert done.name == "toy@int8-channel-qat"
+    assert done.name == "toy@int8-g32-qat"
     assert kl(llama, tmp_path / "after") <= 1.01 * kl(llama, tmp_path / "before") < 0.01
     assert_portable(tmp_path / "after")
 

@@ -29,6 +29,13 @@ def test_defaults_quantize_linears_protect_the_ends_and_keep_norms(tmp_path: Pat
     assert found["model.norm"] == found["model.layers.0.input_layernorm"] == "kept"
 
 
+def test_the_ends_are_as_fine_as_a_body_of_eight_bits(tmp_path: Path) -> None:
+    model = toy(tmp_path)
+    assert {*schemes(model, int8=True).values()} == {"int8-g32", "kept"}
+    assert {*schemes(model, int8=True, group="channel").values()} == {"int8-channel", "kept"}
+    assert schemes(model, int8=True, embeddings="int8-g64")["model.embed_tokens"] == "int8-g64"
+
+
 def test_later_rules_win(tmp_path: Path) -> None:
     found = schemes(toy(tmp_path), rule=("*.mlp.*=int8", "*.layers.1.mlp.*=int4-g64"))
     assert found["model.layers.0.mlp.gate_proj"] == "int8-channel"
@@ -75,5 +82,6 @@ def test_options_that_exclude_each_other() -> None:
 def test_the_default_group_follows_the_size() -> None:
     assert str(QuantizeSpec().resolve(999_999_999)) == "int4-g32"
     assert str(QuantizeSpec().resolve(1_000_000_000)) == "int4-g64"
-    assert str(QuantizeSpec(int8=True).resolve(1)) == "int8-channel"
+    assert str(QuantizeSpec(int8=True).resolve(999_999_999)) == "int8-g32"
+    assert str(QuantizeSpec(int8=True).resolve(1_000_000_000)) == "int8-channel"
     assert str(QuantizeSpec(int8=True, group="64").resolve(1)) == "int8-g64"
