@@ -50,15 +50,16 @@ open(f"{out}/model.safetensors.index.json", "w").write(json.dumps({"metadata": {
 """
 
 
-def large(work: Path) -> Path:
-    """Random weights of a real shape, in two shards; the tokenizer is SmolLM2's."""
-    folder = work / "llama-1.46b"
+def large(work: Path, layers: int = 28) -> Path:
+    """Random weights of a real shape, or of its first `layers`, in two shards; the tokenizer is SmolLM2's."""
+    shape = SHAPE | {"num_hidden_layers": layers}
+    folder = work / ("llama-1.46b" if shape == SHAPE else f"llama-1.46b-{layers}-layers")
     if not (folder / "config.json").exists():
         folder.mkdir(parents=True, exist_ok=True)
-        run(sys.executable, "-c", WRITE, json.dumps(SHAPE), folder)
+        run(sys.executable, "-c", WRITE, json.dumps(shape), folder)
         for name in ("tokenizer.json", "tokenizer_config.json"):
             shutil.copy(smollm2(work) / name, folder)
-        (folder / "config.json").write_text(json.dumps(SHAPE, indent=2))
+        (folder / "config.json").write_text(json.dumps(shape, indent=2))
     return folder
 
 
