@@ -171,6 +171,7 @@ MAKING: dict[str, str] = {
         "{ref} 不在本机。现在下载、量化（int4）并部署吗？[y/N]"
     ),
     "{distribution} is not installed.": "{distribution} 未安装。",
+    "{distribution} {found} is installed, and {needed} is needed.": "已安装 {distribution} {found}，但需要 {needed}。",
     "Install it: pip install 'deepseek-cli[{extra}]'": "请安装：pip install 'deepseek-cli[{extra}]'",
     "mlx-lm cannot compute {name}: {reason}.": "mlx-lm 无法计算 {name}：{reason}。",
     "mlx-lm chooses its own cache.": "mlx-lm 自行决定其缓存。",

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 
 from deepseek_cli import plugins
 from deepseek_cli.errors import MemoryShort, MissingExtra, ModelUnsupported, UsageError
@@ -143,9 +145,9 @@ def check_room(position: int, new: int, context: int) -> None:
 
 
 def require(distribution: str, extra: str) -> str:
-    """Name and version of an installed distribution. Raises MissingExtra, which says how to install it."""
+    """Name and version of an installed distribution. Raises MissingExtra, where it is another version than needed too."""
     try:
-        return f"{distribution} {importlib.metadata.version(distribution)}"
+        found = importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:
         raise MissingExtra(
             "{distribution} is not installed.",
@@ -153,3 +155,20 @@ def require(distribution: str, extra: str) -> str:
             distribution=distribution,
             extra=extra,
         ) from None
+    needed = needed_versions(distribution)
+    if not needed.contains(found, prereleases=True):
+        raise MissingExtra(
+            "{distribution} {found} is installed, and {needed} is needed.",
+            hint="Install it: pip install 'deepseek-cli[{extra}]'",
+            distribution=distribution,
+            found=found,
+            needed=needed,
+            extra=extra,
+        )
+    return f"{distribution} {found}"
+
+
+def needed_versions(distribution: str) -> SpecifierSet:
+    """What this package's own metadata asks for; any version where it asks for none."""
+    wanted = map(Requirement, importlib.metadata.requires("deepseek-cli") or ())
+    return next((each.specifier for each in wanted if each.name == distribution), SpecifierSet())

@@ -17,7 +17,7 @@ from deepseek_cli.errors import MissingExtra, ModelUnsupported
 from deepseek_cli.handle import Bundle, ModelHandle, open_any, open_model
 from deepseek_cli.quantize.engine import quantize
 from deepseek_cli.quantize.spec import QuantizeSpec
-from deepseek_cli.runtime.session import open_session
+from deepseek_cli.runtime.session import open_session, require
 from deepseek_cli.store import Store
 from tests.toys import DEPLOYABLE, make_toy
 
@@ -70,6 +70,16 @@ def test_a_target_of_another_package_deploys_verifies_and_runs(
     monkeypatch.setenv("DEEPSEEK_NO_PLUGINS", "1")
     with pytest.raises(ModelUnsupported, match="is a bundle for acme, which nothing here can run"):
         open_session(bundle, threads=1)
+
+
+def test_a_runtime_of_another_version_than_needed_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    info = tmp_path / "site" / "xllamacpp-2024.1.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: xllamacpp\nVersion: 2024.1\n", encoding="utf-8")
+    monkeypatch.syspath_prepend(info.parent)
+    with pytest.raises(MissingExtra, match=r"xllamacpp 2024.1 is installed, and ==2026.10.\* is needed") as refused:
+        require("xllamacpp", "gguf")
+    assert refused.value.exit_code == 4
 
 
 @pytest.mark.parametrize("level", [None, "logits", "tokens"])
