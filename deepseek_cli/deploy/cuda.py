@@ -7,11 +7,11 @@ from typing import Any
 
 from deepseek_cli.deploy import vllm
 from deepseek_cli.deploy.cpu import unexpected as unlike_graph
-from deepseek_cli.deploy.onnx_gpu import misconfigured, reference, require_plain, write_graph
+from deepseek_cli.deploy.onnx_gpu import misconfigured, reference, require_plain, stand_in, write_graph
 from deepseek_cli.deploy.readback import read_back
 from deepseek_cli.deploy.serving import absent, write_server_files
 from deepseek_cli.deploy.spec import DeploySpec
-from deepseek_cli.deploy.target import Target, refusal, require
+from deepseek_cli.deploy.target import Target, refusal
 from deepseek_cli.deploy.vllm_layout import make_layout
 from deepseek_cli.handle import ModelHandle
 from deepseek_cli.ops.onnx_half import HalfOps
@@ -52,7 +52,7 @@ def unexpected(handle: ModelHandle, folder: Path, threads: int | None) -> list[s
 
 def runtime() -> str:
     """Raises MissingExtra."""
-    return f"{require('onnxruntime', 'cpu')} (CPU), {vllm.FOLDER.runtime()}"
+    return f"{stand_in()}, {vllm.FOLDER.runtime()}"
 
 
 TARGET = Target(

@@ -6,6 +6,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import onnxruntime
 from torch import Tensor
 
 from deepseek_cli.deploy.cpu import GENAI_TYPES, genai_config, report, write_json
@@ -21,7 +22,7 @@ from deepseek_cli.quantize.folder import clean_config, copy_licence
 from deepseek_cli.reporter import Reporter
 from deepseek_cli.runtime.onnx_session import GRAPH
 from deepseek_cli.runtime.tokenizer import open_tokenizer
-from deepseek_cli.tensors import TensorRef, Weight
+from deepseek_cli.tensors import TensorRef, dense
 
 GENAI = "genai_config.json"
 BESIDE = ("README.md", "config.json", "tokenizer.json", "tokenizer_config.json")
@@ -83,6 +84,11 @@ def write_graph(
     return [name for name, _ in fallbacks]
 
 
+def stand_in() -> str:
+    """What verifies these graphs here, whichever of its distributions, onnxruntime or onnxruntime-gpu, is installed."""
+    return f"onnxruntime {onnxruntime.__version__} (CPU)"
+
+
 def misconfigured(folder: Path, provider: str) -> set[str]:
     """Files that are missing, and what genai_config.json says that the provider would refuse."""
     missing = absent(folder, (*BESIDE, GENAI))
@@ -99,9 +105,5 @@ def reference(handle: ModelHandle, folder: Path) -> ModelHandle:
     narrow: dict[str, TensorRef] = {}
     for name, weight in GraphWeights(folder / GRAPH).each(handle):
         if isinstance(weight, Tensor) and name in handle.tensors:  # not the zeros of a linear without bias, fused with others
-            narrow[name] = replace(handle.tensors[name], stored="f16", read=partial(_same, weight))
+            narrow[name] = replace(handle.tensors[name], stored="f16", read=partial(dense, weight))
     return replace(handle, tensors={**handle.tensors, **narrow})
-
-
-def _same(weight: Weight) -> Weight:
-    return weight

@@ -33,6 +33,7 @@ def emit_bundle(
     else:
         (folder / PART).mkdir()
         fallbacks = fallbacks + gguf.emit_bundle(handle, spec, folder / PART, context, threads, reporter)["dense_fallbacks"]
+        (folder / PART / "README.md").unlink()  # the bundle's own speaks of both
         write_server_files(handle, folder, LLAMA, context=context)
         readers = [*readers, "llama.cpp"]
     write_server_files(handle, folder, FILES, context=context, inside="", llama=not reason)

@@ -7,11 +7,11 @@ from typing import Any
 
 from deepseek_cli.architectures.llama import EMBEDDING, HEAD
 from deepseek_cli.deploy.cpu import unexpected as unlike_graph
-from deepseek_cli.deploy.onnx_gpu import misconfigured, reference, require_plain, write_graph
+from deepseek_cli.deploy.onnx_gpu import misconfigured, reference, require_plain, stand_in, write_graph
 from deepseek_cli.deploy.readback import read_back
 from deepseek_cli.deploy.serving import absent, write_server_files
 from deepseek_cli.deploy.spec import DeploySpec
-from deepseek_cli.deploy.target import Target, require
+from deepseek_cli.deploy.target import Target
 from deepseek_cli.errors import ModelUnsupported
 from deepseek_cli.handle import ModelHandle
 from deepseek_cli.ops.onnx_half import BLOCKS, QdqOps, unfit_for_tensorrt
@@ -65,7 +65,7 @@ TARGET = Target(
     unexpected,
     read_back,
     open_folder,
-    lambda: f"{require('onnxruntime', 'cpu')} (CPU)",
+    stand_in,
     reference=reference,
     unrun=("TensorRT",),
 )

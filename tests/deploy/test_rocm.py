@@ -53,6 +53,7 @@ def test_what_starts_either_server_names_what_is_there(built: tuple[ModelHandle,
     for service in services.values():
         assert service["devices"] == ["/dev/kfd", "/dev/dri"] and "nvidia" not in str(service)
         assert (root / service["volumes"][0].split(":")[0]).is_dir()
+    assert not (root / "gguf/README.md").exists()
     assert (root / services["llama"]["volumes"][0].split(":")[0] / services["llama"]["command"][1].split("/")[-1]).is_file()
     units = [(root / f"deepseek-{name}.service").read_text() for name in ("vllm", "llama")]
     assert "/gguf/model.gguf --alias" in units[1] and "%" not in "".join(units) and "{" not in "".join(units)
