@@ -42,6 +42,13 @@ TARGETS = {
         "int4, int8, with or without zero points",
         "onnxruntime",
     ),
+    "cuda": Listed(
+        "deepseek_cli.deploy.cuda:TARGET",
+        "float16 ONNX for ONNX Runtime on NVIDIA GPUs, and a folder for vLLM",
+        "int4, int8; in ONNX with zero points, too",
+        "onnxruntime",
+        "cuda",
+    ),
     "gguf": Listed(
         "deepseek_cli.deploy.gguf:TARGET",
         "a GGUF file for llama.cpp and Ollama, on any CPU or GPU",
@@ -55,6 +62,19 @@ TARGETS = {
         "int4, int8, with or without zero points",
         "mlx-lm",
         "metal",
+    ),
+    "rocm": Listed(
+        "deepseek_cli.deploy.rocm:TARGET",
+        "a folder for vLLM and a GGUF file for llama.cpp, on AMD GPUs",
+        "int4, int8",
+        "transformers",
+        "rocm",
+    ),
+    "tensorrt": Listed(
+        "deepseek_cli.deploy.tensorrt:TARGET",
+        "float16 ONNX for TensorRT's provider for RTX cards",
+        "int4 in groups of 64 or 128, its scales positive",
+        "onnxruntime",
     ),
     "vllm": Listed(
         "deepseek_cli.deploy.vllm:TARGET",

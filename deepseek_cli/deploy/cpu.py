@@ -52,8 +52,8 @@ def emit_bundle(
             hint="Leave --kv and latent_cache out.",
             name=handle.name,
         )
-    options = {"kv": spec.kv, "latent_cache": spec.latent_cache}
-    fallbacks = emit(handle.architecture, handle.config, handle.weights, folder / GRAPH, context, reporter, **options)
+    caches: dict[str, Any] = {"kv": spec.kv, "latent_cache": spec.latent_cache}
+    fallbacks = emit(handle.architecture, handle.config, handle.weights, folder / GRAPH, context, reporter, **caches)
     report(fallbacks, reporter)
     open_tokenizer(handle.root).save(folder)
     write_json(folder / "config.json", clean_config(handle.raw_config))

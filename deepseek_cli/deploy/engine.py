@@ -74,7 +74,7 @@ def deploy(
     if not force and (known := unchanged(final, "deploy", resolved, handle)):
         return Deployed(bundle_name, final, name, context, known, unchanged=True)
     runtime_of(target, needed=needs_runtime(spec.verify, handle))  # before the work, not behind it
-    require_space(final, bundle_bytes(handle))
+    require_space(final, bundle_bytes(handle) * (1 + len(target.parts)))
     with staged(final, force) as folder:
         shutil.copyfile(CHECK, folder / CHECK.name)
         record = target.emit(handle, spec, folder, context, threads, reporter)
@@ -86,7 +86,7 @@ def deploy(
             parent=handle.digest,
             source=lineage(handle),
             steps=(*handle.manifest.steps, step("deploy", as_record(spec), resolved)),
-            files=list_files(folder),
+            files=list_files(folder, deep=True),
             quantization=handle.manifest.quantization,
             readers=tuple(record.get("readers", ())),
             report=handle.manifest.report,

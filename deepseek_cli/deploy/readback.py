@@ -14,11 +14,17 @@ from deepseek_cli.formats.mapped import MappedFile
 from deepseek_cli.formats.nbits import NBits, from_nbits
 from deepseek_cli.handle import ModelHandle
 from deepseek_cli.ops.onnx_experts import CORRECTION
+from deepseek_cli.ops.onnx_half import SIGNED
 from deepseek_cli.ops.onnx_latent import KEYS, VALUES, join_expansion
 from deepseek_cli.runtime.onnx_session import GRAPH
 from deepseek_cli.tensors import QuantizedTensor, Weight, take_rows
 
-DTYPES = {onnx.TensorProto.FLOAT: torch.float32, onnx.TensorProto.UINT8: torch.uint8}
+DTYPES = {
+    onnx.TensorProto.FLOAT: torch.float32,
+    onnx.TensorProto.FLOAT16: torch.float16,
+    onnx.TensorProto.UINT8: torch.uint8,
+    onnx.TensorProto.INT4: torch.uint8,  # two a byte
+}
 
 
 def read_back(handle: ModelHandle, folder: Path) -> Iterator[tuple[str, Weight]]:
@@ -87,6 +93,8 @@ class GraphWeights:
         elif node.op_type == "GatherBlockQuantized":
             rows = tensor(found[0])
             yield "weight", quantized(rows, found[2], found.get(3), settings, rows.shape[1] * 8 // settings["bits"])
+        elif node.op_type == "DequantizeLinear":
+            yield "weight", QuantizedTensor(tensor(found[0]) ^ SIGNED, tensor(found[1]).float(), 4, settings["block_size"])
         else:
             last = max(i for i, value in found.items() if value is not None)
             yield "bias" if node.op_type == "Add" else "weight", tensor(found[last])
@@ -98,13 +106,15 @@ class GraphWeights:
         if not proto.external_data:
             return torch.from_numpy(onnx.numpy_helper.to_array(proto).copy())
         offset = next(int(entry.value) for entry in proto.external_data if entry.key == "offset")
-        return self.data.tensor(offset, tuple(proto.dims), DTYPES[proto.data_type])
+        *outer, last = proto.dims
+        width = last // 2 if proto.data_type == onnx.TensorProto.INT4 else last
+        return self.data.tensor(offset, (*outer, width), DTYPES[proto.data_type])
 
 
 def quantized(
     codes: Tensor | None, scale: Tensor | None, zero: Tensor | None, settings: dict[str, int], inputs: int
 ) -> QuantizedTensor:
-    codes, scale, block = tensor(codes), tensor(scale), settings["block_size"]
+    codes, scale, block = tensor(codes), tensor(scale).float(), settings["block_size"]
     packed = codes.reshape(len(codes), scale.shape[1], -1)
     return from_nbits(NBits(packed, scale, zero, settings["bits"], block, inputs))
 

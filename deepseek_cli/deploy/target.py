@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from deepseek_cli.deploy.spec import DeploySpec
+from deepseek_cli.errors import ModelUnsupported, fill
 from deepseek_cli.handle import ModelHandle
 from deepseek_cli.reporter import Reporter
 from deepseek_cli.runtime.session import Session
@@ -37,3 +38,19 @@ class Target:
     # The model that L2 and L3 compare with, where read_back's roundings are allowed for: what the bundle holds.
     reference: Callable[[ModelHandle, Path], ModelHandle] = lambda handle, _: handle
     unrun: tuple[str, ...] = ()  # runtimes that bundles are for, where another one stands in for them
+    # What `emit` writes beside, by the subfolder that a bundle may hold it in: each is verified as a bundle of its own is.
+    parts: Mapping[str, Target] = field(default_factory=dict)
+
+    def held(self, folder: Path) -> list[tuple[str, Path, Target]]:
+        """What the bundle at `folder` consists of: a name, "" for the bundle itself, where it lies, and what it is."""
+        beside = [(name, folder / name, part) for name, part in self.parts.items()]
+        return [("", folder, self), *(entry for entry in beside if entry[1].is_dir())]
+
+
+def refusal(attempt: Callable[[], object]) -> str:
+    """Why what `attempt` plans cannot be made of a model; "" where it can."""
+    try:
+        attempt()
+    except ModelUnsupported as error:
+        return fill(error.message, error.facts)
+    return ""

@@ -44,14 +44,17 @@ def verify(
     level = level or affordable(handle)
     wanted = LEVELS.index(level) + 1
     runtime = runtime_of(target, needed=needs_runtime(level, handle))
-    checks = [check_structure(target, handle, folder, threads)]
+    held = target.held(folder)
+    checks = [called(name, check_structure(part, handle, place, threads)) for name, place, part in held]
     if wanted > 1 and passed(checks):
         reporter.progress("verify", 1, wanted)
-        checks.append(check_weights(target, handle, folder))
+        checks += [called(name, check_weights(part, handle, place)) for name, place, part in held]
     if wanted > 2 and passed(checks):
         reporter.progress("verify", 2, wanted)
-        open_bundle = partial(target.open_folder, folder, handle.config, CONTEXT, threads)
-        checks += compare_outputs(target.reference(handle, folder), open_bundle, threads, tokens=wanted > 3)
+        for name, place, part in held:
+            open_part = partial(part.open_folder, place, handle.config, CONTEXT, threads)
+            found = compare_outputs(part.reference(handle, place), open_part, threads, tokens=wanted > 3)
+            checks += [called(name, check) for check in found]
     reporter.progress("verify", wanted, wanted)
     failed = [int(check["level"][1]) for check in checks if not check["ok"]]
     reached = min(failed) - 1 if failed else wanted - 1
@@ -85,6 +88,11 @@ def affordable(handle: ModelHandle) -> str:
     logits = 2 * seconds_for(handle, TEXT_TOKENS) + 2 * dense_bytes / 1e9
     tokens = logits + 2 * NEW_TOKENS * dense_bytes / BYTES_PER_SECOND
     return "tokens" if tokens <= LONGEST_SECONDS else "logits" if logits <= LONGEST_SECONDS else "weights"
+
+
+def called(part: str, check: Check) -> Check:
+    """The check, its name with that of the part it concerns."""
+    return check | {"name": f"{part}: {check['name']}"} if part else check
 
 
 def passed(checks: list[Check]) -> bool:

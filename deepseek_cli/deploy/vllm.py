@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import jinja2
-
 from deepseek_cli.deploy.cpu import report
+from deepseek_cli.deploy.serving import absent, write_server_files
 from deepseek_cli.deploy.spec import DeploySpec
 from deepseek_cli.deploy.target import Target
 from deepseek_cli.deploy.vllm_layout import Layout, make_layout
@@ -26,15 +24,25 @@ from deepseek_cli.runtime.tokenizer import open_tokenizer
 from deepseek_cli.runtime.transformers_session import open_folder, runtime
 from deepseek_cli.tensors import Weight
 
-TEMPLATES = Path(__file__).parent / "templates" / "vllm"
-PORT = 8000
+SERVER = ("vllm/compose.yaml", "vllm/deepseek-vllm.service")
+README = "vllm/README.md"
+BESIDE = ("tokenizer.json", "tokenizer_config.json", "generation_config.json")
 MARLIN_INPUTS = 128  # whose multiples vLLM's kernel for NVIDIA GPUs takes; for others it looks for another kernel
+
+
+def emit_bundle(
+    handle: ModelHandle, spec: DeploySpec, folder: Path, context: int, threads: int | None = None, reporter: Reporter = SILENT
+) -> dict[str, Any]:
+    """The folder, and what starts a server for up to `context` tokens."""
+    record = emit_folder(handle, spec, folder, context, threads, reporter)
+    write_server_files(handle, folder, (README, *SERVER), context=context, inside="")
+    return record
 
 
 def emit_folder(
     handle: ModelHandle, spec: DeploySpec, folder: Path, context: int, threads: int | None = None, reporter: Reporter = SILENT
 ) -> dict[str, Any]:
-    """Write weights, configs, tokenizer, and what starts a server for up to `context` tokens, into `folder`.
+    """Write weights, configs and tokenizer into `folder`.
 
     One tensor is in memory at a time. Raises ModelUnsupported for codes that vLLM cannot take, UsageError for options that
     concern caches, which are vLLM's own.
@@ -56,7 +64,6 @@ def emit_folder(
     (folder / "config.json").write_text(f"{config}\n", encoding="utf-8")
     open_tokenizer(handle.root).save(folder)
     copy_licence(handle.root, folder)
-    _write_server_files(handle, folder, context)
     readers = ["deepseek", "transformers", "vllm"]
     if handle.architecture.name == "deepseek":  # which transformers lacks
         readers.remove("transformers")
@@ -76,25 +83,19 @@ def _warn_of_sizes(handle: ModelHandle, layout: Layout, reporter: Reporter) -> N
         )
 
 
-def _write_server_files(handle: ModelHandle, folder: Path, context: int) -> None:
-    """README.md, compose.yaml and a systemd unit. The name in them means nothing to YAML, to a shell, or to systemd."""
-    name = re.sub(r"[^\w.-]", "-", handle.name, flags=re.ASCII).strip("-.") or "model"
-    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
-    for template in sorted(TEMPLATES.iterdir()):
-        text = environment.from_string(template.read_text(encoding="utf-8")).render(name=name, context=context, port=PORT)
-        (folder / template.name).write_text(text, encoding="utf-8")
-
-
 def unexpected(handle: ModelHandle, folder: Path, threads: int | None) -> list[str]:
-    """Tensors by name, dtype and shape; config.json with its quantization_config; the files beside them."""
+    return sorted({*unlike(handle, folder, threads), *absent(folder, (README, *SERVER))})
+
+
+def unlike(handle: ModelHandle, folder: Path, threads: int | None) -> list[str]:
+    """Tensors by name, dtype and shape; config.json with its quantization_config; the tokenizer's files."""
     layout, found = make_layout(handle), read_folder(folder)
     planned = [part for name, ref in handle.stored.items() for part in layout.planned(name, ref)]
     wanted = {(part.name, NAMES[part.dtype].lower(), part.shape) for part in planned}
     tensors = {name for name, _, _ in wanted ^ {(ref.name, ref.stored, ref.shape) for ref in found.values()}}
     config, expected = read_json(folder / "config.json"), layout.config(handle)
     fields = {f"config.json: {key}" for key in config.keys() | expected if config.get(key) != expected.get(key)}
-    beside = {"tokenizer.json", "tokenizer_config.json", "generation_config.json", *(f.name for f in TEMPLATES.iterdir())}
-    return sorted(tensors | fields | {name for name in beside if not (folder / name).is_file()})
+    return sorted(tensors | fields | absent(folder, BESIDE))
 
 
 def reopen(handle: ModelHandle, folder: Path) -> ModelHandle:
@@ -109,4 +110,5 @@ def read_back(handle: ModelHandle, folder: Path) -> Iterator[tuple[str, Weight]]
         ref.release()
 
 
-TARGET = Target("vllm", emit_folder, unexpected, read_back, open_folder, runtime, reference=reopen, unrun=("vllm",))
+FOLDER = Target("vllm", emit_folder, unlike, read_back, open_folder, runtime, reference=reopen)  # as other bundles hold it
+TARGET = replace(FOLDER, emit=emit_bundle, unexpected=unexpected, unrun=("vllm",))

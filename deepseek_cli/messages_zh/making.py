@@ -142,6 +142,19 @@ MAKING: dict[str, str] = {
     "Round it anew, and deploy the result: deepseek quantize {model} --int4": "请重新量化，再部署其结果：deepseek quantize {model} --int4",
     "transformers has no model for {folder}.": "transformers 没有适用于 {folder} 的模型。",
     "Deploy with --verify weights, and run it in vLLM.": "请用 --verify weights 部署，并在 vLLM 中运行。",
+    "The bundle holds no folder for vLLM. {reason}": "部署包中没有供 vLLM 用的文件夹。{reason}",
+    "The bundle holds no file for llama.cpp. {reason}": "部署包中没有供 llama.cpp 用的文件。{reason}",
+    "{model}: graphs of the architecture {family} are not written for {target} yet.": (
+        "{model}：目标 {target} 还不能写出架构 {family} 的图。"
+    ),
+    "Deploy it with --target vllm.": "请用 --target vllm 部署。",
+    "The cache of a {target} bundle is float16.": "{target} 部署包的缓存是 float16。",
+    "{model} cannot be carried to TensorRT as it is: {tensor}: {reason}.": "{model} 不能原样带到 TensorRT：{tensor}：{reason}。",
+    "Round it anew, and deploy the result: deepseek quantize {model} --scheme int4-g128-pos": (
+        "请重新舍入，再部署其结果：deepseek quantize {model} --scheme int4-g128-pos"
+    ),
+    "{tensor} holds values that float16 does not.": "{tensor} 中有 float16 无法表示的值。",
+    "Deploy the model with --target vllm: it keeps them in bfloat16.": "请用 --target vllm 部署：它以 bfloat16 保存这些值。",
     "{name} for {target}, up to {context} tokens.": "{name}，目标 {target}，最多 {context} 个词元。",
     "The output {path} lies inside the model's own folder.": "输出 {path} 位于模型自己的文件夹之内。",
     "Choose another -o.": "请换一个 -o。",

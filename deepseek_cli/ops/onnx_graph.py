@@ -26,7 +26,12 @@ CONTRIBUTED = {  # by ONNX Runtime, beyond ONNX itself
 }
 INLINE_BYTES = 1024  # smaller tensors stand in the graph itself
 PAGE_BYTES, LINE_BYTES = 4096, 64  # large tensors start on a page, so that a mapped file needs no copy; others on a cache line
-DTYPES = {torch.float32: ir.DataType.FLOAT, torch.uint8: ir.DataType.UINT8, torch.int64: ir.DataType.INT64}
+DTYPES = {
+    torch.float32: ir.DataType.FLOAT,
+    torch.float16: ir.DataType.FLOAT16,
+    torch.uint8: ir.DataType.UINT8,
+    torch.int64: ir.DataType.INT64,
+}
 Inputs = Sequence[ir.Value | None]
 
 
@@ -105,9 +110,9 @@ class Graph:
             self._add(name, self._store(name, parts, shape))
         return self.initializers[name]
 
-    def stream(self, name: str, parts: Iterable[Tensor], shape: Sequence[int]) -> ir.Value:
-        """An initializer whose parts are written as they come, so that memory holds one of them."""
-        self._add(name, self._append(name, parts, shape))
+    def stream(self, name: str, parts: Iterable[Tensor], shape: Sequence[int], dtype: ir.DataType | None = None) -> ir.Value:
+        """An initializer whose parts are written as they come, so that memory holds one of them; by default of their dtype."""
+        self._add(name, self._append(name, parts, shape, dtype=dtype))
         return self.initializers[name]
 
     def alias(self, name: str, value: ir.Value, shape: Sequence[int]) -> ir.Value:
@@ -125,13 +130,20 @@ class Graph:
             return ir.tensor(np.concatenate([p.numpy().reshape(-1) for p in parts]).reshape(shape), name=name)
         return self._append(name, parts, shape, PAGE_BYTES if size >= PAGE_BYTES else LINE_BYTES)
 
-    def _append(self, name: str, parts: Iterable[Tensor], shape: Sequence[int], border: int = PAGE_BYTES) -> Any:
+    def _append(
+        self,
+        name: str,
+        parts: Iterable[Tensor],
+        shape: Sequence[int],
+        border: int = PAGE_BYTES,
+        dtype: ir.DataType | None = None,
+    ) -> Any:
         self.data.write(bytes(-self.data.tell() % border))
-        start, dtype = self.data.tell(), torch.uint8
+        start, held = self.data.tell(), torch.uint8
         for part in parts:
-            dtype = part.dtype
+            held = part.dtype
             self.data.write(part.contiguous().numpy().reshape(-1).view(np.uint8).data)
-        self.places[name] = DTYPES[dtype], start, self.data.tell() - start
+        self.places[name] = dtype or DTYPES[held], start, self.data.tell() - start
         return self._external(name, *self.places[name], shape)
 
     def _external(self, name: str, dtype: ir.DataType, offset: int, size: int, shape: Sequence[int]) -> ir.ExternalTensor:

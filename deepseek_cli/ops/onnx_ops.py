@@ -22,7 +22,7 @@ from deepseek_cli.ops.onnx_latent import Step, latent_attention
 from deepseek_cli.ops.onnx_lazy import Part, Product, Sum
 from deepseek_cli.ops.torch_ops import rope_table
 from deepseek_cli.reporter import SILENT, Reporter
-from deepseek_cli.tensors import QuantizedTensor, TensorRef, dense
+from deepseek_cli.tensors import BlockTensor, Fp8Tensor, QuantizedTensor, TensorRef, dense
 
 INT64_MAX = (1 << 63) - 1
 FLOAT, INT32, INT64 = ir.DataType.FLOAT, ir.DataType.INT32, ir.DataType.INT64
@@ -35,8 +35,10 @@ class OnnxOps:
 
     `context` positions get rotary tables. `accuracy_level` 4 lets MatMulNBits round its input to int8, 0 does not.
     `kv` is how latents are cached, `latent_cache` the form in which they are: `plain` for one row of a batch at a time, or
-    `gqa`, GroupQueryAttention's. `dense_fallbacks` lists quantized tensors that are written as float32, with the reason.
+    `gqa`, GroupQueryAttention's. `dense_fallbacks` lists quantized tensors that are written dense, with the reason.
     """
+
+    dtype = FLOAT  # of activations, caches, scales and what is dense
 
     def __init__(
         self,
@@ -109,14 +111,14 @@ class OnnxOps:
                 head_dim=spec.head_dim,
             )
         kinds, shape = ("key", "value"), lambda length: ["batch", spec.kv_heads, length, spec.head_dim]
-        past = [self.graph.input(f"past_key_values.{layer}.{kind}", FLOAT, shape("past")) for kind in kinds]
+        past = [self.graph.input(f"past_key_values.{layer}.{kind}", self.dtype, shape("past")) for kind in kinds]
         y, *present = self.graph.outputs_of(
             "GroupQueryAttention", [*self._packed(q, k, v), *past, *self._lengths(), *self._rotary(spec.rope)], 3,
             f"layers.{layer}.attention",
             num_heads=spec.heads, kv_num_heads=spec.kv_heads, scale=spec.scale, do_rotary=1,
         )  # fmt: skip
         for value, kind in zip(present, kinds, strict=True):
-            self.graph.output(value, f"present.{layer}.{kind}", FLOAT, shape("reserved"))
+            self.graph.output(value, f"present.{layer}.{kind}", self.dtype, shape("reserved"))
         return y
 
     def latent_attention(
@@ -140,21 +142,28 @@ class OnnxOps:
     def gated_mlp(self, x: Any, gate: str, up: str, down: str) -> ir.Value:
         """Gate and up stay two products: cutting one in two afterwards costs more than the second (benchmarks/LOG.md)."""
         g, u = self.linear(x, gate), self.linear(x, up)
-        silu = self.graph.node("QuickGelu", [g], f"{gate}.silu", alpha=1.0)  # x * sigmoid(alpha * x)
-        return self.linear(self.graph.node("Mul", [silu, u], f"{gate}.gated"), down)
+        return self.linear(self.graph.node("Mul", [self._silu(g, f"{gate}.silu"), u], f"{gate}.gated"), down)
 
     def add(self, x: Any, y: Any) -> Sum:
         return Sum(x, y)
 
     def head(self, x: Any, name: str) -> ir.Value:
-        """The last `num_logits_to_keep` positions, 0 for all: a slice from -0 takes the whole."""
-        keep = self.graph.input("num_logits_to_keep", INT64, [1], default=torch.zeros(1, dtype=torch.int64))
-        start = self.graph.node("Neg", [keep])
-        last = self.graph.node("Slice", [self._value(x), start, self._integers(INT64_MAX), self._integers(1)])
-        logits = self.linear(last, name)
+        logits = self._float32(self.linear(self._kept(x), name))
         vocabulary = self.tensors[f"{name}.weight"].shape[0]
         self.graph.output(logits, "logits", FLOAT, ["batch", "kept", vocabulary], first=True)
         return logits
+
+    def _kept(self, x: Any) -> ir.Value:
+        """The last `num_logits_to_keep` positions, 0 for all: a slice from -0 takes the whole."""
+        keep = self.graph.input("num_logits_to_keep", INT64, [1], default=torch.zeros(1, dtype=torch.int64))
+        start = self.graph.node("Neg", [keep])
+        return self.graph.node("Slice", [self._value(x), start, self._integers(INT64_MAX), self._integers(1)])
+
+    def _float32(self, x: ir.Value) -> ir.Value:
+        return x
+
+    def _silu(self, x: ir.Value, name: str) -> ir.Value:
+        return self.graph.node("QuickGelu", [x], name, alpha=1.0)  # x * sigmoid(alpha * x)
 
     def _value(self, x: Any) -> ir.Value:
         """The graph value of a lazy one, written where it was not yet."""
@@ -198,7 +207,7 @@ class OnnxOps:
 
     def _constants(self, label: str, weights: Sequence[NBits]) -> tuple[ir.Value, ir.Value, ir.Value | None]:
         codes = self.graph.constant(f"{label}.codes", *(w.packed for w in weights))
-        scale = self.graph.constant(f"{label}.scales", *(w.scale for w in weights))
+        scale = self.graph.constant(f"{label}.scales", *(self._cast(w.scale, label) for w in weights))
         zeros = [w.zero for w in weights if w.zero is not None]
         return codes, scale, self.graph.constant(f"{label}.zeros", *zeros) if zeros else None
 
@@ -209,27 +218,40 @@ class OnnxOps:
         parts = []
         for name in names:
             bias = self.tensors.get(f"{name}.bias")
-            parts.append(dense(bias.read()).float() if bias else torch.zeros(self.tensors[f"{name}.weight"].shape[0]))
-        return self.graph.constant(f"{','.join(names)}.bias", *parts)
+            parts.append(dense(bias.read()) if bias else torch.zeros(self.tensors[f"{name}.weight"].shape[0]))
+        label = ",".join(names)
+        return self.graph.constant(f"{label}.bias", *(self._cast(part, label) for part in parts))
 
     def _vector(self, name: str) -> ir.Value:
-        return self.graph.constant(f"{name}.weight", dense(self.tensors[f"{name}.weight"].read()).float())
+        return self.graph.constant(f"{name}.weight", self._cast(dense(self.tensors[f"{name}.weight"].read()), name))
 
     def _dense(self, name: str, reason: str = "no operator that takes its codes splits it as this model does") -> Tensor:
-        """float32 whatever it is stored as; a quantized tensor is listed with the reason."""
+        """Its values, whatever it is stored as; a quantized tensor is listed with the reason."""
         weight = self.tensors[f"{name}.weight"].read()
-        return weight.float() if isinstance(weight, Tensor) else self._fall_back(name, reason)
+        return self._cast(weight, name) if isinstance(weight, Tensor) else self._fall_back(name, reason)
 
     def _weight(self, name: str) -> Tensor | NBits:
         weight = self.tensors[f"{name}.weight"].read()
         if isinstance(weight, Tensor):
-            return weight.float()
-        reason = unfit(weight)
-        return to_nbits(weight) if isinstance(weight, QuantizedTensor) and not reason else self._fall_back(name, reason)
+            return self._cast(weight, name)
+        reason = self._unfit(weight)
+        return self._nbits(weight) if isinstance(weight, QuantizedTensor) and not reason else self._fall_back(name, reason)
+
+    def _unfit(self, weight: QuantizedTensor | BlockTensor | Fp8Tensor) -> str:
+        """Why the graph cannot hold these codes; "" where it can."""
+        return unfit(weight)
+
+    def _nbits(self, weight: QuantizedTensor) -> NBits:
+        return to_nbits(weight)
+
+    def _cast(self, values: Tensor, name: str) -> Tensor:
+        """As the graph holds what it computes with; `name` is whose values they are."""
+        return values.float()
 
     def _fall_back(self, name: str, reason: str) -> Tensor:
-        self.dense_fallbacks.append((f"{name}.weight", reason))
-        return dense(self.tensors[f"{name}.weight"].read())
+        if all(listed != f"{name}.weight" for listed, _ in self.dense_fallbacks):  # a tied head asks again
+            self.dense_fallbacks.append((f"{name}.weight", reason))
+        return self._cast(dense(self.tensors[f"{name}.weight"].read()), name)
 
     def _lengths(self) -> tuple[ir.Value, ir.Value]:
         """seqlens_k int32 [batch], one less than each row's length, and the longest row's length, int32."""
@@ -271,14 +293,15 @@ def emit(
     path: Path,
     context: int,
     reporter: Reporter = SILENT,
+    interpreter: type[OnnxOps] = OnnxOps,
     **options: Any,
 ) -> list[tuple[str, str]]:
-    """Write the graph `path`, for up to `context` tokens, and its data file beside it; `options` are OnnxOps'.
+    """Write the graph `path`, for up to `context` tokens, and its data file beside it; `options` are the interpreter's.
 
-    Gives back the quantized tensors that became float32, each with the reason. Raises ModelUnsupported.
+    Gives back the quantized tensors that became dense, each with the reason. Raises ModelUnsupported.
     """
     with Graph(path, {"context": str(context)}) as graph:
-        ops = OnnxOps(graph, tensors, context, reporter=reporter, **options)
+        ops = interpreter(graph, tensors, context, reporter=reporter, **options)
         forward(ops, architecture, config, ops.tokens)
     reporter.progress("write", ops.size_bytes, ops.size_bytes, "B")
     return ops.dense_fallbacks

@@ -17,9 +17,11 @@ from deepseek_cli.ops.pages import PAGE
 from deepseek_cli.runtime.session import check_room
 
 GRAPH = "model.onnx"
+CPU = "CPUExecutionProvider"
 CHUNK = 128  # tokens of a prefill that are computed at once: attention skips what later chunks would mask, and buffers stay small
 LATENT_CHUNK = 256  # of latents, which are expanded once a chunk
 LATENT = ("latent",)
+KEEP = "num_logits_to_keep"
 CACHE_DTYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 ERRORS_ONLY = 3  # ONNX Runtime would warn that num_logits_to_keep has a default
 Rewrite = Callable[[Any], None]  # of an onnx.ModelProto, in place
@@ -50,7 +52,7 @@ class OnnxSession:
         spinning: bool = True,
         rewrite: Rewrite | None = None,
     ) -> None:
-        self.session = load(folder / GRAPH, session_options(threads, profile, spinning), accuracy_level, rewrite)
+        self.session = self._load(folder / GRAPH, session_options(threads, profile, spinning), accuracy_level, rewrite)
         self.context = min(context, int(self.session.get_modelmeta().custom_metadata_map.get("context", context)))
         self.vocabulary, self.position = config.vocabulary, 0
         self.binding = self.session.io_binding()
@@ -59,7 +61,9 @@ class OnnxSession:
         self.last = np.empty((1, self.vocabulary), np.float32)
         self.rows: list[np.ndarray] = []  # of latents, whose binding grows with them
         self.cache = self._reserve_cache(config)
-        self._bind("num_logits_to_keep", self.keep)
+        self.keeps = any(value.name == KEEP for value in self.session.get_overridable_initializers())
+        if self.keeps:
+            self._bind(KEEP, self.keep)
 
     @property
     def kv_bytes(self) -> int:
@@ -83,7 +87,10 @@ class OnnxSession:
         """The path of ONNX Runtime's own profile, with `profile` only."""
         return self.session.end_profiling()
 
-    def _reserve_cache(self, config: Any) -> np.ndarray:
+    def _load(self, path: Path, options: Any, accuracy_level: int | None, rewrite: Rewrite | None) -> Any:
+        return load(path, options, accuracy_level, rewrite)
+
+    def _reserve_cache(self, config: Any) -> Any:
         """Keys and values float32 [layers, 2, 1, heads, rows, channels], or latents [layers, 1, rows, channels]."""
         latent, kinds = getattr(config, "latent", None), cache_kinds(self.session)
         rows = -(-self.context // PAGE) * PAGE
@@ -160,8 +167,14 @@ def session_options(threads: int | None, profile: bool = False, spinning: bool =
     return options
 
 
-def load(path: Path, options: Any, accuracy_level: int | None = None, rewrite: Rewrite | None = None) -> Any:
-    """ONNX Runtime's session over a graph file.
+def load(
+    path: Path,
+    options: Any,
+    accuracy_level: int | None = None,
+    rewrite: Rewrite | None = None,
+    providers: Sequence[str] = (CPU,),
+) -> Any:
+    """ONNX Runtime's session over a graph file; the first of `providers` that has an operator computes it.
 
     Raises ModelCorrupt when it cannot be loaded, and what `rewrite` does.
     """
@@ -170,7 +183,7 @@ def load(path: Path, options: Any, accuracy_level: int | None = None, rewrite: R
         if accuracy_level is not None or rewrite:
             graph = rewritten(path, accuracy_level, rewrite, options)
             options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(path.parent))
-        return ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+        return ort.InferenceSession(graph, options, providers=list(providers))
     except DeepseekError:
         raise
     except Exception as error:  # its exceptions share no base class of their own

@@ -19,8 +19,11 @@ from deepseek_cli.ops import SparseSpec
 # By target, what opens its bundles: (folder, config, context, threads, exact) -> Session. `exact` leaves activations as they are.
 SESSIONS = {
     "cpu": "deepseek_cli.runtime.onnx_session:open_folder",
+    "cuda": "deepseek_cli.runtime.onnx_half_session:open_fastest",
     "gguf": "deepseek_cli.runtime.gguf_session:open_folder",
     "metal": "deepseek_cli.runtime.mlx_session:open_folder",
+    "rocm": "deepseek_cli.runtime.rocm_session:open_folder",
+    "tensorrt": "deepseek_cli.runtime.onnx_half_session:open_fastest",
     "vllm": "deepseek_cli.runtime.transformers_session:open_folder",
 }
 DEFAULT_CONTEXT = 4096  # tokens; reserved, not touched, until they come
