@@ -56,6 +56,13 @@ TARGETS = {
         "mlx-lm",
         "metal",
     ),
+    "openvino": Listed(
+        "deepseek_cli.deploy.openvino:TARGET",
+        "an OpenVINO model with its tokenizer, for openvino_genai on any CPU",
+        "int4, int8, with or without zero points",
+        "openvino",
+        "openvino",
+    ),
     "vllm": Listed(
         "deepseek_cli.deploy.vllm:TARGET",
         "a compressed-tensors folder for vLLM and transformers",

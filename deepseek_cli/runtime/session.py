@@ -19,6 +19,7 @@ SESSIONS = {
     "cpu": "deepseek_cli.runtime.onnx_session:open_folder",
     "gguf": "deepseek_cli.runtime.gguf_session:open_folder",
     "metal": "deepseek_cli.runtime.mlx_session:open_folder",
+    "openvino": "deepseek_cli.runtime.openvino_session:open_folder",
     "vllm": "deepseek_cli.runtime.transformers_session:open_folder",
 }
 DEFAULT_CONTEXT = 4096  # tokens; reserved, not touched, until they come
@@ -142,14 +143,18 @@ def check_room(position: int, new: int, context: int) -> None:
         )
 
 
-def require(distribution: str, extra: str) -> str:
+def require(
+    distribution: str,
+    extra: str,
+    hint: str = "Install it: pip install 'deepseek-cli[{extra}]'. A bundle can be written without: deploy --verify weights",
+) -> str:
     """Name and version of an installed distribution. Raises MissingExtra, which says how to install it."""
     try:
         return f"{distribution} {importlib.metadata.version(distribution)}"
     except importlib.metadata.PackageNotFoundError:
         raise MissingExtra(
             "{distribution} is not installed.",
-            hint="Install it: pip install 'deepseek-cli[{extra}]'. A bundle can be written without: deploy --verify weights",
+            hint=hint,
             distribution=distribution,
             extra=extra,
         ) from None
