@@ -63,6 +63,13 @@ TARGETS = {
         "mlx-lm",
         "metal",
     ),
+    "openvino": Listed(
+        "deepseek_cli.deploy.openvino:TARGET",
+        "an OpenVINO model with its tokenizer, for openvino_genai on any CPU",
+        "int4, int8, with or without zero points",
+        "openvino",
+        "openvino",
+    ),
     "rocm": Listed(
         "deepseek_cli.deploy.rocm:TARGET",
         "a folder for vLLM and a GGUF file for llama.cpp, on AMD GPUs",

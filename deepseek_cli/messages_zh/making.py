@@ -188,6 +188,9 @@ MAKING: dict[str, str] = {
     "Install it: pip install 'deepseek-cli[{extra}]'": "请安装：pip install 'deepseek-cli[{extra}]'",
     "mlx-lm cannot compute {name}: {reason}.": "mlx-lm 无法计算 {name}：{reason}。",
     "mlx-lm chooses its own cache.": "mlx-lm 自行决定其缓存。",
+    "OpenVINO chooses its own cache.": "OpenVINO 自行决定其缓存。",
+    "OpenVINO bundles cannot hold {what} yet.": "OpenVINO 部署包尚不支持 {what}。",
+    "The tokenizer of {model} cannot be carried to OpenVINO: {reason}.": "{model} 的分词器无法带到 OpenVINO：{reason}。",
     "Install it: pip install 'deepseek-cli[{extra}]'. A bundle can be written without: deploy --verify weights": (
         "请安装：pip install 'deepseek-cli[{extra}]'。不安装也能生成部署包：deploy --verify weights"
     ),

@@ -1,6 +1,6 @@
 """The vocabulary in which architectures are written. Each interpreter gives these words a meaning.
 
-An architecture says what is computed; `torch_ops` computes it, `onnx_ops` writes it as a graph, `cost` counts it.
+An architecture says what is computed; `torch_ops` computes it, `onnx_ops` and `openvino_ops` write it as a graph, `cost` counts.
 """
 
 from __future__ import annotations

@@ -22,6 +22,7 @@ SESSIONS = {
     "cuda": "deepseek_cli.runtime.onnx_half_session:open_fastest",
     "gguf": "deepseek_cli.runtime.gguf_session:open_folder",
     "metal": "deepseek_cli.runtime.mlx_session:open_folder",
+    "openvino": "deepseek_cli.runtime.openvino_session:open_folder",
     "rocm": "deepseek_cli.runtime.rocm_session:open_folder",
     "tensorrt": "deepseek_cli.runtime.onnx_half_session:open_fastest",
     "vllm": "deepseek_cli.runtime.transformers_session:open_folder",
@@ -147,14 +148,18 @@ def check_room(position: int, new: int, context: int) -> None:
         )
 
 
-def require(distribution: str, extra: str) -> str:
+def require(
+    distribution: str,
+    extra: str,
+    hint: str = "Install it: pip install 'deepseek-cli[{extra}]'. A bundle can be written without: deploy --verify weights",
+) -> str:
     """Name and version of an installed distribution. Raises MissingExtra, where it is another version than needed too."""
     try:
         found = importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:
         raise MissingExtra(
             "{distribution} is not installed.",
-            hint="Install it: pip install 'deepseek-cli[{extra}]'. A bundle can be written without: deploy --verify weights",
+            hint=hint,
             distribution=distribution,
             extra=extra,
         ) from None

@@ -36,6 +36,7 @@ HEAVY = {
     "onnx",
     "onnx_ir",
     "onnxruntime",
+    "openvino",
     "numpy",
     "ray",
     "huggingface_hub",
