@@ -73,7 +73,7 @@ def deploy(
         return Deployed(bundle_name, final, name, context)
     if not force and (known := unchanged(final, "deploy", resolved, handle)):
         return Deployed(bundle_name, final, name, context, known, unchanged=True)
-    runtime_of(target, needed=needs_runtime(spec.verify, handle))  # before the work, not behind it
+    runtime_of(target, needed=needs_runtime(target, spec.verify, handle))  # before the work, not behind it
     require_space(final, bundle_bytes(handle) * (1 + len(target.parts)))
     with staged(final, force) as folder:
         shutil.copyfile(CHECK, folder / CHECK.name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import platform
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -94,4 +95,6 @@ def _write_json(path: Path, value: dict[str, Any]) -> None:
     path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-TARGET = Target("metal", emit_bundle, unexpected, read_back, open_folder, runtime)
+TARGET = Target(
+    "metal", emit_bundle, unexpected, read_back, open_folder, runtime, slowness=1.0 if platform.system() == "Darwin" else 20.0
+)

@@ -38,6 +38,7 @@ class Target:
     # The model that L2 and L3 compare with, where read_back's roundings are allowed for: what the bundle holds.
     reference: Callable[[ModelHandle, Path], ModelHandle] = lambda handle, _: handle
     unrun: tuple[str, ...] = ()  # runtimes that bundles are for, where another one stands in for them
+    slowness: float = 1.0  # of a token in its runtime here, over one in PyTorch: how far to verify depends on it
     # What `emit` writes beside, by the subfolder that a bundle may hold it in: each is verified as a bundle of its own is.
     parts: Mapping[str, Target] = field(default_factory=dict)
 

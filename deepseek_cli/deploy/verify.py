@@ -41,9 +41,9 @@ def verify(
     it, and its level is not reached.
     Raises MissingExtra where the target's runtime is wanted and not installed.
     """
-    level = level or affordable(handle)
+    level = level or affordable(target, handle)
     wanted = LEVELS.index(level) + 1
-    runtime = runtime_of(target, needed=needs_runtime(level, handle))
+    runtime = runtime_of(target, needed=needs_runtime(target, level, handle))
     held = target.held(folder)
     checks = [called(name, check_structure(part, handle, place, threads)) for name, place, part in held]
     if wanted > 1 and passed(checks):
@@ -76,17 +76,18 @@ def runtime_of(target: Target, *, needed: bool) -> str | None:
         return None
 
 
-def needs_runtime(level: str | None, handle: ModelHandle) -> bool:
-    return LEVELS.index(level or affordable(handle)) > LEVELS.index("weights")
+def needs_runtime(target: Target, level: str | None, handle: ModelHandle) -> bool:
+    return LEVELS.index(level or affordable(target, handle)) > LEVELS.index("weights")
 
 
-def affordable(handle: ModelHandle) -> str:
+def affordable(target: Target, handle: ModelHandle) -> str:
     """The highest level whose estimate fits in free memory and LONGEST_SECONDS."""
     dense_bytes = 4 * handle.parameters
     if dense_bytes + 2 * handle.size_bytes > free_bytes():
         return "weights"
-    logits = 2 * seconds_for(handle, TEXT_TOKENS) + 2 * dense_bytes / 1e9
-    tokens = logits + 2 * NEW_TOKENS * dense_bytes / BYTES_PER_SECOND
+    parts = 1 + len(target.parts)
+    logits = parts * ((1 + target.slowness) * seconds_for(handle, TEXT_TOKENS) + 2 * dense_bytes / 1e9)
+    tokens = logits + parts * 2 * target.slowness * NEW_TOKENS * dense_bytes / BYTES_PER_SECOND
     return "tokens" if tokens <= LONGEST_SECONDS else "logits" if logits <= LONGEST_SECONDS else "weights"
 
 

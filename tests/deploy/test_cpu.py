@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from deepseek_cli.deploy import TARGETS, find_target, outputs, verify
+from deepseek_cli.deploy import TARGETS, cpu, find_target, outputs, verify
 from deepseek_cli.deploy.engine import deploy
 from deepseek_cli.deploy.spec import DeploySpec
 from deepseek_cli.deploy.verify import same_bits
@@ -129,15 +129,22 @@ def test_another_token_is_excused_only_within_noise(noise: float, excused: int, 
 
 
 @pytest.mark.parametrize(
-    ("free", "seconds", "level"),
-    [(0, 0.0, "weights"), (1 << 40, 0.0, "tokens"), (1 << 40, 59.0, "tokens"), (1 << 40, 61.0, "weights")],
+    ("free", "seconds", "slowness", "level"),
+    [
+        (0, 0.0, 1.0, "weights"),
+        (1 << 40, 0.0, 1.0, "tokens"),
+        (1 << 40, 59.0, 1.0, "tokens"),
+        (1 << 40, 61.0, 1.0, "weights"),
+        (1 << 40, 59.0, 20.0, "weights"),
+        (1 << 40, 0.0, 1e9, "logits"),
+    ],
 )
 def test_by_default_verification_goes_as_far_as_memory_and_time_allow(
-    built: tuple[ModelHandle, Bundle], monkeypatch: pytest.MonkeyPatch, free: int, seconds: float, level: str
+    built: tuple[ModelHandle, Bundle], monkeypatch: pytest.MonkeyPatch, free: int, seconds: float, slowness: float, level: str
 ) -> None:
     monkeypatch.setattr(verify, "free_bytes", lambda: free)
     monkeypatch.setattr(verify, "seconds_for", lambda handle, tokens: seconds)
-    assert verify.affordable(built[0]) == level
+    assert verify.affordable(replace(cpu.TARGET, slowness=slowness), built[0]) == level
 
 
 def test_scales_are_compared_for_each_input() -> None:
