@@ -56,6 +56,13 @@ TARGETS = {
         "mlx-lm",
         "metal",
     ),
+    "mobile": Listed(
+        "deepseek_cli.deploy.mobile:TARGET",
+        "an ExecuTorch program and an ONNX graph, for phones",
+        "int4 and int8 with positive scales (-pos)",
+        "executorch",
+        "mobile",
+    ),
     "vllm": Listed(
         "deepseek_cli.deploy.vllm:TARGET",
         "a compressed-tensors folder for vLLM and transformers",

@@ -19,6 +19,7 @@ SESSIONS = {
     "cpu": "deepseek_cli.runtime.onnx_session:open_folder",
     "gguf": "deepseek_cli.runtime.gguf_session:open_folder",
     "metal": "deepseek_cli.runtime.mlx_session:open_folder",
+    "mobile": "deepseek_cli.runtime.executorch_session:open_folder",
     "vllm": "deepseek_cli.runtime.transformers_session:open_folder",
 }
 DEFAULT_CONTEXT = 4096  # tokens; reserved, not touched, until they come
