@@ -282,6 +282,9 @@ MAKING: dict[str, str] = {
     "Process {pid} is at work on {folder}.": "进程 {pid} 正在处理 {folder}。",
     "Wait for it, or use another -o.": "请等它完成，或换一个 -o。",
     "export": "导出",
+    "{distribution} {version} is installed, and its files differ from those of {needed}.": (
+        "已安装 {distribution} {version}，它的文件与 {needed} 的不同。"
+    ),
     "{model}: programs for ExecuTorch are not written for the architecture {family} yet.": (
         "{model}：尚不能为架构 {family} 写出 ExecuTorch 程序。"
     ),
@@ -296,7 +299,7 @@ MAKING: dict[str, str] = {
         "请重新量化，再部署结果：deepseek quantize {source} --scheme int4-g32-pos"
     ),
     "{count} tokens do not fit in the {context} that the bundle's cache holds.": (
-        "{count} 个词元超出了产物缓存所能容纳的 {context} 个。"
+        "{count} 个词元超出了部署包缓存所能容纳的 {context} 个。"
     ),
     "Deploy it again with a larger --context, or use a shorter prompt.": "请用更大的 --context 重新部署，或缩短提示。",
 }

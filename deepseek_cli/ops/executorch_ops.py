@@ -109,7 +109,7 @@ class ExecutorchOps(TorchOps):
 
     def attention(self, q: Tensor, k: Tensor, v: Tensor, layer: int, spec: AttentionSpec) -> Tensor:
         split = lambda t: t.unflatten(-1, (-1, spec.head_dim))  # noqa: E731  [1, n, heads, head_dim]
-        cos, sin = (table.narrow(0, self.start, q.shape[1]) for table in (self.decoder.cos, self.decoder.sin))
+        cos, sin = (getattr(self.decoder, table).narrow(0, self.start, q.shape[1]) for table in ("cos", "sin"))
         keys, values = (getattr(self.decoder, f"{part}{layer}") for part in ("keys", "values"))
         torch.ops.llama.update_cache(rotate(split(k), cos, sin), keys, self.start)
         torch.ops.llama.update_cache(split(v), values, self.start)
@@ -135,7 +135,7 @@ def common_group(weight: QuantizedTensor) -> int:
 
 
 def emit(architecture: Architecture, config: Any, refs: Mapping[str, TensorRef], file: Path, context: int) -> None:
-    """Write the program for up to `context` tokens. All weights are in memory, about four times."""
+    """Write the program for up to `context` tokens. All weights are in memory, many times over."""
     with quiet():
         from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
         from executorch.exir import EdgeCompileConfig, to_edge_transform_and_lower

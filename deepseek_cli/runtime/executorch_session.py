@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from importlib import metadata
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -12,20 +13,36 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from deepseek_cli.errors import ModelCorrupt, UsageError
+from deepseek_cli.errors import MissingExtra, ModelCorrupt, UsageError
 from deepseek_cli.ops.executorch_ops import load_operators, quiet
-from deepseek_cli.runtime.session import check_room, require
+from deepseek_cli.runtime.session import check_room
 
 if TYPE_CHECKING:
     from deepseek_cli.formats.pte import Program
 
 PROGRAM = "model.pte"
-NEEDED = ("ruamel.yaml", "torchao")  # of what it depends on; without them it says that it is broken
+RELEASE = "1.5"  # whose files and parsers formats/pte.py was read against
 
 
 def runtime() -> str:
-    """Raises MissingExtra."""
-    return [require(name, "mobile") for name in (*NEEDED, "executorch")][-1]
+    """Name and version. Raises MissingExtra, for another release too; a bundle cannot be written without."""
+    install = "Install it: pip install 'deepseek-cli[{extra}]'"
+    try:
+        version = [metadata.version(name) for name in ("torchao", "ruamel.yaml", "executorch")][-1]
+    except metadata.PackageNotFoundError as missing:
+        raise MissingExtra(
+            "{distribution} is not installed.", hint=install, distribution=str(missing.name), extra="mobile"
+        ) from None
+    if not version.startswith(f"{RELEASE}."):
+        raise MissingExtra(
+            "{distribution} {version} is installed, and its files differ from those of {needed}.",
+            hint=install,
+            distribution="executorch",
+            version=version,
+            needed=RELEASE,
+            extra="mobile",
+        )
+    return f"executorch {version}"
 
 
 def open_folder(folder: Path, config: Any, context: int, threads: int | None, exact: bool) -> ExecutorchSession:

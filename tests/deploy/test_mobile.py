@@ -242,6 +242,9 @@ def test_its_runtime_is_an_extra(built: tuple[ModelHandle, Bundle], tmp_path: Pa
     assert caught.value.exit_code == 4
     with pytest.raises(MissingExtra):
         open_session(built[1])
+    monkeypatch.setattr(metadata, "version", lambda _: "1.4.0")
+    with pytest.raises(MissingExtra, match=r"executorch 1\.4\.0 is installed.* 1\.5"):
+        open_session(built[1])
 
 
 def test_the_cache_is_moderate_unless_more_is_asked_for(built: tuple[ModelHandle, Bundle], tmp_path: Path) -> None:
