@@ -133,13 +133,18 @@ def read_back(handle: ModelHandle, folder: Path) -> Iterator[tuple[str, Weight]]
     """The program's weights, told apart by when they are used, and those of the ONNX graph. What one of them lacks is empty."""
     order = order_of_use(handle.architecture, handle.config, handle.weights)
     program = read(folder / PROGRAM)
-    yield from zip_longest(order.products, program.products(), fillvalue=NOTHING)
-    yield from zip_longest(order.factors, program.factors(), fillvalue=NOTHING)
+    yield from paired(order.products, program.products())
+    yield from paired(order.factors, program.factors())
     found = set()
     for name, weight in readback.read_back(handle, folder / ONNX):
         found.add(name)
         yield name, weight
     yield from ((name, NOTHING) for name in handle.weights.keys() - found)
+
+
+def paired(names: list[str], weights: Iterator[Weight]) -> Iterator[tuple[str, Weight]]:
+    for name, weight in zip_longest(names, weights):
+        yield name or "one weight too many", NOTHING if weight is None else weight
 
 
 TARGET = Target("mobile", emit_bundle, unexpected, read_back, open_folder, runtime, longest_context=LONGEST_CONTEXT)

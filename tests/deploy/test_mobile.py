@@ -165,6 +165,12 @@ def test_one_changed_bit_of_the_onnx_part_names_its_tensor(built: tuple[ModelHan
     assert checked(built, copy)["checks"][-1]["differing"] == ["model.layers.0.mlp.down_proj.weight"]
 
 
+def test_weights_too_many_or_too_few_are_named() -> None:
+    names = lambda *found: [name for name, _ in mobile.paired(["a", "b"], iter(found))]  # noqa: E731
+    assert names(torch.ones(2), torch.ones(2), torch.ones(2)) == ["a", "b", "one weight too many"]
+    assert not dict(mobile.paired(["a", "b"], iter([torch.ones(2)])))["b"].numel()
+
+
 def test_another_program_fails(built: tuple[ModelHandle, Bundle], tmp_path: Path) -> None:
     copy = shutil.copytree(built[1].root, tmp_path / "copy")
     (copy / "tokenizer.json").unlink()
