@@ -63,6 +63,13 @@ TARGETS = {
         "mlx-lm",
         "metal",
     ),
+    "mobile": Listed(
+        "deepseek_cli.deploy.mobile:TARGET",
+        "an ExecuTorch program and an ONNX graph, for phones",
+        "int4 and int8 with positive scales (-pos)",
+        "executorch",
+        "mobile",
+    ),
     "openvino": Listed(
         "deepseek_cli.deploy.openvino:TARGET",
         "an OpenVINO model with its tokenizer, for openvino_genai on any CPU",

@@ -23,7 +23,6 @@ from deepseek_cli.store import Store, require_space, result_name, staged
 
 CHECK = Path(__file__).parent / "templates" / "check.py"  # goes into every bundle
 CARRIED = ("int4", "int8", "q4_0", "q8_0")  # what a bundle holds as it lies; other formats become float32
-LONGEST_CONTEXT = 32768  # positions that get rotary tables, unless --context says more
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +61,7 @@ def deploy(
     target = find_target(spec.target)
     name = target.name
     check_context(handle, context)
-    context = within_index(handle, context or min(handle.config.context, LONGEST_CONTEXT), reporter)
+    context = within_index(handle, context or min(handle.config.context, target.longest_context), reporter)
     bundle_name = result_name(handle.name, target=name)
     final = output or store.models / bundle_name
     if output and handle.root.is_dir() and final.resolve().is_relative_to(handle.root.resolve()):

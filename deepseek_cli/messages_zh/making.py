@@ -298,4 +298,25 @@ MAKING: dict[str, str] = {
     "Move that away, or use another -o.": "请把它移开，或换一个 -o。",
     "Process {pid} is at work on {folder}.": "进程 {pid} 正在处理 {folder}。",
     "Wait for it, or use another -o.": "请等它完成，或换一个 -o。",
+    "export": "导出",
+    "{distribution} {version} is installed, and its files differ from those of {needed}.": (
+        "已安装 {distribution} {version}，它的文件与 {needed} 的不同。"
+    ),
+    "{model}: programs for ExecuTorch are not written for the architecture {family} yet.": (
+        "{model}：尚不能为架构 {family} 写出 ExecuTorch 程序。"
+    ),
+    "Exporting {model} for ExecuTorch needs {needed} MB, and {free} MB are free.": (
+        "为 ExecuTorch 导出 {model} 需要 {needed} MB 内存，可用 {free} MB。"
+    ),
+    "Use a smaller model, or --target cpu, which streams.": "请用更小的模型，或改用逐块处理的 --target cpu。",
+    "{model} cannot be carried to ExecuTorch as it is: {tensor}: {reason}.": (
+        "{model} 无法原样用于 ExecuTorch：{tensor}：{reason}。"
+    ),
+    "Round it anew, and deploy the result: deepseek quantize {source} --scheme int4-g32-pos": (
+        "请重新量化，再部署结果：deepseek quantize {source} --scheme int4-g32-pos"
+    ),
+    "{count} tokens do not fit in the {context} that the bundle's cache holds.": (
+        "{count} 个词元超出了部署包缓存所能容纳的 {context} 个。"
+    ),
+    "Deploy it again with a larger --context, or use a shorter prompt.": "请用更大的 --context 重新部署，或缩短提示。",
 }

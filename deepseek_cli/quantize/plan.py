@@ -107,6 +107,8 @@ def _rules(spec: QuantizeSpec, handle: ModelHandle, embeddings: list[str], body:
     silent = spec.embeddings == EMBEDDINGS
     outer = body if body is DENSE or (body.bits == 8 and silent) else parse_scheme(spec.embeddings, group)
     free = outer is not DENSE and silent
+    if body.positive and outer.symmetric and outer.bits < DENSE.bits:  # who refuses negative scales does so in the head, too
+        outer = replace(outer, positive=True)
     rules = [Rule(name, outer, free=free) for name in (*embeddings, "lm_head")]
     guarded = ((pattern, parse_scheme(scheme, group)) for pattern, scheme in handle.architecture.protected)
     rules += [Rule(pattern, scheme) for pattern, scheme in guarded if scheme.bits > body.bits]

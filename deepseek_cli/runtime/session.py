@@ -22,6 +22,7 @@ SESSIONS = {
     "cuda": "deepseek_cli.runtime.onnx_half_session:open_fastest",
     "gguf": "deepseek_cli.runtime.gguf_session:open_folder",
     "metal": "deepseek_cli.runtime.mlx_session:open_folder",
+    "mobile": "deepseek_cli.runtime.executorch_session:open_folder",
     "openvino": "deepseek_cli.runtime.openvino_session:open_folder",
     "rocm": "deepseek_cli.runtime.rocm_session:open_folder",
     "tensorrt": "deepseek_cli.runtime.onnx_half_session:open_fastest",
