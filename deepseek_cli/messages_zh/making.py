@@ -126,6 +126,7 @@ MAKING: dict[str, str] = {
     "{model}: a GGUF file of the architecture {family} does not hold its rotary scaling.": (
         "{model}：{family} 架构的 GGUF 文件存不下它的旋转位置缩放。"
     ),
+    "{model}: llama.cpp's models of DeepSeek's families have {reason}.": "{model}：llama.cpp 的 DeepSeek 系列模型要求 {reason}。",
     "The tokenizer of {model} cannot be written to GGUF: it {reason}.": "{model} 的分词器无法写入 GGUF：{reason}。",
     "Deploy it with --target cpu.": "请用 --target cpu 部署。",
     "{distribution} {version} exports no C interface of llama.cpp here.": "{distribution} {version} 在此系统上没有导出 llama.cpp 的 C 接口。",
