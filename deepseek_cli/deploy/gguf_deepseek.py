@@ -56,7 +56,7 @@ def refuse_variants(handle: ModelHandle) -> None:
 def missing(config: DeepSeekConfig) -> str:
     """What llama.cpp has no place for; "" where it has one for everything."""
     gate = config.gate
-    if gate is None or not config.shared_intermediate:
+    if gate is None or not config.sparse or not config.shared_intermediate:
         return "experts, some of which are shared"
     if config.sparse != frozenset(range(min(config.sparse), config.layers + config.drafts)):
         return "experts in every layer behind the first ones"

@@ -93,10 +93,13 @@ class Piece:
             return "llama.cpp routes in float32"
         if any(ref.stored in DENSE_DTYPES for ref in self.refs):
             return "not all of its experts are quantized"
-        weights = [ref.read() for ref in self.refs]
-        if reason := next(filter(None, map(unfit, weights)), ""):
-            return reason
-        return "its experts do not share one format" if len({kind_of(weight) for weight in weights}) > 1 else ""
+        kinds = set()
+        for ref in self.refs:
+            weight = ref.read()
+            if reason := unfit(weight):
+                return reason
+            kinds.add(kind_of(weight))
+        return "its experts do not share one format" if len(kinds) > 1 else ""
 
 
 def pieces(handle: ModelHandle) -> Iterator[Piece]:

@@ -62,7 +62,6 @@ def write_gguf(path: Path, metadata: Mapping[str, Any], entries: Sequence[Entry]
 
 def widened(source: Gguf) -> list[Entry]:
     """The tensors of a file as float32."""
-
     return [Entry(name, "f32", found.shape, partial(each_weight, source, found)) for name, found in source.tensors.items()]
 
 

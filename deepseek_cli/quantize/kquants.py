@@ -36,7 +36,7 @@ def quantize(
     form = FORMS[scheme.block]
     counts = torch.ones(inputs) if statistics is None else statistics.importance / statistics.importance.mean().clamp_min(TINY)
     counts = counts.clamp_min(1e-6).view(1, -1, form.subs, form.values)
-    raw, step = [], max(READ_VALUES // inputs, 1)
+    raw, step = list[Tensor](), max(READ_VALUES // inputs, 1)
     for start in range(0, out, step):
         part = dense(take_rows(weight, slice(start, start + step))).float()
         if not part.isfinite().all():
@@ -70,8 +70,9 @@ def to_q4_k(x: Tensor, c: Tensor) -> Tensor:
         old, (d, dmin) = (d, dmin), tuple(map(_halved, found))
         worse = ~(error(s, m).sum(-1, keepdim=True) < before) | (d <= 0) | (dmin < 0)
         d, dmin = (torch.where(worse, a, b) for a, b in zip(old, (d, dmin), strict=True))
-    flat = (t.to(torch.uint8).flatten(0, 1) for t in (codes(s, m).flatten(-2), s, m))
-    return pack_q4_k(*flat, d.flatten(0, 1), dmin.flatten(0, 1))
+    q = codes(s, m).flatten(-2).to(torch.uint8)
+    s, m = s.to(torch.uint8), m.to(torch.uint8)
+    return pack_q4_k(*(t.flatten(0, 1) for t in (q, s, m, d, dmin)))
 
 
 def to_q6_k(x: Tensor, c: Tensor) -> Tensor:

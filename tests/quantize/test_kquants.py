@@ -10,14 +10,17 @@ import gguf
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
 from deepseek_cli import blocks
 from deepseek_cli.deploy import outputs
 from deepseek_cli.deploy.engine import deploy
 from deepseek_cli.deploy.spec import DeploySpec
-from deepseek_cli.errors import ModelCorrupt, UsageError
+from deepseek_cli.errors import ModelCorrupt, ModelUnsupported, UsageError
 from deepseek_cli.formats.block_pack import pack_q4_k, pack_q5_0, pack_q6_k, pack_q8_0
+from deepseek_cli.formats.quantized import assemble
+from deepseek_cli.formats.safetensors import read_folder
 from deepseek_cli.handle import ModelHandle, open_model
 from deepseek_cli.quantize import kquants
 from deepseek_cli.quantize.engine import Quantized, quantize
@@ -207,6 +210,16 @@ def test_other_blocks_than_asked_for_are_said(tmp_path: Path) -> None:
     assert {(str(item.scheme), item.instead) for item in plan.items if not item.kept} == {
         ("q8_0", f"its {inputs} inputs are not a multiple of 256, which q6_k wants") for inputs in (64, 96)
     }
+
+
+@pytest.mark.parametrize(
+    "part", [torch.zeros(2, 145, dtype=torch.uint8), torch.zeros(2, 144), torch.zeros(288, dtype=torch.uint8)]
+)
+def test_damaged_folders_of_blocks_name_the_weight(tmp_path: Path, part: Tensor) -> None:
+    save_file({"m.weight.q4_k": part}, tmp_path / "model.safetensors")
+    settings = {"quantization_config": {"quant_method": "ggml-blocks"}}
+    with pytest.raises((ModelCorrupt, ModelUnsupported), match=r"m\.weight"):
+        assemble(read_folder(tmp_path), settings, tmp_path / "config.json")
 
 
 def test_schemes_and_formats_agree() -> None:
