@@ -28,7 +28,7 @@ from deepseek_cli.quantize.distill import distill, require_memory
 from deepseek_cli.quantize.fold import folded
 from deepseek_cli.quantize.method import Method
 from deepseek_cli.quantize.plan import Item, Plan
-from deepseek_cli.quantize.spec import QuantizeSpec
+from deepseek_cli.quantize.spec import EMBEDDINGS, QuantizeSpec
 from deepseek_cli.quantize.spread import LOCAL, Engine
 from deepseek_cli.reporter import SILENT, Reporter
 from deepseek_cli.runtime.tokenizer import open_tokenizer
@@ -260,9 +260,10 @@ def lineage(handle: ModelHandle) -> dict[str, Any]:
 
 def resolved_record(spec: QuantizeSpec, plan: Plan, method: Method) -> dict[str, Any]:
     """What the options came to; the same record from the same input is the same output."""
+    as_body = plan.scheme.block and spec.embeddings == EMBEDDINGS
     return {
         "scheme": str(plan.scheme),
-        "embeddings": spec.embeddings,
+        "embeddings": str(plan.scheme) if as_body else spec.embeddings,
         "level": spec.level,
         **method.record(),
         "rules": list(spec.rule),

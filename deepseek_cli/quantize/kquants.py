@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -63,8 +64,8 @@ def to_q4_k(x: Tensor, c: Tensor) -> Tensor:
         return (((d * s).unsqueeze(-1) * codes(s, m) - (dmin * m).unsqueeze(-1) - x).square_() * c).sum(-1)
 
     for _ in range(SWEEPS):
-        s = _stepped(s, lambda s: error(s, m), 0, 63)  # noqa: B023
-        m = _stepped(m, lambda m: error(s, m), 0, 63)  # noqa: B023
+        s = _stepped(s, partial(error, m=m), 0, 63)
+        m = _stepped(m, partial(error, s), 0, 63)
         before, q = error(s, m).sum(-1, keepdim=True), codes(s, m)
         found = _two_factors(x, c, q * s.unsqueeze(-1), m.unsqueeze(-1).expand_as(x))
         old, (d, dmin) = (d, dmin), tuple(map(_halved, found))

@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 from deepseek_cli.deploy import find_target, outputs, verify
 from deepseek_cli.deploy.engine import deploy
 from deepseek_cli.deploy.gguf_metadata import tokenizer_metadata
+from deepseek_cli.deploy.gguf_rope import rotation
 from deepseek_cli.deploy.spec import DeploySpec
 from deepseek_cli.errors import ModelUnsupported
 from deepseek_cli.formats.gguf import read_gguf
@@ -86,6 +87,20 @@ def test_scalings_and_their_factors_on_scores(tmp_path: Path, scaling: dict[str,
     found = deployed(handle, tmp_path, "logits").manifest.verification
     assert found
     assert found["level"] == "L2"
+
+
+def test_v2_lites_scaling_is_said_as_llama_cpp_converts_it(tmp_path: Path) -> None:
+    scaling = {
+        "rope_type": "yarn",
+        "factor": 40,
+        "original_max_position_embeddings": 4096,
+        "mscale": 0.707,
+        "mscale_all_dim": 0.707,
+    }
+    make_toy(tmp_path, "deepseek_v2", **TOY | GREEDY | {"rope_parameters": {"rope_theta": 1e4, **scaling}})
+    keys = rotation(open_model(str(tmp_path), Store(tmp_path)), "deepseek2").keys
+    assert keys["rope.scaling.yarn_log_multiplier"] == pytest.approx(0.0707)
+    assert (keys["rope.scaling.attn_factor"], keys["rope.scaling.factor"]) == (1, 40)
 
 
 @pytest.mark.parametrize("scaling", [SCALINGS[2], SCALINGS[5] | {"rope_theta": 10.0}], ids=["llama3", "ramp's ends not rounded"])
