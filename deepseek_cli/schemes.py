@@ -1,4 +1,4 @@
-"""Names for how a weight is quantized: `int4-g32`, `int8-channel`, `int4-g64-asym`, `bf16`."""
+"""Names for how a weight is quantized: `int4-g32`, `int8-channel`, `int4-g64-asym`, `q6_k`, `bf16`."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from dataclasses import dataclass
 
 from deepseek_cli.errors import UsageError
 
-GRAMMAR = "int4[-g32|-g64|-g128][-asym][-pos], int8[-channel|-g32|-g64|-g128][-asym], bf16"
+GRAMMAR = "int4[-g32|-g64|-g128][-asym][-pos], int8[-channel|-g32|-g64|-g128][-asym], q4_k_m, q4_k, q5_0, q6_k, q8_0, bf16"
 PATTERN = re.compile(r"int(?P<bits>[48])(?:-(?P<group>channel|g32|g64|g128))?(?P<asym>-asym)?(?P<pos>-pos)?")
+BLOCK_BITS = {"q4_k": 4.5, "q5_0": 5.5, "q6_k": 6.5625, "q8_0": 8.5}  # of ggml's formats that are written, scales and all
+MIXTURE = "q4_k_m"  # of them; see quantize.mixture
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,16 +19,20 @@ class Scheme:
 
     `positive` maps the largest magnitude to +(2 ** (bits - 1) - 1) so that scales stay positive, for runtimes that
     refuse negative ones; otherwise the full range is used and a scale carries the sign of the largest magnitude.
+    `block` is one of BLOCK_BITS, or MIXTURE where the weight decides: then only `bits` means anything beside it.
     """
 
     bits: int
     group: int = 0
     symmetric: bool = True
     positive: bool = False
+    block: str = ""
 
     def __str__(self) -> str:
         if self.bits == 16:
             return "bf16"
+        if self.block:
+            return self.block
         group = f"-g{self.group}" if self.group else "-channel"
         return f"int{self.bits}{group}{'' if self.symmetric else '-asym'}{'-pos' if self.positive else ''}"
 
@@ -38,6 +44,8 @@ class Scheme:
         """Bytes of a quantized [out, inputs] weight on disk: codes, scales in two bytes, packed zero points."""
         if self.bits == 16:
             return 2 * out * inputs
+        if self.block:
+            return int(out * inputs * BLOCK_BITS[self.block] / 8)
         groups = -(-inputs // self.group_of(inputs))
         zeros = 0 if self.symmetric else -(-out * self.bits // 32) * 4 * groups
         return out * inputs * self.bits // 8 + 2 * out * groups + zeros
@@ -53,6 +61,8 @@ def parse_scheme(text: str, default_group: int = 32) -> Scheme:
     """
     if text in ("bf16", "dense"):
         return DENSE
+    if text in BLOCK_BITS or text == MIXTURE:
+        return Scheme(int(text[1]), block=text)
     match = PATTERN.fullmatch(text)
     if not match:
         raise UsageError("There is no scheme named {scheme!r}.", hint="Schemes are: {grammar}.", scheme=text, grammar=GRAMMAR)

@@ -96,7 +96,8 @@ class Fp8Tensor:
         return Fp8Tensor(self.raw[index], self.scale[index], self.block)
 
 
-Weight = Tensor | QuantizedTensor | BlockTensor | Fp8Tensor
+Quantized = QuantizedTensor | BlockTensor  # what `quantize` makes
+Weight = Tensor | Quantized | Fp8Tensor
 
 
 @dataclass(frozen=True, slots=True)

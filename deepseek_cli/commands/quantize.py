@@ -55,7 +55,7 @@ def run(call: Call) -> Result:
             {
                 "name": i.name,
                 "scheme": None if i.kept else str(i.scheme),
-                "reason": i.reason or None,
+                "reason": i.reason or i.instead or None,
                 "error": done.errors.get(i.name),
                 "rounding": done.notes.get(i.name),
             }

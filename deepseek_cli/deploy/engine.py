@@ -23,6 +23,7 @@ from deepseek_cli.store import Store, require_space, result_name, staged
 
 CHECK = Path(__file__).parent / "templates" / "check.py"  # goes into every bundle
 CARRIED = ("int4", "int8", "q4_0", "q8_0")  # what a bundle holds as it lies; other formats become float32
+CARRIED_BY = {"gguf": (*CARRIED, "q4_1", "q5_", "q4_k", "q6_k")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +74,7 @@ def deploy(
     if not force and (known := unchanged(final, "deploy", resolved, handle)):
         return Deployed(bundle_name, final, name, context, known, unchanged=True)
     runtime_of(target, needed=needs_runtime(target, spec.verify, handle))  # before the work, not behind it
-    require_space(final, bundle_bytes(handle) * (1 + len(target.parts)))
+    require_space(final, bundle_bytes(handle, name) * (1 + len(target.parts)))
     with staged(final, force) as folder:
         shutil.copyfile(CHECK, folder / CHECK.name)
         record = target.emit(handle, spec, folder, context, threads, reporter)
@@ -108,10 +109,10 @@ def within_index(handle: ModelHandle, context: int, reporter: Reporter) -> int:
     return int(index.top_k)
 
 
-def bundle_bytes(handle: ModelHandle) -> int:
+def bundle_bytes(handle: ModelHandle, target: str = "") -> int:
     """An upper bound: codes with float32 scales, and four bytes for each value of what is dense or becomes it."""
-    refs = handle.weights.values()
-    return sum(2 * ref.size_bytes if ref.stored.startswith(CARRIED) else 4 * ref.values for ref in refs)
+    refs, carried = handle.weights.values(), CARRIED_BY.get(target, CARRIED)
+    return sum(2 * ref.size_bytes if ref.stored.startswith(carried) else 4 * ref.values for ref in refs)
 
 
 def verify_again(bundle: Bundle, handle: ModelHandle, threads: int | None, reporter: Reporter = SILENT) -> dict[str, Any]:

@@ -1,15 +1,15 @@
-"""What a GGUF file says about a model beside its tensors: its shape, rotary scaling, tokenizer and chat template (gguf.md)."""
+"""What a GGUF file says about a model beside its tensors: its shape, tokenizer and chat template (gguf.md)."""
 
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from tokenizers import Tokenizer as FastTokenizer
 
-from deepseek_cli.architectures.rope import plain
+from deepseek_cli.architectures.deepseek_config import DeepSeekConfig
+from deepseek_cli.deploy.gguf_deepseek import deepseek_keys
 from deepseek_cli.errors import ModelUnsupported
 from deepseek_cli.evaluate import TEXT
 from deepseek_cli.handle import ModelHandle
@@ -21,17 +21,16 @@ PROBE = (  # composed as NFC has it: Qwen's tokenizers compose, llama.cpp does n
     "It's 3.14159 or 2,000\tit'll BE\r\n\r\n  x_y  ==  ø Ünïcôdé… 你好，世界！ 日本語のテキスト 한국어 नमस्ते ٣٤٥ ½ 🙂🙂 \n\n\n"
     "I'VE  don't\u3000全角１２３ é <tag/> C++20 “quotes” ```py\ndef f(x):\n\treturn x**2\n```   end  "
 )
-TOLERANCE = 1e-5  # of a ratio of two frequencies
 
 
-def metadata(handle: ModelHandle, factors: list[float] | None) -> dict[str, Any]:
-    """All keys of a file but its types of tensors. `factors` are the rotary divisors that the file holds as a tensor.
+def metadata(handle: ModelHandle, family: str, context: int, rotary: Mapping[str, Any]) -> dict[str, Any]:
+    """All keys of a file of llama.cpp's architecture `family` but its types of tensors.
 
     Raises ModelUnsupported for a tokenizer that llama.cpp would not follow.
     """
-    config, family = handle.config, handle.architecture.name
+    config = handle.config
     shape = {
-        "context_length": config.context,
+        "context_length": context,
         "embedding_length": config.hidden,
         "block_count": config.layers,
         "feed_forward_length": config.intermediate,
@@ -41,8 +40,8 @@ def metadata(handle: ModelHandle, factors: list[float] | None) -> dict[str, Any]
         "attention.value_length": config.head_dim,
         "attention.layer_norm_rms_epsilon": config.norm_eps,
         "rope.dimension_count": config.head_dim,
-        "rope.freq_base": _theta(handle),
-        **_scaling(handle, factors),
+        **(deepseek_keys(config) if isinstance(config, DeepSeekConfig) else {}),
+        **rotary,
         "vocab_size": config.vocabulary,
     }
     return {
@@ -52,43 +51,6 @@ def metadata(handle: ModelHandle, factors: list[float] | None) -> dict[str, Any]
         **{f"{family}.{key}": value for key, value in shape.items()},
         **dict(tokenizer_metadata(open_tokenizer(handle.root), config.vocabulary, handle.name)),
     }
-
-
-def rope_factors(handle: ModelHandle) -> list[float] | None:
-    """What each plain frequency is divided by, where that is not one number for all of them: `rope_freqs.weight`.
-
-    Raises ModelUnsupported for such a scaling outside the architecture llama, since llama.cpp reads it only there.
-    """
-    factors = _ratios(handle)
-    if max(factors) - min(factors) <= TOLERANCE * max(factors) and handle.config.rope.factor == 1:
-        return None
-    if handle.architecture.name != "llama":
-        raise ModelUnsupported(
-            "{model}: a GGUF file of the architecture {family} does not hold its rotary scaling.",
-            hint="Deploy it with --target cpu.",
-            model=handle.name,
-            family=handle.architecture.name,
-        )
-    return factors
-
-
-def _scaling(handle: ModelHandle, factors: list[float] | None) -> dict[str, Any]:
-    if factors:
-        return {"rope.scaling.type": "none", "rope.scaling.attn_factor": handle.config.rope.factor}
-    ratio = _ratios(handle)[0]
-    return {} if math.isclose(ratio, 1, rel_tol=TOLERANCE) else {"rope.scaling.type": "linear", "rope.scaling.factor": ratio}
-
-
-def _ratios(handle: ModelHandle) -> list[float]:
-    rope = handle.config.rope
-    return [p / f for p, f in zip(plain(_theta(handle), handle.config.head_dim), rope.inverse_frequency, strict=True)]
-
-
-def _theta(handle: ModelHandle) -> float:
-    """The rotary base; its config was checked when it was opened."""
-    raw = handle.raw_config
-    scaling = raw.get("rope_parameters") or raw.get("rope_scaling") or {}
-    return float(scaling.get("rope_theta", raw.get("rope_theta", 10000.0)))
 
 
 def tokenizer_metadata(tokenizer: Tokenizer, vocabulary: int, name: str) -> Iterator[tuple[str, Any]]:

@@ -124,7 +124,7 @@ def _whole(piece: Piece) -> str:
 
 
 def _pieces(handle: ModelHandle) -> Iterator[Piece]:
-    refs = _as_released(handle)
+    refs = as_released(handle)
     for name, ref in refs.items():
         expert = EXPERT.fullmatch(name)
         if expert and expert["expert"] == "0":
@@ -145,7 +145,7 @@ def unties(handle: ModelHandle) -> bool:
     return bool(handle.config.tied) and handle.architecture.name.startswith("deepseek")
 
 
-def _as_released(handle: ModelHandle) -> dict[str, TensorRef]:
+def as_released(handle: ModelHandle) -> dict[str, TensorRef]:
     """The weights with their rows as mlx-lm rotates them: in pairs, as DeepSeek releases them."""
     order = {} if _in_pairs(handle) else pair_order(handle)
     refs = {name: handle.tensors[name] for name in handle.weights}

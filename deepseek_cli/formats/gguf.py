@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -192,7 +192,7 @@ def _size(path: Path, name: str, shape: tuple[int, ...], kind: int) -> tuple[int
             known=", ".join(PACKED.values()).upper(),
         )
     block = BLOCKS[PACKED[kind]]
-    if shape[-1] % block.values or len(shape) != 2:
+    if shape[-1] % block.values or len(shape) not in (2, 3):
         raise corrupt(
             "{file}: tensor {tensor} of shape {shape} cannot be {format}.",
             path,
@@ -204,21 +204,38 @@ def _size(path: Path, name: str, shape: tuple[int, ...], kind: int) -> tuple[int
 
 
 def weight(file: Gguf, tensor: GgufTensor) -> Weight:
-    """The tensor's values or codes: Q4_0, Q4_1 and Q8_0 as our own groups of 32, other block formats as they are."""
+    """The tensor's values or codes: Q4_0, Q4_1 and Q8_0 as our own groups of 32, other block formats as they are.
+
+    Where those are a stack of weights, their rows lie one below the other.
+    """
     if tensor.stored not in BLOCKS:
         dtype = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}[tensor.stored]
         return file.mapped.tensor(tensor.offset, tensor.shape, dtype)
-    out, inputs = tensor.shape
-    raw = file.mapped.tensor(tensor.offset, (out, tensor.size // out if out else 0), torch.uint8)
-    if tensor.stored not in ("q4_0", "q4_1", "q8_0"):
-        return BlockTensor(tensor.stored, raw, (out, inputs))
+    out, inputs = math.prod(tensor.shape[:-1]), tensor.shape[-1]
+    return from_blocks(tensor.stored, file.mapped.tensor(tensor.offset, (out, tensor.size // out), torch.uint8), inputs)
+
+
+def each_weight(file: Gguf, tensor: GgufTensor) -> Iterator[Weight]:
+    """Those of a stack one by one, each let go when the next is wanted; a tensor of fewer dimensions is a stack of one."""
+    count = tensor.shape[0] if len(tensor.shape) == 3 else 1
+    shape, size = tensor.shape[1:] if len(tensor.shape) == 3 else tensor.shape, tensor.size // count
+    for start in range(tensor.offset, tensor.offset + tensor.size, size):
+        yield weight(file, replace(tensor, shape=shape, offset=start, size=size))
+        file.mapped.release(start, size)
+
+
+def from_blocks(format: str, raw: Tensor, inputs: int) -> Weight:
+    """Rows of blocks, uint8 [out, bytes per row]."""
+    out = len(raw)
+    if format not in ("q4_0", "q4_1", "q8_0"):
+        return BlockTensor(format, raw, (out, inputs))
     blocks = raw.view(out, inputs // 32, -1)
     scale = _halves(blocks, 0)
-    if tensor.stored == "q8_0":
+    if format == "q8_0":
         return QuantizedTensor((blocks[..., 2:] ^ 0x80).reshape(out, inputs), scale, bits=8, group=32)
-    nibbles = blocks[..., 2:] if tensor.stored == "q4_0" else blocks[..., 4:]
+    nibbles = blocks[..., 2:] if format == "q4_0" else blocks[..., 4:]
     codes = torch.cat((nibbles & 15, nibbles >> 4), dim=-1).reshape(out, inputs)
-    if tensor.stored == "q4_1":
+    if format == "q4_1":
         return affine(pack(codes, 4), scale, _halves(blocks, 2), bits=4, group=32)
     return QuantizedTensor(pack(codes, 4), scale, bits=4, group=32)
 

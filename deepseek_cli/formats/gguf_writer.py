@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor
 
 from deepseek_cli.blocks import BLOCKS
-from deepseek_cli.formats.gguf import ARRAY, DENSE, MAGIC, PACKED, STRING, Gguf, weight
+from deepseek_cli.formats.gguf import ARRAY, DENSE, MAGIC, PACKED, STRING, Gguf, each_weight
 from deepseek_cli.tensors import BlockTensor, QuantizedTensor, Weight, dense
 
 VERSION = 3
@@ -26,13 +27,15 @@ FILE_TYPES["bf16"] = 32
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A tensor that will be written: `kind` is "f32" or a block format, `shape` is in PyTorch's order."""
+    """A tensor that will be written: `kind` is "f32" or a block format, `shape` is in PyTorch's order.
+
+    `read` gives its values from first to last: all at once, or those of a stack one by one.
+    """
 
     name: str
     kind: str
     shape: tuple[int, ...]
-    read: Callable[[], Weight]
-    release: Callable[[], None] = lambda: None
+    read: Callable[[], Iterable[Weight]]
 
     @property
     def size(self) -> int:
@@ -44,27 +47,22 @@ class Entry:
 
 
 def write_gguf(path: Path, metadata: Mapping[str, Any], entries: Sequence[Entry]) -> None:
-    """Write a file, one tensor in memory at a time. Integers in `metadata` become u32, in lists i32; floats f32."""
+    """Write a file, one weight in memory at a time. Integers in `metadata` become u32, in lists i32; floats f32."""
     with path.open("wb") as file:
         file.write(_header(metadata, entries))
         for entry in entries:
-            data = encode(entry.read(), entry.kind).contiguous().view(torch.uint8).flatten()
-            if len(data) != entry.size:
-                raise ValueError(f"planned {entry.size} bytes for {entry.name}, got {len(data)}")
-            file.write(data.numpy().data)
-            file.write(bytes(-len(data) % ALIGNMENT))
-            entry.release()
+            written = 0
+            for part in entry.read():
+                data = encode(part, entry.kind).contiguous().view(torch.uint8).flatten()
+                written += file.write(data.numpy().data)
+            if written != entry.size:
+                raise ValueError(f"planned {entry.size} bytes for {entry.name}, got {written}")
+            file.write(bytes(-written % ALIGNMENT))
 
 
 def widened(source: Gguf) -> list[Entry]:
     """The tensors of a file as float32."""
-
-    def entry(name: str) -> Entry:
-        found = source.tensors[name]
-        release = lambda: source.mapped.release(found.offset, found.size)  # noqa: E731
-        return Entry(name, "f32", found.shape, lambda: weight(source, found), release)
-
-    return [entry(name) for name in source.tensors]
+    return [Entry(name, "f32", found.shape, partial(each_weight, source, found)) for name, found in source.tensors.items()]
 
 
 def file_type(entries: Sequence[Entry]) -> int:

@@ -1,14 +1,22 @@
-"""Checkpoints that come quantized: the parts of each weight joined into one reference, by the method config.json names."""
+"""Checkpoints that come quantized: the parts of each weight joined into one reference, by the method config.json names.
+
+And the parts of those that are written here: compressed-tensors, or blocks where a scheme is one of ggml's.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from deepseek_cli.errors import ModelUnsupported
-from deepseek_cli.formats import awq, compressed, fp8, gptq, mlx
-from deepseek_cli.tensors import TensorRef
+from deepseek_cli.formats import awq, block_folder, compressed, fp8, gptq, mlx
+from deepseek_cli.formats.gguf_writer import encode
+from deepseek_cli.formats.safetensors import Planned
+from deepseek_cli.schemes import Scheme
+from deepseek_cli.tensors import Quantized, QuantizedTensor, TensorRef
 
 Assemble = Callable[[Mapping[str, TensorRef], Mapping[str, Any], Path], dict[str, TensorRef]]
 METHODS: dict[str, Assemble] = {
@@ -17,6 +25,7 @@ METHODS: dict[str, Assemble] = {
     "gptq": gptq.assemble,
     "awq": awq.assemble,
     mlx.METHOD: mlx.assemble,
+    block_folder.METHOD: block_folder.assemble,
 }
 AUTO_ROUND = {  # its own name for what others' layouts hold
     "auto_round:auto_gptq": {"quant_method": "gptq"},
@@ -57,3 +66,23 @@ def assemble(tensors: Mapping[str, TensorRef], config: Mapping[str, Any], file: 
     joined = METHODS[method](tensors, settings, file)
     fp8.refuse_unscaled(joined, file)
     return joined
+
+
+def planned_parts(stem: str, shape: tuple[int, int], scheme: Scheme) -> list[Planned]:
+    """What `parts_of` will give for a weight called `stem` (without `.weight`)."""
+    return [block_folder.planned_part(stem, shape, scheme)] if scheme.block else compressed.planned_parts(stem, shape, scheme)
+
+
+def parts_of(stem: str, weight: Quantized, scheme: Scheme) -> Iterable[tuple[str, Tensor]]:
+    """The tensors that hold a quantized weight on disk."""
+    if scheme.block:  # a Q8_0 that was read again is codes and scales
+        return [(f"{stem}.weight.{scheme.block}", encode(weight, scheme.block))]
+    assert isinstance(weight, QuantizedTensor)
+    return compressed.parts_of(stem, weight)
+
+
+def quantization_config(schemes: Mapping[str, Scheme], left: list[str]) -> dict[str, Any]:
+    """The `quantization_config` of config.json: weights by `schemes`, all blocks or none, and dense ones."""
+    if any(scheme.block for scheme in schemes.values()):
+        return {"quant_method": block_folder.METHOD}
+    return compressed.quantization_config(schemes, left)

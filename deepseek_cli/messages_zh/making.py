@@ -126,10 +126,18 @@ MAKING: dict[str, str] = {
     "{model}: a GGUF file of the architecture {family} does not hold its rotary scaling.": (
         "{model}：{family} 架构的 GGUF 文件存不下它的旋转位置缩放。"
     ),
+    "{model}: llama.cpp's models of DeepSeek's families have {reason}.": "{model}：llama.cpp 的 DeepSeek 系列模型要求 {reason}。",
     "The tokenizer of {model} cannot be written to GGUF: it {reason}.": "{model} 的分词器无法写入 GGUF：{reason}。",
     "Deploy it with --target cpu.": "请用 --target cpu 部署。",
     "{distribution} {version} exports no C interface of llama.cpp here.": "{distribution} {version} 在此系统上没有导出 llama.cpp 的 C 接口。",
     "{distribution} {version} has another C interface than the one we know.": "{distribution} {version} 的 C 接口与我们所知的不同。",
+    "{tensor} becomes {format}: {reason}.": "{tensor} 改用 {format}：{reason}。",
+    "{flag} is for int4 and int8: ggml's blocks have a search of their own.": "{flag} 用于 int4 和 int8：ggml 的块格式有自己的搜索方法。",
+    "Leave it out, or name one of {known}.": "请去掉它，或从 {known} 中选一个。",
+    "{coded} would be {codes}, and {blocked} {blocks}: a model holds codes or ggml's blocks, not both.": (
+        "{coded} 将是 {codes}，{blocked} 将是 {blocks}：一个模型要么用编码，要么用 ggml 的块，不能两者并用。"
+    ),
+    "Give all weights schemes of one kind; blocks are {known}.": "请让所有权重用同一类方案；块格式有 {known}。",
     "{tensor} stays dense: {reason}.": "{tensor} 保持未量化的形式：{reason}。",
     "{count} of {all} packed weights, such as {tensor}, need another kernel than Marlin: it takes {size} inputs at once.": (
         "{all} 个打包的权重中有 {count} 个（例如 {tensor}）不能用 Marlin 内核，它要求输入数是 {size} 的倍数。"

@@ -18,12 +18,12 @@ from torch import Tensor
 
 from deepseek_cli.errors import ModelCorrupt, UsageError
 from deepseek_cli.fields import read_json
-from deepseek_cli.formats import compressed, safetensors
+from deepseek_cli.formats import quantized, safetensors
 from deepseek_cli.manifest import sha256
 from deepseek_cli.ops.torch_parts import Parts, Spool
 from deepseek_cli.schemes import Scheme
 from deepseek_cli.store import OWNER, RECORD, making_room, require_idle
-from deepseek_cli.tensors import QuantizedTensor, TensorRef
+from deepseek_cli.tensors import Quantized, TensorRef
 
 FILE, DIGEST, NOTES = "model.safetensors", "sha256", "notes.json"
 
@@ -70,16 +70,16 @@ class Checkpoint:
     def save_codes(
         self,
         block: int,
-        weights: Mapping[str, tuple[QuantizedTensor, Scheme]],
+        weights: Mapping[str, tuple[Quantized, Scheme]],
         norms: Mapping[str, Tensor],
         notes: Mapping[str, Any],
     ) -> None:
         """`weights` and changed `norms` by name, without `.weight`; `notes` is what else there is to know of the weights."""
-        planned = [part for name, (w, scheme) in weights.items() for part in compressed.planned_parts(name, w.shape, scheme)]
-        parts = [part for name, (w, _) in weights.items() for part in compressed.parts_of(name, w)]
+        planned = [part for name, (w, scheme) in weights.items() for part in quantized.planned_parts(name, w.shape, scheme)]
+        parts = [part for name, (w, scheme) in weights.items() for part in quantized.parts_of(name, w, scheme)]
         planned += [safetensors.Planned(f"{name}.weight", norm.dtype, tuple(norm.shape)) for name, norm in norms.items()]
         parts += [(f"{name}.weight", norm) for name, norm in norms.items()]
-        settings = compressed.quantization_config({name: scheme for name, (_, scheme) in weights.items()}, [])
+        settings = quantized.quantization_config({name: scheme for name, (_, scheme) in weights.items()}, [])
         self._save(f"codes-{block:05}", planned, parts, {"settings": settings, "weights": dict(notes)})
 
     def save_hidden(self, block: int, parts: Parts) -> None:
@@ -117,7 +117,7 @@ class Checkpoint:
         for folder in sorted(self.folder.glob("codes-*[0-9]")):
             refs = self._open(folder.name)
             known = read_json(folder / NOTES)
-            weights |= compressed.assemble(refs, known["settings"], folder / FILE)
+            weights |= quantized.assemble(refs, {"quantization_config": known["settings"]}, folder / FILE)
             notes |= known["weights"]
         return weights, notes
 

@@ -151,15 +151,20 @@ def _tell(handle: ModelHandle, plan: Plan, scheme: str, size: int, reporter: Rep
         reporter.note("{name} is quantized already; this works from its dequantized values.", name=handle.name)
     for tensor, reason in _alike(plan.fallbacks):
         reporter.warn("{tensor} stays dense: {reason}.", tensor=tensor, reason=reason)
+    for format in dict.fromkeys(str(item.scheme) for item in plan.items if item.instead):
+        others = [item for item in plan.items if item.instead and str(item.scheme) == format]
+        for tensor, reason in _alike(others):
+            reporter.warn("{tensor} becomes {format}: {reason}.", tensor=tensor, format=format, reason=reason)
 
 
 def _alike(fallbacks: list[Item]) -> list[tuple[str, str]]:
     """Names and reasons; where several layers or experts have the same name and reason, one pattern stands for all."""
     groups: dict[tuple[str, str], list[Item]] = {}
     for item in fallbacks:
-        groups.setdefault((pattern_of(item.name), pattern_of(item.reason)), []).append(item)
+        groups.setdefault((pattern_of(item.name), pattern_of(item.reason or item.instead)), []).append(item)
     return [
-        (pattern, reason) if len(items) > 1 else (items[0].name, items[0].reason) for (pattern, reason), items in groups.items()
+        (pattern, reason) if len(items) > 1 else (items[0].name, items[0].reason or items[0].instead)
+        for (pattern, reason), items in groups.items()
     ]
 
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from deepseek_cli.errors import ModelCorrupt, ModelError, UsageError
-from deepseek_cli.formats import compressed
+from deepseek_cli.formats import quantized as layouts
 from deepseek_cli.formats.safetensors import Planned, Writer
 from deepseek_cli.handle import ModelHandle
 from deepseek_cli.manifest import Manifest, list_files, step, write_manifest
@@ -28,13 +28,13 @@ from deepseek_cli.quantize.distill import distill, require_memory
 from deepseek_cli.quantize.fold import folded
 from deepseek_cli.quantize.method import Method
 from deepseek_cli.quantize.plan import Item, Plan
-from deepseek_cli.quantize.spec import QuantizeSpec
+from deepseek_cli.quantize.spec import EMBEDDINGS, QuantizeSpec
 from deepseek_cli.quantize.spread import LOCAL, Engine
 from deepseek_cli.reporter import SILENT, Reporter
 from deepseek_cli.runtime.tokenizer import open_tokenizer
 from deepseek_cli.spec import as_record
 from deepseek_cli.store import WORK, filling, require_new, require_space, staged
-from deepseek_cli.tensors import DENSE_DTYPES, QuantizedTensor, TensorRef, Weight, dense, take_rows
+from deepseek_cli.tensors import DENSE_DTYPES, Quantized, TensorRef, Weight, dense, take_rows
 
 RELEASE_CHUNKS = 256  # of rtn.CHUNK_VALUES
 # What transformers has no model for, and where vLLM fuses a dense projection (the indexer's) with one that is packed here
@@ -156,7 +156,7 @@ def _write_tensors(
 def _planned(handle: ModelHandle, item: Item) -> list[Planned]:
     if item.scheme.bits == 16:
         return [Planned(item.name, _dense_dtype(handle, item), item.shape)]
-    return compressed.planned_parts(item.name.removesuffix(".weight"), (item.shape[0], item.shape[1]), item.scheme)
+    return layouts.planned_parts(item.name.removesuffix(".weight"), (item.shape[0], item.shape[1]), item.scheme)
 
 
 def _job(handle: ModelHandle, method: Method, calibrated: TensorRef | None, item: Item) -> Job:
@@ -170,7 +170,7 @@ def _made(job: Job) -> Made:
         if item.scheme.bits == 16:
             return Made(item, ((item.name, _densely(weight, job.dtype, passed)),))
         quantized = calibrated.read() if calibrated else job.rounding.quantize(weight, item.scheme, None, passed)
-        assert isinstance(quantized, QuantizedTensor)
+        assert isinstance(quantized, Quantized)
     except ValueError:
         raise ModelCorrupt(
             "{model}: tensor {tensor} holds a NaN or an infinity.",
@@ -178,7 +178,7 @@ def _made(job: Job) -> Made:
             model=job.root,
             tensor=item.name,
         ) from None
-    parts = compressed.parts_of(item.name.removesuffix(".weight"), quantized)
+    parts = layouts.parts_of(item.name.removesuffix(".weight"), quantized, item.scheme)
     return Made(item, tuple(parts), relative_error(weight, quantized))
 
 
@@ -204,7 +204,7 @@ def _densely(weight: Weight, dtype: torch.dtype, passed: Callable[[], None]) -> 
     return values
 
 
-def relative_error(weight: Weight, quantized: QuantizedTensor, rows: int = 64) -> float:
+def relative_error(weight: Weight, quantized: Quantized, rows: int = 64) -> float:
     """‖W − Ŵ‖ / ‖W‖ over evenly spaced rows: enough for a table, and a fraction of the work."""
     pick = torch.arange(0, weight.shape[0], max(weight.shape[0] // rows, 1))
     exact = dense(take_rows(weight, pick)).float()
@@ -223,7 +223,7 @@ def _config(handle: ModelHandle, plan: Plan) -> dict[str, Any]:
     schemes = {i.name.removesuffix(".weight"): i.scheme for i in plan.items if i.scheme.bits < 16}
     if schemes:
         left = [i.name.removesuffix(".weight") for i in plan.items if i.scheme.bits == 16 and len(i.shape) == 2]
-        config["quantization_config"] = compressed.quantization_config(schemes, left)
+        config["quantization_config"] = layouts.quantization_config(schemes, left)
     return config
 
 
@@ -260,9 +260,10 @@ def lineage(handle: ModelHandle) -> dict[str, Any]:
 
 def resolved_record(spec: QuantizeSpec, plan: Plan, method: Method) -> dict[str, Any]:
     """What the options came to; the same record from the same input is the same output."""
+    as_body = plan.scheme.block and spec.embeddings == EMBEDDINGS
     return {
         "scheme": str(plan.scheme),
-        "embeddings": spec.embeddings,
+        "embeddings": str(plan.scheme) if as_body else spec.embeddings,
         "level": spec.level,
         **method.record(),
         "rules": list(spec.rule),
@@ -271,8 +272,8 @@ def resolved_record(spec: QuantizeSpec, plan: Plan, method: Method) -> dict[str,
 
 
 def readers(plan: Plan, family: str) -> tuple[str, ...]:
-    """Who can load the folder. transformers and vLLM unpack symmetric linears, but no embedding and no packed zero points."""
+    """Who can load the folder. transformers and vLLM unpack symmetric linears, no embedding, no zero points, no ggml blocks."""
     quantized = [item for item in plan.items if item.scheme.bits < 16]
-    only_ours = any(not i.scheme.symmetric or i.name.endswith("embed_tokens.weight") for i in quantized)
+    only_ours = any(not i.scheme.symmetric or i.scheme.block or i.name.endswith("embed_tokens.weight") for i in quantized)
     others = () if only_ours else ("transformers", "vllm")
     return ("deepseek", *(reader for reader in others if reader not in NOT_READ.get(family, ())))

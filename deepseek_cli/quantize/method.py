@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -22,6 +22,7 @@ from deepseek_cli.runtime.tokenizer import open_tokenizer
 TOKENS = 16_384  # where an algorithm is named and nothing says how many
 BATCH = 4  # windows a step of distillation
 LONG_SECONDS = 3600  # what takes longer is asked about
+BLOCK_ALGORITHMS = ("imatrix", "search")  # with and without text
 OVERHEAD = 2.0  # of the products that are counted, over the time that they take alone
 
 
@@ -56,7 +57,7 @@ class Method:
         """How an item is rounded that calibration does not meet; eight bits to nearest, unless something else was asked for."""
         if self.algorithm.needs == "nothing" and self.algorithm.name != "search":
             return self.algorithm
-        return find_algorithm("search" if item.scheme.bits < 8 else "rtn")
+        return find_algorithm("search" if item.scheme.bits < 8 or item.scheme.block else "rtn")
 
 
 def resolve(handle: ModelHandle, spec: QuantizeSpec, plan: Plan, reporter: Reporter = SILENT) -> Method:
@@ -66,8 +67,11 @@ def resolve(handle: ModelHandle, spec: QuantizeSpec, plan: Plan, reporter: Repor
     """
     blocks = {f"{name}.weight" for name in inner_linears(handle)}
     inner = [item for item in plan.items if item.scheme.bits <= 8 and item.name in blocks]
-    few = [item for item in inner if item.scheme.bits == 4]
+    few = [item for item in inner if item.scheme.bits < 8]
     level = QAT if spec.qat else LEVELS[spec.level if few else "fast"]
+    if any(item.scheme.block for item in inner):
+        _refuse_for_blocks(spec)
+        level = replace(level, algorithm="imatrix", steps=0)
     algorithm = find_algorithm(spec.algorithm or level.algorithm, reporter)
     items = tuple(few if few and not (spec.algorithm or spec.qat) else inner)
     if algorithm.needs == "nothing" or not items:
@@ -86,6 +90,18 @@ def resolve(handle: ModelHandle, spec: QuantizeSpec, plan: Plan, reporter: Repor
     )
     steps = spec.steps if spec.steps is not None else 0 if spec.algorithm and not spec.qat else level.steps
     return Method(algorithm, calibration, items, steps, level.rate if steps else 0.0)
+
+
+def _refuse_for_blocks(spec: QuantizeSpec) -> None:
+    other = spec.algorithm if spec.algorithm not in (None, *BLOCK_ALGORITHMS) else None
+    given = {"--algorithm": other, "--qat": spec.qat, "--set steps": spec.steps}
+    if flag := next((flag for flag, value in given.items() if value), None):
+        raise UsageError(
+            "{flag} is for int4 and int8: ggml's blocks have a search of their own.",
+            hint="Leave it out, or name one of {known}.",
+            flag=flag if flag != "--algorithm" else f"--algorithm {other}",
+            known=", ".join(BLOCK_ALGORITHMS),
+        )
 
 
 def _about_text(spec: QuantizeSpec) -> tuple[tuple[str, Any], ...]:

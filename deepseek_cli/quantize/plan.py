@@ -10,11 +10,12 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from deepseek_cli.errors import UsageError
-from deepseek_cli.formats import compressed
+from deepseek_cli.formats import quantized
 from deepseek_cli.handle import ModelHandle
 from deepseek_cli.ops.cost import count, count_draft
+from deepseek_cli.quantize.mixture import Blocks, in_blocks
 from deepseek_cli.quantize.spec import EMBEDDINGS, QuantizeSpec, default_group
-from deepseek_cli.schemes import DENSE, Scheme, parse_scheme, pattern_of
+from deepseek_cli.schemes import BLOCK_BITS, DENSE, MIXTURE, Scheme, parse_scheme, pattern_of
 from deepseek_cli.tensors import TensorRef
 
 Shape = tuple[int, ...]
@@ -31,6 +32,7 @@ class Item:
     scheme: Scheme
     reason: str = ""
     kept: bool = False  # a norm, a bias: written as it is
+    instead: str = ""  # why it lies in other blocks than were meant for it
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,11 +83,14 @@ def make_plan(handle: ModelHandle, spec: QuantizeSpec) -> Plan:
     rules = [Rule("*", body, free=body is not DENSE), *_rules(spec, handle, cost.embeddings, body)]
     chosen = {stem: next(rule for rule in reversed(rules) if fnmatchcase(stem, rule.pattern)) for stem in stems}
     _check_rules(rules, stems, handle)
-    _check_fused(chosen, fused)
+    _check_blocks(chosen)
+    if not body.block:  # a product that a backend fuses is one of codes
+        _check_fused(chosen, fused)
     reasons = _fallbacks(shapes, chosen, fused)
     free = {stem for stem in {*cost.embeddings, *cost.linears} & {*stems} if chosen[stem].free and stem not in reasons}
     units = _units(free, fused, (*cost.embeddings, "lm_head"))
-    return Plan(tuple(_item(name, shape, chosen, reasons) for name, shape in shapes.items()), body, fused, units)
+    blocks = Blocks(handle.config.layers, cost.embeddings[0] if getattr(handle.config, "tied", False) else "lm_head")
+    return Plan(tuple(_item(name, shape, chosen, reasons, blocks) for name, shape in shapes.items()), body, fused, units)
 
 
 def _units(free: set[str], fused: Fused, ends: Sequence[str]) -> Fused:
@@ -105,13 +110,15 @@ def _rules(spec: QuantizeSpec, handle: ModelHandle, embeddings: list[str], body:
     """Later rules win: embedding and head, then what the architecture protects, then the user's."""
     group = default_group(handle.parameters)
     silent = spec.embeddings == EMBEDDINGS
-    outer = body if body is DENSE or (body.bits == 8 and silent) else parse_scheme(spec.embeddings, group)
+    as_body = body is DENSE or (silent and (bool(body.block) or body.bits == 8))
+    outer = body if as_body else parse_scheme(spec.embeddings, group)
     free = outer is not DENSE and silent
     if body.positive and outer.symmetric and outer.bits < DENSE.bits:  # who refuses negative scales does so in the head, too
         outer = replace(outer, positive=True)
     rules = [Rule(name, outer, free=free) for name in (*embeddings, "lm_head")]
     guarded = ((pattern, parse_scheme(scheme, group)) for pattern, scheme in handle.architecture.protected)
-    rules += [Rule(pattern, scheme) for pattern, scheme in guarded if scheme.bits > body.bits]
+    kind = in_blocks if body.block else lambda scheme: scheme
+    rules += [Rule(pattern, kind(scheme)) for pattern, scheme in guarded if scheme.bits > body.bits]
     for text in spec.rule:
         pattern, equals, scheme = text.partition("=")
         if not equals:
@@ -138,12 +145,15 @@ def _fallbacks(shapes: Mapping[str, Shape], chosen: Mapping[str, Rule], fused: F
     return reasons
 
 
-def _item(name: str, shape: Shape, chosen: Mapping[str, Rule], reasons: Mapping[str, str]) -> Item:
+def _item(name: str, shape: Shape, chosen: Mapping[str, Rule], reasons: Mapping[str, str], blocks: Blocks) -> Item:
     stem = name.removesuffix(".weight")
     if stem not in chosen or name == stem:
         return Item(name, shape, DENSE, kept=True)
-    reason = reasons.get(stem, "")
-    return Item(name, shape, DENSE if reason else chosen[stem].scheme, reason)
+    scheme, reason = chosen[stem].scheme, reasons.get(stem, "")
+    if not scheme.block or reason:
+        return Item(name, shape, DENSE if reason else scheme, reason)
+    scheme, instead = blocks.of(stem, shape[-1], scheme)
+    return Item(name, shape, scheme, instead=instead)
 
 
 def _check_rules(rules: list[Rule], stems: list[str], handle: ModelHandle) -> None:
@@ -160,6 +170,22 @@ def _check_rules(rules: list[Rule], stems: list[str], handle: ModelHandle) -> No
                 model=handle.name,
                 close=close[0] if close else "",
             )
+
+
+def _check_blocks(chosen: Mapping[str, Rule]) -> None:
+    """Raises UsageError where some weights would be blocks and others codes: a folder has one way to hold them."""
+    kinds = {bool(rule.scheme.block): (stem, rule.scheme) for stem, rule in chosen.items() if rule.scheme.bits < 16}
+    if len(kinds) > 1:
+        (coded, codes), (blocked, blocks) = kinds[False], kinds[True]
+        raise UsageError(
+            "{coded} would be {codes}, and {blocked} {blocks}: a model holds codes or ggml's blocks, not both.",
+            hint="Give all weights schemes of one kind; blocks are {known}.",
+            coded=coded,
+            codes=str(codes),
+            blocked=blocked,
+            blocks=str(blocks),
+            known=", ".join((MIXTURE, *BLOCK_BITS)),
+        )
 
 
 def _check_fused(chosen: Mapping[str, Rule], fused: Fused) -> None:
@@ -179,6 +205,6 @@ def _check_fused(chosen: Mapping[str, Rule], fused: Fused) -> None:
 
 def _bytes(item: Item, ref: TensorRef) -> int:
     if item.scheme.bits < 16:
-        return sum(part.size for part in compressed.planned_parts("", (item.shape[0], item.shape[1]), item.scheme))
+        return sum(part.size for part in quantized.planned_parts("", (item.shape[0], item.shape[1]), item.scheme))
     as_it_is = (item.kept or item.reason) and not ref.quantized
     return ref.size_bytes if as_it_is else 2 * math.prod(item.shape)

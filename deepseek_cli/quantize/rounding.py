@@ -21,7 +21,7 @@ from deepseek_cli.quantize.plan import Item
 from deepseek_cli.quantize.spread import LOCAL, Engine
 from deepseek_cli.quantize.statistics import Statistics, gather_weighted
 from deepseek_cli.schemes import Scheme
-from deepseek_cli.tensors import QuantizedTensor, TensorRef, dense, take_rows
+from deepseek_cli.tensors import Quantized, TensorRef, dense, take_rows
 
 PLAIN = "imatrix"  # what every algorithm is measured against, and what stands where one does worse
 TOGETHER = 1 << 25  # values of weights over one input that are rounded at once
@@ -41,7 +41,7 @@ class Note:
 class Rounded:
     """Quantized weights and changed norms by name without `.weight`, and what there is to know of them."""
 
-    made: dict[str, tuple[QuantizedTensor, Scheme]] = field(default_factory=dict)
+    made: dict[str, tuple[Quantized, Scheme]] = field(default_factory=dict)
     norms: dict[str, Tensor] = field(default_factory=dict)  # that scales were folded into
     scales: dict[str, Tensor] = field(default_factory=dict)  # what made weights were multiplied by for that, [in]
     notes: dict[str, Note] = field(default_factory=dict)  # by full name
@@ -76,7 +76,7 @@ def round_batch(batch: Batch, statistics: Statistics) -> Rounded:
     algorithm, scheme, first = batch.algorithm, batch.items[0].scheme, batch.items[0].name
     _check(statistics, first, batch.root)
     rounded, found = Rounded(), {}
-    candidates: dict[str, Callable[..., QuantizedTensor]] = {PLAIN: search.quantize}
+    candidates: dict[str, Callable[..., Quantized]] = {PLAIN: search.quantize}
     if algorithm.quantize is not search.quantize:
         candidates[algorithm.name] = algorithm.quantize
     for name, quantize in candidates.items():
@@ -98,9 +98,7 @@ def round_batch(batch: Batch, statistics: Statistics) -> Rounded:
     return rounded
 
 
-def _choose(
-    item: Item, weight: Tensor, candidates: Mapping[str, QuantizedTensor], statistics: Statistics, rounded: Rounded
-) -> None:
+def _choose(item: Item, weight: Tensor, candidates: Mapping[str, Quantized], statistics: Statistics, rounded: Rounded) -> None:
     """The candidate whose outputs are closest on the held-out tokens."""
     errors = {name: statistics.error(weight, q.dequantize()) for name, q in candidates.items()}
     best = min(errors, key=lambda name: errors[name])

@@ -13,11 +13,12 @@ import torch
 from torch import Tensor
 
 from deepseek_cli.ahead import in_order
+from deepseek_cli.quantize import kquants
 from deepseek_cli.quantize.grid import round_to_grid, scales_and_zeros, snap
 from deepseek_cli.quantize.rtn import in_groups
 from deepseek_cli.quantize.statistics import Statistics
 from deepseek_cli.schemes import Scheme
-from deepseek_cli.tensors import QuantizedTensor, Weight, dense, pack, take_rows
+from deepseek_cli.tensors import Quantized, QuantizedTensor, Weight, dense, pack, take_rows
 
 RATIOS = torch.linspace(0.7, 1.15, 16).tolist()  # of the range that holds every value
 CACHED_VALUES = 1 << 16  # stay in cache over all candidates
@@ -36,11 +37,13 @@ class Grid:
 
 def quantize(
     weight: Weight, scheme: Scheme, statistics: Statistics | None = None, passed: Callable[[], None] = lambda: None
-) -> QuantizedTensor:
-    """A weight [out, in] to the nearest codes of the scales that `find_grid` gives.
+) -> Quantized:
+    """A weight [out, in] to the nearest codes of the scales that `find_grid` gives, or `kquants` where they lie in blocks.
 
     Raises ValueError when the weight holds a NaN or an infinity.
     """
+    if scheme.block:
+        return kquants.quantize(weight, scheme, statistics, passed)
     importance = None if statistics is None else statistics.importance
     out, inputs = weight.shape
     group = scheme.group_of(inputs)

@@ -39,7 +39,8 @@ class GgufSession:
     def __init__(self, model: LlamaCpp, config: Any, context: int, cache_bytes: int) -> None:
         self.model, self.context, self.position = model, context, 0
         self.vocabulary = config.vocabulary
-        self.token_bytes = 2 * config.layers * config.kv_heads * config.head_dim * cache_bytes
+        kept = 1 if getattr(config, "latent", None) else 2  # a latent is key and value
+        self.token_bytes = kept * config.layers * config.kv_heads * config.head_dim * cache_bytes
         self.last = np.empty((1, self.vocabulary), np.float32)
 
     @property

@@ -6,6 +6,7 @@ import importlib.metadata
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
 from deepseek_cli.deploy import find_target, verify
 from deepseek_cli.deploy.engine import deploy
-from deepseek_cli.deploy.gguf import gguf_name
+from deepseek_cli.deploy.gguf_layout import gguf_name
 from deepseek_cli.deploy.spec import DeploySpec
 from deepseek_cli.errors import MissingExtra, ModelUnsupported
 from deepseek_cli.formats.gguf import read_gguf
@@ -33,7 +34,7 @@ from deepseek_cli.runtime.tokenizer import open_tokenizer
 from deepseek_cli.store import Store
 from deepseek_cli.tensors import QuantizedTensor, dense, pack
 from tests.gguf_toys import MERGES, write_toy
-from tests.toys import DEPLOYABLE, SCALINGS, byte_tokenizer, make_toy, random_deepseek_settings
+from tests.toys import DEPLOYABLE, SCALINGS, byte_tokenizer, make_toy
 
 TEXTS = ["a b ab  ab", "It's 2024,\n\n and   ½ 你好 🙂\t", " ab</s>ab", "don't <extra>a b"]
 
@@ -106,6 +107,18 @@ def test_ggmls_own_blocks_are_carried(tmp_path: Path, blocks: str) -> None:
 def test_every_rotary_scaling_of_llama_is_held(tmp_path: Path, scaling: dict[str, Any]) -> None:
     rope = {"rope_theta": 1e4, **scaling}
     bundle = deployed(model(tmp_path, rope_parameters=rope, num_hidden_layers=1), tmp_path, "logits")
+    assert bundle.manifest.verification
+    assert bundle.manifest.verification["level"] == "L2"
+    again = open_model(str(bundle.root / MODEL), Store(tmp_path)).config.rope
+    np.testing.assert_allclose(again.inverse_frequency, bundle.config.rope.inverse_frequency, rtol=1e-5)
+    assert again.factor == pytest.approx(bundle.config.rope.factor)
+
+
+@pytest.mark.parametrize("scaling", SCALINGS[3:5], ids=["usual", "every key"])
+@pytest.mark.parametrize("family", ["qwen2", "qwen3"])
+def test_yarn_is_held_where_divisors_are_not_read(tmp_path: Path, family: str, scaling: dict[str, Any]) -> None:
+    rope = {"rope_theta": 1e4, **scaling}
+    bundle = deployed(model(tmp_path, family, rope_parameters=rope, num_hidden_layers=1), tmp_path, "logits")
     assert bundle.manifest.verification
     assert bundle.manifest.verification["level"] == "L2"
     again = open_model(str(bundle.root / MODEL), Store(tmp_path)).config.rope
@@ -243,9 +256,9 @@ def test_what_does_not_fit_stays_dense_and_is_listed(tmp_path: Path) -> None:
 
 
 def test_other_families_are_refused_by_name(tmp_path: Path) -> None:
-    make_toy(tmp_path / "toy", "deepseek_v2", **random_deepseek_settings("deepseek_v2", 0))
-    with pytest.raises(ModelUnsupported, match="architecture deepseek_v2 are not written yet"):
-        deployed(open_model(str(tmp_path / "toy"), Store(tmp_path)), tmp_path)
+    handle = model(tmp_path)
+    with pytest.raises(ModelUnsupported, match="architecture mamba are not written yet"):
+        deployed(replace(handle, architecture=replace(handle.architecture, name="mamba")), tmp_path)
 
 
 def test_without_its_runtime_a_bundle_is_only_written(

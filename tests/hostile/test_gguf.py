@@ -179,7 +179,7 @@ def test_alignments_that_are_no_power_of_two_or_absurd(tmp_path: Path, alignment
         ([tensor("a", (33, 2), kind=2)], r"tensor a of shape \[2, 33\] cannot be q4_0"),
         ([tensor("a", (128, 2), kind=12)], r"tensor a of shape \[2, 128\] cannot be q4_k"),
         ([tensor("a", (32,), kind=8)], r"tensor a of shape \[32\] cannot be q8_0"),
-        ([tensor("a", (32, 2, 2), kind=8)], r"tensor a of shape \[2, 2, 32\] cannot be q8_0"),
+        ([tensor("a", (32, 2, 2, 2), kind=8)], r"tensor a of shape \[2, 2, 2, 32\] cannot be q8_0"),
     ],
 )
 def test_damaged_tensors(tmp_path: Path, tensors: list[bytes], says: str) -> None:
