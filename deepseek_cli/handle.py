@@ -85,7 +85,7 @@ class Bundle:
 
     @property
     def size_bytes(self) -> int:
-        return sum(f.stat().st_size for f in self.root.iterdir() if f.is_file())
+        return sum(f.stat().st_size for f in self.root.rglob("*") if f.is_file())
 
 
 def open_any(ref: str, store: Store) -> ModelHandle | Bundle:

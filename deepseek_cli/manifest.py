@@ -93,11 +93,13 @@ def step(command: str, given: dict[str, Any], resolved: dict[str, Any], seed: in
     return {"command": command, "given": given, "resolved": resolved, "versions": {"deepseek-cli": __version__}, "seed": seed}
 
 
-def list_files(folder: Path, progress: Callable[[int], None] = lambda done: None) -> tuple[dict[str, Any], ...]:
-    """Path, bytes and sha256 of every file in a folder but the manifest itself."""
+def list_files(
+    folder: Path, progress: Callable[[int], None] = lambda done: None, *, nested: bool = False
+) -> tuple[dict[str, Any], ...]:
+    """Path, bytes and sha256 of every file in a folder but the manifest itself; `nested` goes into folders in it."""
     found: list[dict[str, Any]] = []
     done = 0
-    for path in sorted(p for p in folder.iterdir() if p.is_file() and p.name != FILE):
+    for path in sorted(p for p in (folder.rglob("*") if nested else folder.iterdir()) if p.is_file() and p != folder / FILE):
         found.append({"path": path.relative_to(folder).as_posix(), "bytes": path.stat().st_size, "sha256": sha256(path)})
         done += found[-1]["bytes"]
         progress(done)

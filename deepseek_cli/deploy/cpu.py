@@ -52,7 +52,7 @@ def emit_bundle(
             hint="Leave --kv and latent_cache out.",
             name=handle.name,
         )
-    options = {"kv": spec.kv, "latent_cache": spec.latent_cache}
+    options: dict[str, Any] = {"kv": spec.kv, "latent_cache": spec.latent_cache}
     fallbacks = emit(handle.architecture, handle.config, handle.weights, folder / GRAPH, context, reporter, **options)
     report(fallbacks, reporter)
     open_tokenizer(handle.root).save(folder)

@@ -86,7 +86,7 @@ def deploy(
             parent=handle.digest,
             source=lineage(handle),
             steps=(*handle.manifest.steps, step("deploy", as_record(spec), resolved)),
-            files=list_files(folder),
+            files=list_files(folder, nested=True),
             quantization=handle.manifest.quantization,
             readers=tuple(record.get("readers", ())),
             report=handle.manifest.report,

@@ -36,8 +36,9 @@ class GraphWeights:
 
     def __init__(self, path: Path) -> None:
         self.graph = onnx.load(path, load_external_data=False).graph
-        self.data = MappedFile(path.with_name(f"{path.name}.data"))
         self.initializers = {tensor.name: tensor for tensor in self.graph.initializer}
+        files = {entry.value for t in self.initializers.values() for entry in t.external_data if entry.key == "location"}
+        self.data = {file: MappedFile(path.with_name(file)) for file in files}
 
     def each(self, handle: ModelHandle) -> Iterator[tuple[str, Weight]]:
         """`handle` tells how many rows each weight has."""
@@ -49,7 +50,7 @@ class GraphWeights:
             start = 0
             for name in filter(None, origin.split(",")):
                 stop = start + handle.tensors[f"{name}.weight"].shape[0]
-                for kind, weight in self._held(node):
+                for kind, weight in self._held(node, name, handle):
                     yield f"{name}.{kind}", take_rows(weight, slice(start, stop))
                 start = stop
         yield from self._alone()
@@ -76,7 +77,7 @@ class GraphWeights:
                 inputs = tensor(codes).shape[1] * 8 // settings["bits"]
                 yield f"{name}.{expert}.{part}_proj.weight", quantized(codes, scale, zero, settings, inputs)
 
-    def _held(self, node: Any) -> Iterator[tuple[str, Weight]]:
+    def _held(self, node: Any, name: str, handle: ModelHandle) -> Iterator[tuple[str, Weight]]:
         read = lambda i: self._tensor(node.input[i]) if i < len(node.input) and node.input[i] else None  # noqa: E731
         found = dict(enumerate(map(read, range(len(node.input)))))
         settings = {a.name: a.i for a in node.attribute}
@@ -87,6 +88,11 @@ class GraphWeights:
         elif node.op_type == "GatherBlockQuantized":
             rows = tensor(found[0])
             yield "weight", quantized(rows, found[2], found.get(3), settings, rows.shape[1] * 8 // settings["bits"])
+        elif node.op_type == "Gather" and tensor(found[0]).dtype == torch.uint8:
+            scale, zero = (self._tensor(f"{name}.{part}") for part in ("scales", "zeros"))
+            rows, inputs = tensor(found[0]), handle.tensors[f"{name}.weight"].shape[1]
+            settings = {"bits": rows.shape[1] * 8 // inputs, "block_size": inputs // tensor(scale).shape[1]}
+            yield "weight", quantized(rows, scale, zero, settings, inputs)
         else:
             last = max(i for i, value in found.items() if value is not None)
             yield "bias" if node.op_type == "Add" else "weight", tensor(found[last])
@@ -97,8 +103,8 @@ class GraphWeights:
             return None
         if not proto.external_data:
             return torch.from_numpy(onnx.numpy_helper.to_array(proto).copy())
-        offset = next(int(entry.value) for entry in proto.external_data if entry.key == "offset")
-        return self.data.tensor(offset, tuple(proto.dims), DTYPES[proto.data_type])
+        where = {entry.key: entry.value for entry in proto.external_data}
+        return self.data[where["location"]].tensor(int(where["offset"]), tuple(proto.dims), DTYPES[proto.data_type])
 
 
 def quantized(

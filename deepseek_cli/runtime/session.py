@@ -20,6 +20,7 @@ SESSIONS = {
     "gguf": "deepseek_cli.runtime.gguf_session:open_folder",
     "metal": "deepseek_cli.runtime.mlx_session:open_folder",
     "vllm": "deepseek_cli.runtime.transformers_session:open_folder",
+    "web": "deepseek_cli.runtime.web_session:open_folder",
 }
 DEFAULT_CONTEXT = 4096  # tokens; reserved, not touched, until they come
 
