@@ -33,11 +33,7 @@ MOST_BYTES = 3_500_000_000  # of all: WebAssembly's memory ends at 4 GB
 BATCH, PAST = "batch_size", "past_sequence_length"  # transformers.js takes every other name of a dimension for 0
 READER = Reader(BATCH, PAST, keeps_scalar=True, gathers_blocks=False, files=DataFiles("_data", MOST_FILE_BYTES))
 EXACT = 0  # accuracy_level: WebAssembly rounds no activations anyway, and WebGPU then computes the same
-DTYPES = {
-    4: ("q4", "_q4"),
-    8: ("q8", "_quantized"),
-    0: ("fp32", ""),
-}  # by bits: transformers.js' name, and what it puts in files'
+DTYPES = {4: ("q4", "_q4"), 8: ("q8", "_quantized"), 0: ("fp32", "")}  # by bits: how transformers.js names it and its file
 
 
 def emit_bundle(

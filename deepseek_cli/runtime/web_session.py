@@ -21,7 +21,8 @@ from deepseek_cli.runtime.node_packages import RUNTIME, node, package
 from deepseek_cli.runtime.session import check_room
 
 SCRIPT = Path(__file__).with_name("web_session.mjs")
-MODULE = Path("dist") / "ort.node.min.mjs"  # of onnxruntime-web: WebAssembly, for Node
+# Of onnxruntime-web, its WebAssembly without WebGPU: the build with it, which pages load, takes Node half a minute to start
+MODULE = Path("dist") / "ort.node.min.mjs"
 CHUNK = 128  # tokens of a prefill that are computed at once
 MOST_THREADS = 4  # as many as browsers give a page
 

@@ -297,7 +297,7 @@ def test_the_page_answers_as_the_model_does(built: tuple[ModelHandle, Bundle], a
         page.wait_for("ready")
         answer = page.evaluate("document.querySelector('.assistant').firstChild.textContent")
         assert answer.startswith(tokenizer.decode(expected).rstrip("\ufffd"))
-        assert page.evaluate("document.getElementById('alert').hidden")
+        assert page.evaluate("[...document.querySelectorAll('.note')].every((note) => note.hidden)")
         assert not [line for line in page.console if "No available adapters" not in line]
 
 
@@ -310,5 +310,8 @@ def test_the_page_says_when_it_computes_something_else(copy: Path, address: str,
     with Page(tmp_path, "--accept-lang=zh-CN", "--lang=zh-CN") as page:
         page.open(address)
         page.wait_for("ready")
+        assert "结果与部署时不同" in page.text
+        ask(page, "Hi?")
+        page.wait_for("busy", "ready")
         assert "结果与部署时不同" in page.text
         assert page.evaluate("document.title") == "<img src=x onerror=document.title=1>"

@@ -48,10 +48,9 @@ function state(name) {
   find("new").hidden = !messages.length || name === "busy";
 }
 
-function alert(text, mild = false) {
-  find("alert").textContent = text;
-  find("alert").classList.toggle("mild", mild);
-  find("alert").hidden = !text;
+function note(id, text) {
+  find(id).textContent = text;
+  find(id).hidden = !text;
 }
 
 function show(role, text) {
@@ -70,7 +69,7 @@ function ask(text) {
   answer = show("assistant", "");
   answer.classList.add("waiting");
   question.value = "";
-  alert("");
+  note("alert", "");
   state("busy");
   worker.postMessage({ messages, most: MOST });
 }
@@ -93,8 +92,8 @@ const heard = {
   testing: () => state("testing"),
   ready({ device: found, threads, passed, wrong }) {
     device = found === "webgpu" ? texts.webgpu : texts.wasm(threads);
-    if (!passed) alert(texts.untrue);
-    else if (wrong) alert(texts[wrong], true);
+    find("notice").classList.toggle("mild", passed);
+    note("notice", passed ? (texts[wrong] ?? "") : texts.untrue);
     state("ready");
     question.focus();
   },
@@ -105,12 +104,12 @@ const heard = {
   },
   done: ({ count, seconds }) => end(texts.speed(count, (count / seconds).toFixed(1))),
   full({ context }) {
-    alert(texts.full(context));
+    note("alert", texts.full(context));
     end();
   },
   error({ message }) {
     answer?.classList.remove("waiting");
-    alert(texts.broken(message));
+    note("alert", texts.broken(message));
     state("error");
   },
 };
@@ -134,7 +133,7 @@ find("new").onclick = () => {
   messages = [];
   list.replaceChildren();
   find("welcome").hidden = false;
-  alert("");
+  note("alert", "");
   state("ready");
   question.focus();
 };

@@ -81,6 +81,8 @@ async function answer({ messages, most }) {
   if (room < 1) return postMessage({ kind: "full", context: chat.context });
   const same = known.past && known.ids.length < ids.length && known.ids.every((id, i) => id === ids[i]);
   if (known.past && !same) await known.past.dispose();
+  const past_key_values = same ? known.past : null;
+  known = { ids: [], past: null };
   let count = 0;
   const began = performance.now();
   const streamer = new TextStreamer(tokenizer, {
@@ -92,7 +94,7 @@ async function answer({ messages, most }) {
   const { sequences, past_key_values: past } = await model.generate({
     input_ids: int64(ids),
     attention_mask: int64(ids.map(() => 1)),
-    past_key_values: same ? known.past : null,
+    past_key_values,
     max_new_tokens: Math.min(most, room),
     do_sample: false,
     streamer,
