@@ -42,6 +42,9 @@ $(VENV)/test.stamp: $(VENV)/demo.stamp
 	  || { echo "Installing chromium for the report's tests."; \
 	       apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium >/dev/null; } \
 	  || echo "chromium could not be installed; the tests that need it are skipped."
+	@$(BIN)/python -c 'from deepseek_cli.runtime.node_packages import FOLDER, LIBRARY, VERSION; print(FOLDER, LIBRARY + "@" + VERSION)' \
+	  | { read -r folder package; npm install --ignore-scripts --no-audit --no-fund --silent --prefix "$$folder" "$$package"; } \
+	  || echo "npm could not install what web bundles run in; the tests that need it are skipped."
 	@touch $@
 
 setup: $(VENV)/test.stamp

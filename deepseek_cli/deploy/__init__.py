@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 class Listed:
     """`path` names a `deploy.target.Target`; `carries` are the schemes whose codes it holds bit for bit.
 
-    `runtime` is the distribution that runs its bundles here, and `extra` what brings it, where that is optional.
+    `runtime` is the distribution that runs its bundles here, and `extra` what brings it, where that is optional. For one that
+    is no distribution it names a function that gives `verifier`.
     """
 
     path: str
@@ -29,6 +30,8 @@ class Listed:
     @property
     def verifier(self) -> str:
         """Name and version of the runtime, or how to install it."""
+        if ":" in self.runtime:
+            return str(plugins.load(self.runtime)())
         try:
             return f"{self.runtime} {metadata.version(self.runtime)}"
         except metadata.PackageNotFoundError:
@@ -96,6 +99,12 @@ TARGETS = {
         "int4, int8",
         "transformers",
         "vllm",
+    ),
+    "web": Listed(
+        "deepseek_cli.deploy.web:TARGET",
+        "a folder for transformers.js with a page to chat on, in browsers",
+        "int4, int8, with or without zero points",
+        "deepseek_cli.runtime.node_packages:verifier",
     ),
 }
 

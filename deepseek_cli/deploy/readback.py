@@ -42,8 +42,9 @@ class GraphWeights:
 
     def __init__(self, path: Path) -> None:
         self.graph = onnx.load(path, load_external_data=False).graph
-        self.data = MappedFile(path.with_name(f"{path.name}.data"))
         self.initializers = {tensor.name: tensor for tensor in self.graph.initializer}
+        files = {entry.value for t in self.initializers.values() for entry in t.external_data if entry.key == "location"}
+        self.data = {file: MappedFile(path.with_name(file)) for file in files}
 
     def each(self, handle: ModelHandle) -> Iterator[tuple[str, Weight]]:
         """`handle` tells how many rows each weight has."""
@@ -55,7 +56,7 @@ class GraphWeights:
             start = 0
             for name in filter(None, origin.split(",")):
                 stop = start + handle.tensors[f"{name}.weight"].shape[0]
-                for kind, weight in self._held(node):
+                for kind, weight in self._held(node, name, handle):
                     yield f"{name}.{kind}", take_rows(weight, slice(start, stop))
                 start = stop
         yield from self._alone()
@@ -82,7 +83,7 @@ class GraphWeights:
                 inputs = tensor(codes).shape[1] * 8 // settings["bits"]
                 yield f"{name}.{expert}.{part}_proj.weight", quantized(codes, scale, zero, settings, inputs)
 
-    def _held(self, node: Any) -> Iterator[tuple[str, Weight]]:
+    def _held(self, node: Any, name: str, handle: ModelHandle) -> Iterator[tuple[str, Weight]]:
         read = lambda i: self._tensor(node.input[i]) if i < len(node.input) and node.input[i] else None  # noqa: E731
         found = dict(enumerate(map(read, range(len(node.input)))))
         settings = {a.name: a.i for a in node.attribute}
@@ -95,6 +96,11 @@ class GraphWeights:
             yield "weight", quantized(rows, found[2], found.get(3), settings, rows.shape[1] * 8 // settings["bits"])
         elif node.op_type == "DequantizeLinear":
             yield "weight", QuantizedTensor(tensor(found[0]) ^ SIGNED, tensor(found[1]).float(), 4, settings["block_size"])
+        elif node.op_type == "Gather" and tensor(found[0]).dtype == torch.uint8:
+            scale, zero = (self._tensor(f"{name}.{part}") for part in ("scales", "zeros"))
+            rows, inputs = tensor(found[0]), handle.tensors[f"{name}.weight"].shape[1]
+            settings = {"bits": rows.shape[1] * 8 // inputs, "block_size": inputs // tensor(scale).shape[1]}
+            yield "weight", quantized(rows, scale, zero, settings, inputs)
         else:
             last = max(i for i, value in found.items() if value is not None)
             yield "bias" if node.op_type == "Add" else "weight", tensor(found[last])
@@ -105,10 +111,10 @@ class GraphWeights:
             return None
         if not proto.external_data:
             return torch.from_numpy(onnx.numpy_helper.to_array(proto).copy())
-        offset = next(int(entry.value) for entry in proto.external_data if entry.key == "offset")
+        where = {entry.key: entry.value for entry in proto.external_data}
         *outer, last = proto.dims
         width = last // 2 if proto.data_type == onnx.TensorProto.INT4 else last
-        return self.data.tensor(offset, (*outer, width), DTYPES[proto.data_type])
+        return self.data[where["location"]].tensor(int(where["offset"]), (*outer, width), DTYPES[proto.data_type])
 
 
 def quantized(

@@ -327,4 +327,27 @@ MAKING: dict[str, str] = {
         "{count} 个词元超出了部署包缓存所能容纳的 {context} 个。"
     ),
     "Deploy it again with a larger --context, or use a shorter prompt.": "请用更大的 --context 重新部署，或缩短提示。",
+    "transformers.js keeps its own cache.": "transformers.js 使用自己的缓存。",
+    "Web bundles hold {known}; {name} is {family}.": "web 部署包支持 {known}；{name} 是 {family}。",
+    "Use --target cpu.": "请使用 --target cpu。",
+    "{tensor} would be {size} GB, and browsers take {most} GB at once.": "{tensor} 将有 {size} GB，而浏览器一次最多接受 {most} GB。",
+    "Make it smaller first: deepseek quantize {name} --int4. Or use --target cpu.": (
+        "请先缩小它：deepseek quantize {name} --int4；或使用 --target cpu。"
+    ),
+    "{name} would be {size} GB, and a browser's WebAssembly holds {most} GB of weights.": (
+        "{name} 将有 {size} GB，而浏览器的 WebAssembly 最多容纳 {most} GB 权重。"
+    ),
+    "Make it smaller first: deepseek quantize {name} --int4, or deepseek compress. Or use --target cpu.": (
+        "请先缩小它：deepseek quantize {name} --int4，或 deepseek compress；或使用 --target cpu。"
+    ),
+    "The page will load {package} from {server}: it is not installed here.": "网页将从 {server} 加载 {package}：这里没有安装它。",
+    "{package} {version} is not installed{instead}.": "{package} {version} 未安装{instead}。",
+    "Install it: {command}. A bundle can be written without: deploy --verify weights": (
+        "请安装：{command}。没有它也能写出部署包：deploy --verify weights"
+    ),
+    "Node is not installed.": "Node 未安装。",
+    "Node is {found}, which is too old.": "Node 的版本是 {found}，太旧了。",
+    "Install Node {oldest} or newer: https://nodejs.org": "请安装 Node {oldest} 或更新的版本：https://nodejs.org",
+    "{file} names no graph and its number of data files.": "{file} 没有写明计算图及其数据文件的数量。",
+    "{file} cannot be run: {reason}": "{file} 无法运行：{reason}",
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -35,22 +36,33 @@ DTYPES = {
 Inputs = Sequence[ir.Value | None]
 
 
+@dataclass(frozen=True, slots=True)
+class DataFiles:
+    """What a graph's data is called behind the graph's own name. `most` bytes go into one file, and then _1, _2 … follow."""
+
+    suffix: str = ".data"
+    most: int | None = None
+
+
+ONE_FILE = DataFiles()
+
+
 class Graph:
     """Nodes in order of execution. Use as a context manager: on a clean exit the graph is written beside its data."""
 
-    def __init__(self, path: Path, metadata: dict[str, str] | None = None) -> None:
-        self.path, self.metadata = path, metadata
-        self.data_path = path.with_name(f"{path.name}.data")
+    def __init__(self, path: Path, metadata: dict[str, str] | None = None, files: DataFiles = ONE_FILE) -> None:
+        self.path, self.metadata, self.files = path, metadata, files
+        self.data_paths = [path.with_name(f"{path.name}{files.suffix}")]
         self.inputs: list[ir.Value] = []
         self.outputs: list[ir.Value] = []
         self.nodes: list[ir.Node] = []
         self.written = 0  # nodes, those of branches included
         self.versions = IR_VERSION, OPSET
         self.initializers: dict[str, ir.Value] = {}
-        self.places: dict[str, tuple[ir.DataType, int, int]] = {}  # of initializers in the data file: type, offset, bytes
+        self.places: dict[str, tuple[Path, ir.DataType, int, int]] = {}  # of initializers: data file, type, offset, bytes
 
     def __enter__(self) -> Graph:
-        self.data = self.data_path.open("wb")
+        self.data = self.data_paths[-1].open("wb")
         return self
 
     def __exit__(self, kind: Any, *_: Any) -> None:
@@ -128,7 +140,14 @@ class Graph:
         size = sum(p.nbytes for p in parts)
         if size < INLINE_BYTES:
             return ir.tensor(np.concatenate([p.numpy().reshape(-1) for p in parts]).reshape(shape), name=name)
+        if self.files.most and self.data.tell() and self.data.tell() + PAGE_BYTES + size > self.files.most:
+            self._next_file()
         return self._append(name, parts, shape, PAGE_BYTES if size >= PAGE_BYTES else LINE_BYTES)
+
+    def _next_file(self) -> None:
+        self.data.close()
+        self.data_paths.append(self.path.with_name(f"{self.path.name}{self.files.suffix}_{len(self.data_paths)}"))
+        self.data = self.data_paths[-1].open("wb")
 
     def _append(
         self,
@@ -143,10 +162,10 @@ class Graph:
         for part in parts:
             held = part.dtype
             self.data.write(part.contiguous().numpy().reshape(-1).view(np.uint8).data)
-        self.places[name] = dtype or DTYPES[held], start, self.data.tell() - start
+        self.places[name] = self.data_paths[-1], dtype or DTYPES[held], start, self.data.tell() - start
         return self._external(name, *self.places[name], shape)
 
-    def _external(self, name: str, dtype: ir.DataType, offset: int, size: int, shape: Sequence[int]) -> ir.ExternalTensor:
-        return ir.ExternalTensor(
-            self.data_path.name, offset, size, dtype, shape=ir.Shape(shape), name=name, base_dir=self.path.parent
-        )
+    def _external(
+        self, name: str, file: Path, dtype: ir.DataType, offset: int, size: int, shape: Sequence[int]
+    ) -> ir.ExternalTensor:
+        return ir.ExternalTensor(file.name, offset, size, dtype, shape=ir.Shape(shape), name=name, base_dir=self.path.parent)

@@ -6,6 +6,7 @@ Inputs and outputs carry the names that onnxruntime-genai knows; `num_logits_to_
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,10 @@ from deepseek_cli.errors import ModelUnsupported
 from deepseek_cli.formats.nbits import NBits, to_nbits, unfit
 from deepseek_cli.ops import Architecture, AttentionSpec, GateSpec, IndexSpec, LatentSpec, Rope, forward
 from deepseek_cli.ops.onnx_experts import Routes, mixture, route
-from deepseek_cli.ops.onnx_graph import Graph
+from deepseek_cli.ops.onnx_graph import ONE_FILE, DataFiles, Graph
 from deepseek_cli.ops.onnx_latent import Step, latent_attention
 from deepseek_cli.ops.onnx_lazy import Part, Product, Sum
+from deepseek_cli.ops.onnx_rows import gather_rows
 from deepseek_cli.ops.torch_ops import rope_table
 from deepseek_cli.reporter import SILENT, Reporter
 from deepseek_cli.tensors import BlockTensor, Fp8Tensor, QuantizedTensor, TensorRef, dense
@@ -28,6 +30,24 @@ INT64_MAX = (1 << 63) - 1
 FLOAT, INT32, INT64 = ir.DataType.FLOAT, ir.DataType.INT32, ir.DataType.INT64
 CACHE_DTYPES = {"fp32": FLOAT, "fp16": ir.DataType.FLOAT16}
 HEAD_MULTIPLE = 16  # of GroupQueryAttention's fused rotary embedding
+
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """What a reader of graphs wants to find: names of dimensions, and of data files.
+
+    `keeps_scalar` makes num_logits_to_keep an input that must be given, and a scalar. Without `gathers_blocks` it lacks
+    GatherBlockQuantized.
+    """
+
+    batch: str = "batch"
+    past: str = "past"
+    keeps_scalar: bool = False
+    gathers_blocks: bool = True
+    files: DataFiles = ONE_FILE
+
+
+ORT = Reader()
 
 
 class OnnxOps:
@@ -49,13 +69,14 @@ class OnnxOps:
         reporter: Reporter = SILENT,
         kv: str = "fp32",
         latent_cache: str = "plain",
+        reader: Reader = ORT,
     ) -> None:
-        self.graph, self.tensors, self.context = graph, tensors, context
+        self.graph, self.tensors, self.context, self.reader = graph, tensors, context, reader
         self.cache_dtype, self.latent_cache = CACHE_DTYPES[kv], latent_cache
         self.accuracy_level, self.reporter = accuracy_level, reporter
         self.dense_fallbacks: list[tuple[str, str]] = []
-        self.tokens = graph.input("input_ids", INT64, ["batch", "sequence"])
-        self.mask = graph.input("attention_mask", INT64, ["batch", "total"])
+        self.tokens = graph.input("input_ids", INT64, [reader.batch, "sequence"])
+        self.mask = graph.input("attention_mask", INT64, [reader.batch, "total"])
         self.lengths: tuple[ir.Value, ir.Value] | None = None
         self.step: Step | None = None
         self.rotary: dict[Rope, list[ir.Value]] = {}
@@ -72,10 +93,14 @@ class OnnxOps:
         else:
             codes, scale, zero = self._constants(name, [weight])
             rows = self.graph.alias(f"{name}.rows", codes, weight.packed.flatten(1).shape)
-            x = self.graph.node(
-                "GatherBlockQuantized", [rows, tokens, scale, zero], f"{name}.gather", weights=name,
-                bits=weight.bits, block_size=weight.block, gather_axis=0, quantize_axis=1,
-            )  # fmt: skip
+            if self.reader.gathers_blocks:
+                x = self.graph.node(
+                    "GatherBlockQuantized", [rows, tokens, scale, zero], f"{name}.gather", weights=name,
+                    bits=weight.bits, block_size=weight.block, gather_axis=0, quantize_axis=1,
+                )  # fmt: skip
+            else:
+                parts, blocks = (rows, scale, zero), weight.inputs // weight.block
+                x = gather_rows(self.graph, name, tokens, parts, weight.bits, blocks, self._integers, self._floats)
         self._done(name)
         return x
 
@@ -110,8 +135,8 @@ class OnnxOps:
                 multiple=HEAD_MULTIPLE,
                 head_dim=spec.head_dim,
             )
-        kinds, shape = ("key", "value"), lambda length: ["batch", spec.kv_heads, length, spec.head_dim]
-        past = [self.graph.input(f"past_key_values.{layer}.{kind}", self.dtype, shape("past")) for kind in kinds]
+        kinds, shape = ("key", "value"), lambda length: [self.reader.batch, spec.kv_heads, length, spec.head_dim]
+        past = [self.graph.input(f"past_key_values.{layer}.{kind}", self.dtype, shape(self.reader.past)) for kind in kinds]
         y, *present = self.graph.outputs_of(
             "GroupQueryAttention", [*self._packed(q, k, v), *past, *self._lengths(), *self._rotary(spec.rope)], 3,
             f"layers.{layer}.attention",
@@ -150,12 +175,15 @@ class OnnxOps:
     def head(self, x: Any, name: str) -> ir.Value:
         logits = self._float32(self.linear(self._kept(x), name))
         vocabulary = self.tensors[f"{name}.weight"].shape[0]
-        self.graph.output(logits, "logits", FLOAT, ["batch", "kept", vocabulary], first=True)
+        self.graph.output(logits, "logits", FLOAT, [self.reader.batch, "kept", vocabulary], first=True)
         return logits
 
     def _kept(self, x: Any) -> ir.Value:
         """The last `num_logits_to_keep` positions, 0 for all: a slice from -0 takes the whole."""
-        keep = self.graph.input("num_logits_to_keep", INT64, [1], default=torch.zeros(1, dtype=torch.int64))
+        if self.reader.keeps_scalar:
+            keep = self.graph.node("Reshape", [self.graph.input("num_logits_to_keep", INT64, []), self._integers(1)])
+        else:
+            keep = self.graph.input("num_logits_to_keep", INT64, [1], default=torch.zeros(1, dtype=torch.int64))
         start = self.graph.node("Neg", [keep])
         return self.graph.node("Slice", [self._value(x), start, self._integers(INT64_MAX), self._integers(1)])
 
@@ -294,14 +322,15 @@ def emit(
     context: int,
     reporter: Reporter = SILENT,
     interpreter: type[OnnxOps] = OnnxOps,
+    reader: Reader = ORT,
     **options: Any,
 ) -> list[tuple[str, str]]:
-    """Write the graph `path`, for up to `context` tokens, and its data file beside it; `options` are the interpreter's.
+    """Write the graph `path`, for up to `context` tokens, and its data beside it; `options` are the interpreter's.
 
     Gives back the quantized tensors that became dense, each with the reason. Raises ModelUnsupported.
     """
-    with Graph(path, {"context": str(context)}) as graph:
-        ops = interpreter(graph, tensors, context, reporter=reporter, **options)
+    with Graph(path, {"context": str(context)}, reader.files) as graph:
+        ops = interpreter(graph, tensors, context, reporter=reporter, reader=reader, **options)
         forward(ops, architecture, config, ops.tokens)
     reporter.progress("write", ops.size_bytes, ops.size_bytes, "B")
     return ops.dense_fallbacks

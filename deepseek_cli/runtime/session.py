@@ -27,6 +27,7 @@ SESSIONS = {
     "rocm": "deepseek_cli.runtime.rocm_session:open_folder",
     "tensorrt": "deepseek_cli.runtime.onnx_half_session:open_fastest",
     "vllm": "deepseek_cli.runtime.transformers_session:open_folder",
+    "web": "deepseek_cli.runtime.web_session:open_folder",
 }
 DEFAULT_CONTEXT = 4096  # tokens; reserved, not touched, until they come
 
