@@ -4,7 +4,7 @@ Register-ArgumentCompleter -Native -CommandName deepseek -ScriptBlock {
     $flags = @{
         'pull' = '--revision --source --include --exclude --workers -o --output --force --json -q --quiet -v --verbose --offline --color -y --yes -h --help -n --dry-run --strict'
         'demo' = '-o --output --force --json -q --quiet -v --verbose --offline --color -y --yes -h --help'
-        'quantize' = '--int4 --int8 --scheme --group --level --algorithm --rule --qat --to-bpw --to-size --calibration --tokens -o --output --force --json -q --quiet -v --verbose --offline --color -y --yes -h --help -n --dry-run --strict --threads --memory --engine --address --set'
+        'quantize' = '--int4 --int8 --scheme --group --level --algorithm --rule --qat --to-bpw --to-size --calibration --tokens -o --output --force --json -q --quiet -v --verbose --offline --color -y --yes -h --help -n --dry-run --strict --threads --memory --seed --engine --address --set'
         'compress' = '--smaller --to-size --relative-to -o --output --force --json -q --quiet -v --verbose --offline --color -y --yes -h --help -n --dry-run --strict --threads --memory'
         'deploy' = '--target --verify --kv --pull --int4 --int8 --list -o --output --force --json -q --quiet -v --verbose --offline --color -y --yes -h --help -n --dry-run --strict --threads --context --memory --set'
         'run' = '--max-tokens --temperature --top-k --top-p --min-p --repetition-penalty --stop --system --raw --draft --sparse-attention -o --output --force --json -q --quiet -v --verbose --offline --color -y --yes -h --help --threads --context --memory --seed --device --set'
@@ -46,6 +46,7 @@ Register-ArgumentCompleter -Native -CommandName deepseek -ScriptBlock {
         'quantize --color' = 'auto always never'
         'quantize --threads' = ''
         'quantize --memory' = ''
+        'quantize --seed' = ''
         'quantize --engine' = 'local ray'
         'quantize --address' = ''
         'quantize --set' = ''
