@@ -24,7 +24,7 @@ from deepseek_cli.evaluate import HandlePredictor
 from deepseek_cli.handle import ModelHandle, open_model
 from deepseek_cli.runtime.tokenizer import open_tokenizer
 from deepseek_cli.runtime.torch_session import TorchSession
-from deepseek_cli.score import Score
+from deepseek_cli.score import Score, most_accuracy_loss
 from deepseek_cli.store import Store
 
 HANDBOOK = Path("/usr/share/doc/debian-handbook/html/en-US")
@@ -113,6 +113,22 @@ def compare(reference: HandlePredictor, candidate: HandlePredictor, tokens: torc
     return score.result()
 
 
+def rightness(predictor: HandlePredictor, tokens: torch.Tensor) -> torch.Tensor:
+    """Whether each token is what the model holds for the likeliest, behind those before it."""
+    best = [predictor.logits(i, 0, WINDOW - 1).argmax(-1) for i in range(len(tokens))]
+    return torch.cat(best) == tokens[:, 1:].flatten()
+
+
+def accuracy(reference: torch.Tensor, candidate: torch.Tensor) -> dict[str, float | int]:
+    right = torch.stack((reference, candidate), dim=-1)
+    return {
+        "accuracy": candidate.double().mean().item(),
+        "reference_accuracy": reference.double().mean().item(),
+        "accuracy_loss_most": most_accuracy_loss(right),
+        "tokens": len(right),
+    }
+
+
 def make(name: str, source: Path, seed: int) -> tuple[Path, Process]:
     """The arm's folder, and the process that wrote it."""
     folder = WORK / "quality" / f"{re.sub(r'[^a-z0-9]+', '-', name)}-{seed}"
@@ -166,13 +182,15 @@ def main() -> None:
     text = handbook()
     tokens = windows(model, text[100_000 : 100_000 + 6_000 * KL_WINDOWS], KL_WINDOWS)
     more = windows(model, text[200_000 : 200_000 + 6 * args.tokens], args.tokens // WINDOW)
-    texts = {"kl": tokens, "talk": conversations(model)} | ({"accuracy": more} if len(more) else {})
+    texts = {"kl": tokens, "talk": conversations(model)}
     references = {name: HandlePredictor(model, t) for name, t in texts.items()}
+    right = rightness(HandlePredictor(model, more), more) if len(more) else None
 
     def judge(folder: Path) -> dict[str, Any]:
         candidate = open_model(str(folder), store)
         cards = {name: compare(references[name], HandlePredictor(candidate, t), t) for name, t in texts.items()}
-        return {"accuracy": cards["kl"], **cards}
+        found = cards["kl"] if right is None else accuracy(right, rightness(HandlePredictor(candidate, more), more))
+        return {**cards, "accuracy": found}
 
     fresh: dict[str, list[dict[str, Any]]] = {name: [] for name in (*chosen, *(peer.name for peer in args.peers))}
     for (name, seed), (folder, process) in made.items():

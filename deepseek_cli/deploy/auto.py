@@ -10,6 +10,9 @@ from importlib import metadata
 from deepseek_cli.deploy.spec import DeploySpec
 from deepseek_cli.reporter import SILENT, Reporter
 
+TOOLS = {"nvidia": "nvidia-smi", "amd": "rocminfo"}
+RUNTIMES = ("mlx-lm", "onnxruntime-gpu", "vllm")
+
 
 @dataclass(frozen=True, slots=True)
 class Machine:
@@ -17,7 +20,7 @@ class Machine:
 
     system: str  # as platform.system() has it
     processor: str  # as platform.machine() has it
-    nvidia: bool
+    gpus: frozenset[str]  # of nvidia, amd: whose driver's own tool is there
     installed: frozenset[str]
 
 
@@ -31,16 +34,20 @@ def concrete(spec: DeploySpec, reporter: Reporter = SILENT) -> DeploySpec:
 
 
 def this_machine() -> Machine:
-    found = frozenset(name for name in ("mlx-lm", "vllm") if _is_installed(name))
-    return Machine(platform.system(), platform.machine(), shutil.which("nvidia-smi") is not None, found)
+    gpus = frozenset(maker for maker, tool in TOOLS.items() if shutil.which(tool))
+    return Machine(platform.system(), platform.machine(), gpus, frozenset(filter(_is_installed, RUNTIMES)))
 
 
 def choose(machine: Machine) -> tuple[str, str]:
     """The target's name, and the reason: a GPU where an installed runtime uses it, else the processor."""
     if (machine.system, machine.processor) == ("Darwin", "arm64") and "mlx-lm" in machine.installed:
         return "metal", "Apple silicon, and mlx-lm is installed"
-    if machine.nvidia and "vllm" in machine.installed:
+    if "nvidia" in machine.gpus and "vllm" in machine.installed:
         return "vllm", "an NVIDIA GPU, and vLLM is installed"
+    if "nvidia" in machine.gpus and "onnxruntime-gpu" in machine.installed:
+        return "cuda", "an NVIDIA GPU, and onnxruntime-gpu is installed"
+    if "amd" in machine.gpus and "vllm" in machine.installed:
+        return "rocm", "an AMD GPU, and vLLM is installed"
     return "cpu", "no GPU that an installed runtime would use"
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from deepseek_cli.deploy import cpu, readback
+from deepseek_cli.deploy import cpu
 from deepseek_cli.deploy.spec import DeploySpec
 from deepseek_cli.deploy.target import Target
 from deepseek_cli.errors import MemoryShort, ModelUnsupported
@@ -125,21 +125,15 @@ def unexpected(handle: ModelHandle, folder: Path, threads: int | None) -> list[s
     names = {"forward", *wanted} ^ program.method_names
     said = {name: program.load_method(name).execute([]) for name in wanted.keys() & program.method_names}
     names |= {name for name, value in said.items() if value != (wanted[name] if name == "get_eos_ids" else [wanted[name]])}
-    beside = [file for file in FILES if not (folder / file).is_file()]
-    return [*sorted(names), *(f"{ONNX}: {name}" for name in cpu.unexpected(handle, folder / ONNX, threads)), *beside]
+    return sorted(names) + [file for file in (*FILES, ONNX) if not (folder / file).exists()]
 
 
 def read_back(handle: ModelHandle, folder: Path) -> Iterator[tuple[str, Weight]]:
-    """The program's weights, told apart by when they are used, and those of the ONNX graph. What one of them lacks is empty."""
+    """The program's weights, told apart by when they are used. One that it lacks is empty."""
     order = order_of_use(handle.architecture, handle.config, handle.weights)
     program = read(folder / PROGRAM)
     yield from paired(order.products, program.products())
     yield from paired(order.factors, program.factors())
-    found = set()
-    for name, weight in readback.read_back(handle, folder / ONNX):
-        found.add(name)
-        yield name, weight
-    yield from ((name, NOTHING) for name in handle.weights.keys() - found)
 
 
 def paired(names: list[str], weights: Iterator[Weight]) -> Iterator[tuple[str, Weight]]:
@@ -147,4 +141,13 @@ def paired(names: list[str], weights: Iterator[Weight]) -> Iterator[tuple[str, W
         yield name or "one weight too many", NOTHING if weight is None else weight
 
 
-TARGET = Target("mobile", emit_bundle, unexpected, read_back, open_folder, runtime, longest_context=LONGEST_CONTEXT)
+TARGET = Target(
+    "mobile",
+    emit_bundle,
+    unexpected,
+    read_back,
+    open_folder,
+    runtime,
+    parts={ONNX: cpu.TARGET},
+    longest_context=LONGEST_CONTEXT,
+)

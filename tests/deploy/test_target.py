@@ -100,27 +100,30 @@ def test_without_its_runtime_a_bundle_is_written_and_read_back(install: Install,
 
 
 @pytest.mark.parametrize(
-    ("system", "processor", "nvidia", "installed", "target"),
+    ("system", "processor", "gpus", "installed", "target"),
     [
-        ("Linux", "x86_64", False, (), "cpu"),
-        ("Linux", "x86_64", True, (), "cpu"),
-        ("Linux", "x86_64", True, ("vllm",), "vllm"),
-        ("Linux", "x86_64", False, ("vllm", "mlx-lm"), "cpu"),
-        ("Darwin", "arm64", False, ("mlx-lm",), "metal"),
-        ("Darwin", "arm64", False, (), "cpu"),
-        ("Darwin", "x86_64", False, ("mlx-lm",), "cpu"),
+        ("Linux", "x86_64", (), (), "cpu"),
+        ("Linux", "x86_64", ("nvidia",), (), "cpu"),
+        ("Linux", "x86_64", ("nvidia",), ("vllm",), "vllm"),
+        ("Linux", "x86_64", ("nvidia",), ("onnxruntime-gpu",), "cuda"),
+        ("Linux", "x86_64", ("amd",), ("vllm",), "rocm"),
+        ("Linux", "x86_64", ("amd",), ("onnxruntime-gpu",), "cpu"),
+        ("Linux", "x86_64", (), ("vllm", "mlx-lm"), "cpu"),
+        ("Darwin", "arm64", (), ("mlx-lm",), "metal"),
+        ("Darwin", "arm64", (), (), "cpu"),
+        ("Darwin", "x86_64", (), ("mlx-lm",), "cpu"),
     ],
 )
 def test_auto_is_what_the_machine_can_run(
-    system: str, processor: str, nvidia: bool, installed: tuple[str, ...], target: str
+    system: str, processor: str, gpus: tuple[str, ...], installed: tuple[str, ...], target: str
 ) -> None:
-    name, reason = choose(Machine(system, processor, nvidia, frozenset(installed)))
+    name, reason = choose(Machine(system, processor, frozenset(gpus), frozenset(installed)))
     assert name == target
     assert reason
 
 
 def test_auto_says_what_it_came_to(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(auto, "this_machine", lambda: Machine("Darwin", "arm64", False, frozenset({"mlx-lm"})))
+    monkeypatch.setattr(auto, "this_machine", lambda: Machine("Darwin", "arm64", frozenset(), frozenset({"mlx-lm"})))
     said: list[str] = []
     reporter = SimpleNamespace(note=lambda message, **facts: said.append(message.format(**facts)))
     assert auto.concrete(DeploySpec(), reporter).target == "metal"  # type: ignore[arg-type]
