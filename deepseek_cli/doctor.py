@@ -23,6 +23,7 @@ PACKAGES = {  # distribution: the least version that works
     "onnx": "1.20",
     "onnx-ir": "1.0",
     "onnxruntime": "1.31",
+    "packaging": "24.0",
     "psutil": "7.0",
     "rich": "14.0",
     "safetensors": "0.6",

@@ -48,7 +48,9 @@ def emit_bundle(
     dtype, suffix = DTYPES[_bits(handle)]
     graph = folder / "onnx" / f"model{suffix}.onnx"
     graph.parent.mkdir()
-    fallbacks = emit(handle.architecture, handle.config, handle.weights, graph, context, reporter, READER, accuracy_level=EXACT)
+    fallbacks = emit(
+        handle.architecture, handle.config, handle.weights, graph, context, reporter, reader=READER, accuracy_level=EXACT
+    )
     report(fallbacks, reporter)
     open_tokenizer(handle.root).save(folder)
     count = len([*graph.parent.glob(f"{graph.name}_data*")])

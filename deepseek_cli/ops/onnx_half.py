@@ -20,7 +20,6 @@ from deepseek_cli.formats.nbits import NBits, to_nbits, unfit
 from deepseek_cli.ops import Rope
 from deepseek_cli.ops.onnx_graph import Graph
 from deepseek_cli.ops.onnx_ops import FLOAT, OnnxOps
-from deepseek_cli.reporter import SILENT, Reporter
 from deepseek_cli.tensors import BlockTensor, Fp8Tensor, QuantizedTensor, TensorRef, Weight
 
 FLOAT16, INT4 = ir.DataType.FLOAT16, ir.DataType.INT4
@@ -33,8 +32,8 @@ class HalfOps(OnnxOps):
 
     dtype = FLOAT16
 
-    def __init__(self, graph: Graph, tensors: Mapping[str, TensorRef], context: int, reporter: Reporter = SILENT) -> None:
-        super().__init__(graph, tensors, context, accuracy_level=0, reporter=reporter)
+    def __init__(self, graph: Graph, tensors: Mapping[str, TensorRef], context: int, **options: Any) -> None:
+        super().__init__(graph, tensors, context, accuracy_level=0, **options)
 
     def _unfit(self, weight: QuantizedTensor | BlockTensor | Fp8Tensor) -> str:
         if reason := super()._unfit(weight):
