@@ -110,7 +110,7 @@ def open_model(ref: str, store: Store) -> ModelHandle:
 
 
 def _open_bundle(ref: str, located: Located, manifest: Manifest) -> Bundle:
-    architecture, config = _read_config(located.path / "config.json", read_json(located.path / "config.json"))
+    architecture, config = read_config(located.path / "config.json", read_json(located.path / "config.json"))
     target = str(manifest.steps[-1]["resolved"].get("target", "cpu")) if manifest.steps else "cpu"
     return Bundle(ref, located.name, located.path, target, architecture, config, manifest)
 
@@ -123,11 +123,11 @@ def _open_model(ref: str, located: Located) -> ModelHandle:
 
         file = located.path
         raw, tensors = open_gguf(file)
-        architecture, config = _read_config(file, raw)
+        architecture, config = read_config(file, raw)
     else:
         file = located.path / "config.json"
         raw = quantized.normalized(read_json(file))
-        architecture, config = _read_config(file, raw)  # first: a family that is refused may have tensors we cannot read
+        architecture, config = read_config(file, raw)  # first: a family that is refused may have tensors we cannot read
         tensors = quantized.assemble(_read_tensors(located.path), raw, file)
     _check_weights(architecture.weights(config), tensors, file)
     _check_draft(architecture, config, tensors, file)
@@ -149,7 +149,8 @@ def _read_tensors(folder: Path) -> dict[str, TensorRef]:
     return safetensors.read_folder(folder)
 
 
-def _read_config(file: Path, raw: Mapping[str, Any]) -> tuple[Architecture, Any]:
+def read_config(file: Path, raw: Mapping[str, Any]) -> tuple[Architecture, Any]:
+    """The family that a config.json names, and its config, checked."""
     fields = Fields(raw, file)
     architecture = find_architecture(fields.text("model_type"))
     return architecture, architecture.read_config(fields)

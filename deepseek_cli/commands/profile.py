@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from deepseek_cli.commands._call import Call
 from deepseek_cli.commands._subject import reference, store_of, subject
-from deepseek_cli.i18n import say, t
+from deepseek_cli.i18n import t
 from deepseek_cli.output import Line, Result, Table
 from deepseek_cli.profile.spec import ProfileSpec
 from deepseek_cli.spec import as_record, fields_of
@@ -24,12 +24,13 @@ EXAMPLES = [
     "deepseek profile smollm2@int4-g32-balanced+cpu --memory-profile",
     "deepseek profile smollm2 --prompt-tokens 128 --save before.json",
     "deepseek profile smollm2 --baseline before.json --max-growth 5%",
+    "deepseek profile ./DeepSeek-V3/config.json --estimate --context 131072 --scheme int4",
 ]
 
 
 def run(call: Call) -> Result:
     if call.spec.estimate:
-        return _estimate(call)
+        return _estimated(call)
     from deepseek_cli.profile.gates import gates, read_baseline
     from deepseek_cli.profile.measure import profile
     from deepseek_cli.profile.report import check_writable, render_html, render_json, render_markdown, write
@@ -65,6 +66,13 @@ def run(call: Call) -> Result:
     data = {**document, "peak_bytes": document["peak"]["bytes"], "page": page, "saved": spec.save, "gates": checked}
     quiet = str(targets[0]) if targets else ""
     return Result(data, list(_lines(document, checked, targets)), quiet=quiet, exit_code=int(not all(g.passed for g in checked)))
+
+
+def _estimated(call: Call) -> Result:
+    from deepseek_cli.commands._estimate import run_estimate
+
+    ref = call.arguments.get("model") or reference(call, "any")  # a bare config is nothing that `reference` would find
+    return run_estimate(call, ref, store_of(call))
 
 
 def _page(call: Call, name: str) -> Path | None:
@@ -119,6 +127,13 @@ def _lines(document: dict[str, Any], checked: list[Gate], targets: list[Path]) -
     yield Table(["where the bytes are", "MiB", "share"], [*rows, [t("resident memory"), mib(peak["bytes"]), "100.0%"]])
     yield ""
     yield Line("The peak was {peak} MiB, during {phase}.", peak=mib(peak["bytes"]), phase=t(peak["phase"]))
+    if document["estimate"]:
+        yield ""
+        yield Table(
+            ["against its estimate", "estimated MiB", "measured MiB", "error"],
+            [estimate_row(row) for row in document["estimate"]["rows"]],
+        )
+        yield ""
     for gate in checked:
         word = "{gate}: {peak} MiB is within {limit} MiB." if gate.passed else "{gate}: {peak} MiB is above {limit} MiB."
         yield Line(word, gate=f"--{gate.name}", peak=mib(gate.peak_bytes), limit=mib(gate.limit_bytes))
@@ -126,19 +141,10 @@ def _lines(document: dict[str, Any], checked: list[Gate], targets: list[Path]) -
         yield Line("{path} is written.", path=path)
 
 
-def _estimate(call: Call) -> Result:
-    from deepseek_cli.profile.estimate import estimate
+def estimate_row(row: dict[str, Any]) -> list[Any]:
+    from deepseek_cli.profile.parts import ESTIMATED
 
-    found = estimate(subject(call, "any"), call.common.context)
-    kv = found["kv"]
-    rows = [[t("weights"), form["form"], mib(form["bytes"])] for form in found["weights"]]
-    rows.append([t("KV cache"), say("{count} tokens", {"count": kv["context"]}), mib(kv["full_bytes"])])
-    last = Line(
-        "{name} needs {mib} MiB for these, besides what the runtime takes.",
-        name=found["name"],
-        mib=mib(found["total_bytes"]),
-    )
-    return Result(found, [Table(["part", "stored as", "MiB"], rows), last])
+    return [t(ESTIMATED[row["part"]]), mib(row["estimated_bytes"]), mib(row["measured_bytes"]), f"{row['error']:+.1%}"]
 
 
 def mib(size_bytes: int | None) -> float | None:

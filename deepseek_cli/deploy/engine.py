@@ -17,7 +17,7 @@ from deepseek_cli.manifest import Manifest, list_files, step, write_manifest
 from deepseek_cli.quantize.engine import unchanged
 from deepseek_cli.quantize.folder import lineage
 from deepseek_cli.reporter import SILENT, Reporter
-from deepseek_cli.runtime.session import check_context
+from deepseek_cli.runtime.context import check_context
 from deepseek_cli.spec import as_record
 from deepseek_cli.store import Store, require_space, result_name, staged
 

@@ -17,6 +17,8 @@ class Cost:
 
     flops: int = 0
     activation_peak: int = 0  # values alive at once inside the widest block
+    attention_peak: int = 0  # values that attention holds besides where its kernel is not fused: scores, expanded latents
+    cache_rows_per_token: int = 0  # of the KV cache: what an 8-bit cache keeps a scale for
     kv_values_per_token: int = 0
     fused: list[tuple[str, ...]] = field(default_factory=list)
     linears: list[str] = field(default_factory=list)
@@ -49,7 +51,11 @@ class CostOps:
 
     def attention(self, q: Shape, k: Shape, v: Shape, layer: int, spec: AttentionSpec) -> Shape:
         batch, length, _ = q
-        self.cost.flops += 4 * batch * spec.heads * spec.head_dim * length * (self.past + length)
+        total = self.past + length
+        self.cost.flops += 4 * batch * spec.heads * spec.head_dim * length * total
+        self.cost.cache_rows_per_token += 2 * spec.kv_heads
+        self._alive(q, k, v, q)
+        self._attends(batch * spec.heads * length * total)
         self.cost.kv_values_per_token += 2 * spec.kv_heads * spec.head_dim
         return q
 
@@ -62,9 +68,12 @@ class CostOps:
         attended = 2 * spec.rank + spec.rope_dim if absorb else width + spec.rope_dim
         self.cost.flops += 2 * batch * spec.heads * ((new if absorb else total) * spec.rank * width + new * total * attended)
         self.cost.kv_values_per_token += spec.cached
+        self.cost.cache_rows_per_token += 1
         self.cost.linears.append(up)
         y = (batch, new, spec.heads * spec.value_dim)
-        self._alive(q, kv, y) if absorb else self._alive(q, kv, y, (batch, total, spec.heads * width))
+        self._alive(q, kv, y)
+        expanded = 0 if absorb else width + spec.nope_dim + spec.rope_dim  # both, then keys beside the rotated one
+        self._attends(batch * spec.heads * total * (3 * new + expanded))  # scores, masked, and their softmax
         return y
 
     def index(self, x: Shape, q_latent: Shape, name: str, layer: int, spec: IndexSpec) -> None:
@@ -72,6 +81,7 @@ class CostOps:
         self._product(x, f"{name}.wk")
         self.cost.flops += 2 * x[0] * x[1] * (spec.heads * x[2] + (self.past + x[1]) * spec.heads * spec.head_dim)
         self.cost.kv_values_per_token += spec.head_dim
+        self.cost.cache_rows_per_token += 1
 
     def route(self, x: Shape, name: str, spec: GateSpec) -> None:
         self.cost.flops += 2 * x[0] * x[1] * x[2] * spec.experts
@@ -98,7 +108,7 @@ class CostOps:
         return x
 
     def head(self, x: Shape, name: str) -> Shape:
-        return self._product(x, name)
+        return self._product((x[0], 1, x[2]), name)  # of the last position alone
 
     def _product(self, x: Shape, name: str) -> Shape:
         out, inputs = self.shapes[f"{name}.weight"]
@@ -111,18 +121,31 @@ class CostOps:
     def _alive(self, *values: Shape) -> None:
         self.cost.activation_peak = max(self.cost.activation_peak, sum(b * n * c for b, n, c in values))
 
+    def _attends(self, values: int) -> None:
+        self.cost.attention_peak = max(self.cost.attention_peak, values)
 
-def count(architecture: Architecture, config: Any, tokens: int = 1, past: int = 0) -> Cost:
-    """The cost of feeding `tokens` tokens behind `past` others, batch 1."""
-    ops = CostOps(dict(architecture.weights(config)), past)
-    forward(ops, architecture, config, (1, tokens))
+
+def count(
+    architecture: Architecture,
+    config: Any,
+    tokens: int = 1,
+    past: int = 0,
+    batch: int = 1,
+    shapes: Mapping[str, Shape] | None = None,
+) -> Cost:
+    """The cost of feeding each of `batch` rows `tokens` tokens behind `past` others.
+
+    `shapes` of the weights are for who has them; of a layer's experts the first one's are enough.
+    """
+    ops = CostOps(shapes or dict(architecture.weights(config)), past)
+    forward(ops, architecture, config, (batch, tokens))
     return ops.cost
 
 
-def count_draft(architecture: Architecture, config: Any) -> Cost:
+def count_draft(architecture: Architecture, config: Any, shapes: Mapping[str, Shape] | None = None) -> Cost:
     """The cost of the draft for one token, its embedding and head left out."""
     drafting = dict(architecture.draft_weights(config))
-    ops = CostOps({**dict(architecture.weights(config)), **drafting})
+    ops = CostOps({**(shapes or dict(architecture.weights(config))), **drafting})
     if architecture.draft and drafting:
         architecture.draft(ops, config, (1, 1), (1, 1, config.hidden))
     return ops.cost

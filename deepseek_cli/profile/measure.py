@@ -20,7 +20,7 @@ from deepseek_cli import errors
 from deepseek_cli.errors import DeepseekError, MemoryShort
 from deepseek_cli.profile.machine import machine
 from deepseek_cli.profile.memory import Sampler
-from deepseek_cli.profile.parts import moments
+from deepseek_cli.profile.parts import beside, moments
 from deepseek_cli.profile.spec import ProfileSpec
 from deepseek_cli.reporter import SILENT, Reporter
 
@@ -168,6 +168,7 @@ def document(run: Run, traced: Run | None, settings: dict[str, Any]) -> dict[str
         "peak": {"phase": found[0]["phase"], "bytes": found[0]["bytes"]} if found else None,
         "phases": [phase_row(p, run.started) for p in run.phases],
         "moments": found,
+        "estimate": beside(run.details.get("estimate"), found),
         "weights": details.get("weights", []),
         "kv": {**run.details["kv"], "resident_bytes": run.phases[-1]["kv_resident_bytes"]} if run.details else None,
         "layers": details.get("layers", []),

@@ -21,6 +21,13 @@ PARTS = {
     "transient": "in use at the peak, freed since",
     "unattributed": "unattributed",
 }
+ESTIMATED = {  # what an estimate tells apart
+    "weights": "weights",
+    "kv": "KV cache",
+    "activations": "activations and the rest",
+    "runtime": "runtime",
+    "peak": "peak",
+}
 Part = dict[str, Any]  # {"part": a key of PARTS, "bytes": int}
 
 
@@ -60,6 +67,32 @@ def parts_at(phase: Mapping[str, Any], base: Mapping[str, Any], arena: Mapping[s
         *({"part": k, "bytes": v} for k, v in known.items()),
         {"part": "unattributed", "bytes": phase["rss_bytes"] - sum(known.values())},
     ]
+
+
+def beside(estimate: Mapping[str, Any] | None, measured: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """An estimate's parts with what was measured of each, and the error as a share of it; None without both.
+
+    Weights, cache and libraries are those at the end of the run, the peak is that of the whole run, and the rest lies between.
+    """
+    if not estimate or not measured or measured[0]["moment"] != "peak":
+        return None
+    found = {part["part"]: part["bytes"] for part in measured[-1]["parts"]}
+    sizes = {part["part"]: part["bytes"] for part in estimate["parts"]}
+    seen = {
+        "weights": found["weights_mapped"] + found["weights_memory"],
+        "kv": found["kv"],
+        "runtime": found["runtime_files"] + found["runtime_heap"],
+    }
+    pairs = {part: (sizes[part], size) for part, size in seen.items()}
+    peak = estimate["total_bytes"], measured[0]["bytes"]
+    rest = peak[0] - sum(e for e, _ in pairs.values()), peak[1] - sum(m for _, m in pairs.values())
+    rows = {**pairs, "activations": rest, "peak": peak}
+    return {"runtime": estimate["runtime"], "rows": [_row(part, *rows[part]) for part in ESTIMATED]}
+
+
+def _row(part: str, estimated: int, measured: int) -> dict[str, Any]:
+    error = (estimated - measured) / max(abs(measured), 1)
+    return {"part": part, "estimated_bytes": estimated, "measured_bytes": measured, "error": error}
 
 
 def _moment(name: str, phase: str, size: int, parts: list[Part]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ import jinja2
 from markupsafe import Markup
 
 from deepseek_cli.errors import ResourceError, UsageError
-from deepseek_cli.profile.parts import PARTS
+from deepseek_cli.profile.parts import ESTIMATED, PARTS
 
 TEMPLATES = Path(__file__).parent / "templates"
 MARK = "deepseek.profile/"  # stands near the start of everything written here
@@ -77,6 +77,12 @@ def render_markdown(document: dict[str, Any]) -> str:
         lines += [
             f"| {p['phase']} | {p['seconds']:.2f} | {rate(p)} | {mib(p['rss_bytes'])} | {mib(p['peak_bytes'])} |"
             for p in document["phases"]
+        ]
+    if document["estimate"]:
+        lines += ["", "| against its estimate | estimated MiB | measured MiB | error |", "|---|--:|--:|--:|"]
+        lines += [
+            f"| {ESTIMATED[r['part']]} | {mib(r['estimated_bytes'])} | {mib(r['measured_bytes'])} | {r['error']:+.1%} |"
+            for r in document["estimate"]["rows"]
         ]
     return "\n".join([*lines, ""])
 

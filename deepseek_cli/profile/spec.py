@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from deepseek_cli.errors import UsageError
 from deepseek_cli.spec import Size, option
@@ -17,7 +18,10 @@ class ProfileSpec:
     memory_profile: bool = option(False, help="write the report as one offline page, <name>-memory.html")
     html: Path | None = option(None, help="write the page to this file", metavar="FILE")
     save: tuple[Path, ...] = option((), help="write the figures to a .json or .md file", metavar="FILE")
-    estimate: bool = option(False, help="weights and KV cache from the config alone; nothing is run")
+    estimate: bool = option(False, help="what it would take, and on which devices, from the config alone; nothing is run")
+    batch: int = option(1, help="rows at once, of an estimate")
+    kv: Literal["fp32", "fp16", "int8"] | None = option(None, help="how wide the KV cache is, of an estimate")
+    scheme: str | None = option(None, help="estimate the model as quantized so, such as int4-g64", metavar="NAME")
     prompt_tokens: int = option(512, help="tokens of the prompt")
     new_tokens: int = option(32, help="tokens to generate after it")
     max_peak: Size | None = option(None, help="exit 1 if the peak is larger, such as 2GiB")
@@ -26,7 +30,10 @@ class ProfileSpec:
     sample_ms: float = option(5.0, help="milliseconds between two points of the timeline", rare=True)
     operators: bool = option(True, help="run a second time with the runtime's own profiler on, where it has one", rare=True)
 
+    bandwidth: Size | None = option(None, help="bytes a second of this machine's memory, instead of measuring", rare=True)
+
     def __post_init__(self) -> None:
+        self._check_estimate()
         if self.prompt_tokens < 1 or self.new_tokens < 1:
             raise UsageError("--prompt-tokens and --new-tokens must be at least 1.", hint="Leave them out for 512 and 32.")
         if self.max_growth and not GROWTH.fullmatch(self.max_growth):
@@ -38,6 +45,17 @@ class ProfileSpec:
         wrong = next((path for path in self.save if path.suffix not in (".json", ".md")), None)
         if wrong:
             raise UsageError("--save {file}: only .json and .md are known.", hint="End the name in one of them.", file=wrong)
+
+    def _check_estimate(self) -> None:
+        if self.batch < 1:
+            raise UsageError("--batch must be at least 1.", hint="Leave it out for 1.")
+        only = (("--batch", self.batch > 1), ("--kv", self.kv), ("--scheme", self.scheme))
+        never = (("--save", self.save), ("--baseline", self.baseline))
+        flag = next((flag for flag, given in (never if self.estimate else only) if given), None)
+        if flag and self.estimate:
+            raise UsageError("{flag} is for a measured run.", hint="Leave it out, or --estimate; --json prints it.", flag=flag)
+        if flag:
+            raise UsageError("{flag} is for --estimate.", hint="Add --estimate.", flag=flag)
 
     @property
     def growth(self) -> float | None:

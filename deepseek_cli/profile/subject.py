@@ -14,7 +14,10 @@ from typing import Any
 from deepseek_cli import plugins
 from deepseek_cli.handle import Bundle, ModelHandle
 from deepseek_cli.profile import operators, weights
-from deepseek_cli.runtime.session import DEFAULT_CONTEXT, SESSIONS, Session, check_room, open_session
+from deepseek_cli.profile.estimate import footprint
+from deepseek_cli.profile.sketch import sketch_of
+from deepseek_cli.runtime.context import DEFAULT_CONTEXT
+from deepseek_cli.runtime.session import SESSIONS, Session, check_room, open_session
 
 
 class ModelSubject:
@@ -37,7 +40,7 @@ class ModelSubject:
             block=self._timed(parts.block, ""),
             head=self._timed(parts.head, "head"),
         )
-        self.handle = dataclasses.replace(handle, architecture=timed)
+        self.plain, self.handle = handle, dataclasses.replace(handle, architecture=timed)
 
     def describe(self) -> dict[str, Any]:
         return describe(self.handle, "model", self.runtime, self.handle.size_bytes)
@@ -49,7 +52,8 @@ class ModelSubject:
         stored = weights.of_handle(self.handle)
         split = -self.request["new_tokens"]
         times = {name: {"prefill_seconds": sum(s[:split]), "decode_seconds": sum(s[split:])} for name, s in self.seconds.items()}
-        return {**common_details(session, self.handle, stored, times), "operators": [], "arena": None}
+        estimated = estimated_at(self.plain, session.position)
+        return {**common_details(session, self.handle, stored, times), "operators": [], "arena": None, "estimate": estimated}
 
     def _timed(self, function: Callable[..., Any], name: str) -> Callable[..., Any]:
         @wraps(function)
@@ -111,6 +115,7 @@ class BundleSubject:
             **common_details(session, self.handle, stored, times),
             "operators": operators.by_operator(nodes, start),
             "arena": operators.arena_of(nodes),
+            "estimate": estimated_at(self.handle, session.position),
         }
 
     def _events(self, session: Any) -> list[operators.Event]:
@@ -135,6 +140,12 @@ def context_of(longest: int, request: dict[str, Any]) -> int:
     context = request["context"] or min(longest, max(DEFAULT_CONTEXT, wanted))
     check_room(0, wanted, context)
     return context
+
+
+def estimated_at(model: ModelHandle | Bundle, tokens: int) -> dict[str, Any]:
+    """What was to be expected of this run, to stand beside what was measured."""
+    sketch = sketch_of(model)
+    return footprint(sketch, sketch.weights, sketch.runtime, sketch.kv, tokens)
 
 
 def describe(handle: Any, kind: str, runtime: str, size: int) -> dict[str, Any]:

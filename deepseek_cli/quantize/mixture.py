@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from deepseek_cli.blocks import BLOCKS
 from deepseek_cli.schemes import DENSE, MIXTURE, Scheme, parse_scheme
 
 FEW, MANY = parse_scheme("q4_k"), parse_scheme("q6_k")
@@ -21,6 +20,8 @@ class Blocks:
 
     def of(self, stem: str, inputs: int, scheme: Scheme) -> tuple[Scheme, str]:
         """The format of a weight that `scheme` is meant for, and why it is another than that, if it is."""
+        from deepseek_cli.blocks import BLOCKS  # with torch, which a plan of codes does without
+
         wanted = self._mixed(stem) if scheme.block == MIXTURE else scheme
         values = BLOCKS[wanted.block].values
         if inputs % values == 0:

@@ -7,20 +7,37 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from deepseek_cli.errors import UsageError
-from deepseek_cli.formats import quantized
-from deepseek_cli.handle import ModelHandle
-from deepseek_cli.ops.cost import count, count_draft
+from deepseek_cli.ops import Architecture
+from deepseek_cli.ops.cost import Cost, count, count_draft
 from deepseek_cli.quantize.mixture import Blocks, in_blocks
 from deepseek_cli.quantize.spec import EMBEDDINGS, QuantizeSpec, default_group
 from deepseek_cli.schemes import BLOCK_BITS, DENSE, MIXTURE, Scheme, parse_scheme, pattern_of
-from deepseek_cli.tensors import TensorRef
+
+if TYPE_CHECKING:  # a plan of a config alone is made without torch
+    from deepseek_cli.tensors import TensorRef
 
 Shape = tuple[int, ...]
 Fused = tuple[tuple[str, ...], ...]
 TILE = 32  # inputs; what every target can lay out
+
+
+class Described(Protocol):
+    """What a plan is made of: a `ModelHandle`, or a model that is known by its config alone."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def architecture(self) -> Architecture: ...
+    @property
+    def config(self) -> Any: ...
+    @property
+    def parameters(self) -> int: ...
+    @property
+    def stored(self) -> Mapping[str, Any]:
+        """By on-disk name what has a `shape`; where it leaves weights out, the plan does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,15 +87,16 @@ class Rule:
     free: bool = False  # a goal may choose otherwise
 
 
-def make_plan(handle: ModelHandle, spec: QuantizeSpec) -> Plan:
-    """The scheme of every tensor, of the layer that drafts too.
+def make_plan(handle: Described, spec: QuantizeSpec, costs: tuple[Cost, Cost] | None = None) -> Plan:
+    """The scheme of every tensor, of the layer that drafts too. `costs` are the model's and its draft's, where they are known.
 
     Raises UsageError for a rule that matches nothing or that splits weights which one product fuses.
     """
     body = spec.resolve(handle.parameters)
-    cost, draft = count(handle.architecture, handle.config), count_draft(handle.architecture, handle.config)
+    cost, draft = costs or (count(handle.architecture, handle.config), count_draft(handle.architecture, handle.config))
     shapes = {name: ref.shape for name, ref in handle.stored.items()}
-    fused = tuple(names for names in (*cost.fused, *draft.fused) if f"{names[0]}.weight" in shapes)
+    there = (tuple(n for n in names if f"{n}.weight" in shapes) for names in (*cost.fused, *draft.fused))
+    fused = tuple(names for names in there if names)
     stems = [s for s in dict.fromkeys((*cost.embeddings, *cost.linears, *draft.linears)) if f"{s}.weight" in shapes]
     rules = [Rule("*", body, free=body is not DENSE), *_rules(spec, handle, cost.embeddings, body)]
     chosen = {stem: next(rule for rule in reversed(rules) if fnmatchcase(stem, rule.pattern)) for stem in stems}
@@ -106,7 +124,7 @@ def _units(free: set[str], fused: Fused, ends: Sequence[str]) -> Fused:
     return tuple(dict.fromkeys(shared.values()))
 
 
-def _rules(spec: QuantizeSpec, handle: ModelHandle, embeddings: list[str], body: Scheme) -> list[Rule]:
+def _rules(spec: QuantizeSpec, handle: Described, embeddings: list[str], body: Scheme) -> list[Rule]:
     """Later rules win: embedding and head, then what the architecture protects, then the user's."""
     group = default_group(handle.parameters)
     silent = spec.embeddings == EMBEDDINGS
@@ -156,7 +174,7 @@ def _item(name: str, shape: Shape, chosen: Mapping[str, Rule], reasons: Mapping[
     return Item(name, shape, scheme, instead=instead)
 
 
-def _check_rules(rules: list[Rule], stems: list[str], handle: ModelHandle) -> None:
+def _check_rules(rules: list[Rule], stems: list[str], handle: Described) -> None:
     for rule in rules:
         if rule.given and not any(fnmatchcase(stem, rule.pattern) for stem in stems):
             families = dict.fromkeys(pattern_of(stem) for stem in stems)
@@ -204,6 +222,8 @@ def _check_fused(chosen: Mapping[str, Rule], fused: Fused) -> None:
 
 
 def _bytes(item: Item, ref: TensorRef) -> int:
+    from deepseek_cli.formats import quantized
+
     if item.scheme.bits < 16:
         return sum(part.size for part in quantized.planned_parts("", (item.shape[0], item.shape[1]), item.scheme))
     as_it_is = (item.kept or item.reason) and not ref.quantized

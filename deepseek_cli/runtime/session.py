@@ -15,6 +15,7 @@ from deepseek_cli import plugins
 from deepseek_cli.errors import MemoryShort, MissingExtra, ModelUnsupported, UsageError
 from deepseek_cli.handle import Bundle, ModelHandle
 from deepseek_cli.ops import SparseSpec
+from deepseek_cli.runtime.context import DEFAULT_CONTEXT, check_context
 
 # By target, what opens its bundles: (folder, config, context, threads, exact) -> Session. `exact` leaves activations as they are.
 SESSIONS = {
@@ -29,7 +30,6 @@ SESSIONS = {
     "vllm": "deepseek_cli.runtime.transformers_session:open_folder",
     "web": "deepseek_cli.runtime.web_session:open_folder",
 }
-DEFAULT_CONTEXT = 4096  # tokens; reserved, not touched, until they come
 
 
 class Session(Protocol):
@@ -109,18 +109,6 @@ def _require_onnx(bundle: Bundle) -> None:
     if bundle.target != "cpu":
         raise UsageError(
             "Bundles for {target} attend to all tokens.", hint="Use --sparse-attention on a cpu bundle.", target=bundle.target
-        )
-
-
-def check_context(model: ModelHandle | Bundle, context: int | None) -> None:
-    """Raises UsageError for a context beyond what the model was made for."""
-    if context and context > model.config.context:
-        raise UsageError(
-            "--context {context} is more than the {longest} tokens of {model}.",
-            hint="Use at most {longest}.",
-            context=context,
-            longest=model.config.context,
-            model=model.name,
         )
 
 

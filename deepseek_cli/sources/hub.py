@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from deepseek_cli.sources.pull_spec import PullSpec
 
 DEFAULT_ENDPOINT = "https://huggingface.co"
+CONFIG = "config.json"
 
 
 def endpoint(spec: PullSpec) -> str:
@@ -38,6 +39,25 @@ def fetch(hub_id: str, spec: PullSpec, wanted: Sequence[str], offline: bool, rep
         )
     reporter.progress("fetch", 1, 1)
     return root, root.name
+
+
+def fetch_config(hub_id: str, offline: bool) -> Path:
+    """A model's config.json: from the hub's cache, else, unless `offline`, from the hub, without the weights.
+
+    Raises ModelNotFound where it is in neither, NetworkError where the hub cannot be reached.
+    """
+    from huggingface_hub import try_to_load_from_cache
+
+    cached = try_to_load_from_cache(hub_id, CONFIG)
+    if isinstance(cached, str):
+        return Path(cached)
+    if offline:
+        raise ModelNotFound(
+            "The config of hf:{id} is not on this machine.", hint="Without --offline it would be fetched.", id=hub_id
+        )
+    from deepseek_cli.sources.pull_spec import PullSpec
+
+    return Path(_download(hub_id, PullSpec(), (CONFIG,), offline=False)) / CONFIG
 
 
 def _download(hub_id: str, spec: PullSpec, wanted: Sequence[str], offline: bool, **more: Any) -> Any:

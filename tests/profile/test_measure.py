@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from deepseek_cli.handle import open_model
 from deepseek_cli.manifest import Manifest, write_manifest
 from deepseek_cli.ops.onnx_ops import emit
 from deepseek_cli.profile import measure
+from deepseek_cli.profile.parts import ESTIMATED
 from deepseek_cli.profile.spec import ProfileSpec
 from deepseek_cli.store import Store
 from tests.profile.documents import phases
@@ -58,6 +60,17 @@ def test_weights_and_cache_are_exact(measured: dict[str, Any], toy: Path) -> Non
     assert sum(layer["kv_bytes"] for layer in measured["layers"]) == kv["used_bytes"]
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere only the total is known")
+def test_the_estimate_stands_beside_what_was_measured(measured: dict[str, Any]) -> None:
+    rows = {row["part"]: row for row in measured["estimate"]["rows"]}
+    assert list(rows) == list(ESTIMATED)
+    peak = rows.pop("peak")
+    assert peak["measured_bytes"] == measured["peak"]["bytes"] == sum(row["measured_bytes"] for row in rows.values())
+    assert peak["estimated_bytes"] == sum(row["estimated_bytes"] for row in rows.values())
+    assert abs(peak["estimated_bytes"] - peak["measured_bytes"]) < max(30 << 20, 0.05 * peak["measured_bytes"])
+    assert peak["error"] == pytest.approx(peak["estimated_bytes"] / peak["measured_bytes"] - 1)
+
+
 def test_layers_are_timed(measured: dict[str, Any]) -> None:
     assert [layer["layer"] for layer in measured["layers"]] == ["embedding", "0", "1", "head"]
     assert all(layer["prefill_seconds"] > 0 and layer["decode_seconds"] > 0 for layer in measured["layers"])
@@ -67,7 +80,7 @@ def test_the_document_is_json_with_these_keys(measured: dict[str, Any]) -> None:
     assert json.loads(json.dumps(measured, allow_nan=False)) == measured
     assert measured["schema"] == "deepseek.profile/1"
     assert " ".join(measured) == (
-        "schema failed model run machine peak phases moments weights kv layers operators arena overhead timeline"
+        "schema failed model run machine peak phases moments estimate weights kv layers operators arena overhead timeline"
     )
 
 

@@ -91,9 +91,11 @@ def test_a_folders_weights_are_its_tensors(tmp_path: Path) -> None:
     assert list(weights.by_layer(stored)) == ["embedding", "0", "1", "head"]
 
 
-def test_the_estimate_is_weights_and_cache(tmp_path: Path) -> None:
+def test_the_estimate_of_a_folder_is_what_runs_it(tmp_path: Path) -> None:
     model = make_toy(tmp_path, **DEPLOYABLE)
     found = estimate(open_any(str(tmp_path), Store(tmp_path / "home")), context=100)
     assert found["weights_bytes"] == sum(p.nbytes for p in model.parameters())
     assert found["kv"]["bytes_per_token"] == 2 * 2 * 2 * 16 * 4  # keys and values, layers, heads, channels, float32
-    assert found["total_bytes"] == found["weights_bytes"] + 100 * found["kv"]["bytes_per_token"]
+    assert found["runtime"] == "PyTorch"
+    assert found["total_bytes"] == sum(part["bytes"] for part in found["parts"])
+    assert found["parts"][1] == {"part": "kv", "bytes": 100 * found["kv"]["bytes_per_token"]}
