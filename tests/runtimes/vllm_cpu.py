@@ -49,7 +49,7 @@ class Case:
 
 
 # What vLLM 0.32 cannot do on a CPU is left out: packed int8 (it has kernels for int4 alone), packed experts without AMX, and
-# latent attention, whose logits there are not those of transformers, for dense float32 toys neither, from the second token on.
+# latent attention: its rotary kernel is wrong there, for dense float32 toys too, which agree with RotaryEmbedding.forward_native.
 CASES = [
     Case(SMOLLM2, "int4-g32"),
     Case(SMOLLM2, "int4-g32", "bfloat16"),  # as it is served
