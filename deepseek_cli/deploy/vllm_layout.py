@@ -74,7 +74,16 @@ def _gate(handle: ModelHandle) -> dict[str, str]:
 
 
 def make_layout(handle: ModelHandle) -> Layout:
-    """Raises ModelUnsupported for a linear whose codes vLLM or transformers cannot take: it is not rounded anew unasked."""
+    """Raises ModelUnsupported for a linear whose codes vLLM or transformers cannot take: it is not rounded anew unasked.
+
+    And for rotations of halves in latent attention, since vLLM turns pairs whatever config.json says (rope_interleave).
+    """
+    if not getattr(handle.config, "interleaved", True):
+        raise ModelUnsupported(
+            "{model} rotates halves, and in latent attention vLLM rotates pairs.",
+            hint="Deploy it with --target metal, gguf or cpu.",
+            model=handle.name,
+        )
     cost, draft = count(handle.architecture, handle.config), count_draft(handle.architecture, handle.config)
     schemes: dict[str, Scheme] = {}
     fallbacks: list[tuple[str, str]] = []

@@ -191,6 +191,8 @@ MAKING: dict[str, str] = {
     "{ref} is not on this machine. Fetch, quantize (int4) and deploy it now? [y/N]": (
         "{ref} 不在本机。现在下载、量化（int4）并部署吗？[y/N]"
     ),
+    "{model} rotates halves, and in latent attention vLLM rotates pairs.": "{model} 按前后两半旋转，而 vLLM 在潜在注意力中按相邻一对旋转。",
+    "Deploy it with --target metal, gguf or cpu.": "请用 --target metal、gguf 或 cpu 部署。",
     "{distribution} is not installed.": "{distribution} 未安装。",
     "{distribution} {found} is installed, and {needed} is needed.": "已安装 {distribution} {found}，但需要 {needed}。",
     "Install it: pip install 'deepseek-cli[{extra}]'": "请安装：pip install 'deepseek-cli[{extra}]'",

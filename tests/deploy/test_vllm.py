@@ -112,6 +112,12 @@ def test_a_bundle_is_verified_to_its_tokens(
     assert done.manifest and done.manifest.readers == ("deepseek", "transformers", "vllm")
 
 
+def test_rotated_halves_are_refused_where_vllm_would_turn_pairs(tmp_path: Path) -> None:
+    with pytest.raises(ModelUnsupported, match="rotates halves") as refused:
+        make_layout(model(tmp_path, "deepseek_v3", rope_interleave=False))
+    assert refused.value.exit_code == 3
+
+
 def test_a_tied_embedding_is_dense_and_its_head_is_no_linear(built: tuple[ModelHandle, Bundle]) -> None:
     handle, bundle = built
     assert assert_unpacked_alike(handle, bundle.root) == 14
