@@ -15,8 +15,8 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterator
+from io import BufferedRandom, FileIO
 from pathlib import Path
-from typing import BinaryIO
 
 CHUNK_BYTES = 8 << 20
 SYNC_EVERY = 8  # chunks
@@ -36,7 +36,7 @@ class Parts:
         self._lock = threading.Lock()
         self._synced = 0
         self.done = self._read_log()
-        self._records: BinaryIO | None = None
+        self._records: FileIO | None = None
 
     def start(self) -> None:
         """Make both files where they are not there, or not of this content."""
@@ -46,9 +46,11 @@ class Parts:
         if not self.done:
             with self.path.open("wb") as file:
                 file.truncate(self.size)
-        self._records = self.log.open("wb", buffering=0)
-        self._records.write(f"{self._claim} {_boot_id()}\n".encode())
-        self._records.write("".join(f"{index}\n" for index in sorted(self.done)).encode())
+        lines = [f"{self._claim} {_boot_id()}", *map(str, sorted(self.done))]
+        new = self.log.with_name(f"{self.log.name}.new")
+        new.write_bytes("".join(f"{line}\n" for line in lines).encode())
+        new.replace(self.log)  # at once: a kill between must not lose what was recorded
+        self._records = self.log.open("ab", buffering=0)
 
     def span(self, index: int) -> tuple[int, int]:
         return index * CHUNK_BYTES, min(self.size, (index + 1) * CHUNK_BYTES)
@@ -59,8 +61,8 @@ class Parts:
     def missing_bytes(self) -> int:
         return sum(end - start for start, end in map(self.span, self.missing()))
 
-    def open(self) -> BinaryIO:
-        return self.path.open("r+b", buffering=0)
+    def open(self) -> BufferedRandom:
+        return self.path.open("r+b")
 
     def record(self, index: int) -> None:
         """Say that a chunk is there; its bytes have been written before."""
