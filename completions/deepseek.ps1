@@ -2,7 +2,7 @@
 Register-ArgumentCompleter -Native -CommandName deepseek -ScriptBlock {
     param($word, $tree, $cursor)
     $flags = @{
-        'pull' = '--revision --source --include --exclude --workers -o --output --force --json -q --quiet -v --verbose --offline --color -y --yes -h --help -n --dry-run --strict'
+        'pull' = '--revision --source --include --exclude --workers --max-rate -o --output --force --json -q --quiet -v --verbose --offline --color -y --yes -h --help -n --dry-run --strict'
         'demo' = '-o --output --force --json -q --quiet -v --verbose --offline --color -y --yes -h --help'
         'quantize' = '--int4 --int8 --scheme --group --level --algorithm --rule --qat --to-bpw --to-size --calibration --tokens -o --output --force --json -q --quiet -v --verbose --offline --color -y --yes -h --help -n --dry-run --strict --threads --memory --seed --engine --address --set'
         'compress' = '--smaller --to-size --relative-to -o --output --force --json -q --quiet -v --verbose --offline --color -y --yes -h --help -n --dry-run --strict --threads --memory'
@@ -12,7 +12,7 @@ Register-ArgumentCompleter -Native -CommandName deepseek -ScriptBlock {
         'profile' = '--memory-profile --html --save --estimate --batch --kv --scheme --prompt-tokens --new-tokens --max-peak --baseline --max-growth -o --output --force --json -q --quiet -v --verbose --offline --color -y --yes -h --help -n --dry-run --strict --threads --context --device --set'
         'eval' = '--against --text --windows --max-kld --max-accuracy-loss -o --output --force --json -q --quiet -v --verbose --offline --color -y --yes -h --help --threads --memory'
         'show' = '-o --output --force --json -q --quiet -v --verbose --offline --color -y --yes -h --help'
-        'verify' = '--quick -o --output --force --json -q --quiet -v --verbose --offline --color -y --yes -h --help --threads --memory'
+        'verify' = '--quick --repair -o --output --force --json -q --quiet -v --verbose --offline --color -y --yes -h --help --threads --memory'
         'list' = '-o --output --force --json -q --quiet -v --verbose --offline --color -y --yes -h --help'
         'rm' = '-o --output --force --json -q --quiet -v --verbose --offline --color -y --yes -h --help'
         'doctor' = '-o --output --force --json -q --quiet -v --verbose --offline --color -y --yes -h --help'
@@ -26,6 +26,7 @@ Register-ArgumentCompleter -Native -CommandName deepseek -ScriptBlock {
         'pull --include' = ''
         'pull --exclude' = ''
         'pull --workers' = ''
+        'pull --max-rate' = ''
         'pull -o' = 'files'
         'pull --output' = 'files'
         'pull --color' = 'auto always never'

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from deepseek_cli.commands._call import Call
 from deepseek_cli.commands._subject import shown, store_of
 from deepseek_cli.output import Line, Result, Table
 from deepseek_cli.sources.pull_spec import PullSpec
+from deepseek_cli.spec import format_size
 
 ARGUMENTS = ("model?",)
 COMMON = ("dry_run", "strict")
@@ -35,9 +38,13 @@ def run(call: Call) -> Result:
     if done.handle is None:
         total = sum(done.plan.values())
         table = Table(["file", "bytes"], [[name, size] for name, size in sorted(done.plan.items())])
-        return Result(
-            {"name": done.name, "files": done.plan, "bytes": total}, [table, Line("{mb} MB in all.", mb=round(total / 1e6))]
-        )
+        data: dict[str, Any] = {"name": done.name, "files": done.plan, "bytes": total}
+        lines: list[str | Line | Table] = [table, Line("{mb} MB in all.", mb=round(total / 1e6))]
+        if done.missing is not None and done.free is not None:
+            data |= {"missing": done.missing, "free": done.free}
+            sentence = "{missing} are to be fetched, and the disk has {free} free."
+            lines.append(Line(sentence, missing=format_size(done.missing), free=format_size(done.free)))
+        return Result(data, lines)
     handle, root = done.handle, common.output or done.handle.root
     line = Line(
         "{name} is up to date: {mb} MB, at {root}."

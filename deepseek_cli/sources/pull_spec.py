@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from deepseek_cli.spec import option
+from deepseek_cli.errors import UsageError
+from deepseek_cli.spec import Size, option
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,4 +14,11 @@ class PullSpec:
     source: str = option("hf", help="hf, or the address of a hub that speaks its protocol", metavar="hf|URL")
     include: tuple[str, ...] = option((), help="also these files of the repository", metavar="PATTERN")
     exclude: tuple[str, ...] = option((), help="but not these", metavar="PATTERN")
-    workers: int = option(4, help="files at once")
+    workers: int = option(8, help="ranges of files to fetch at once")
+    max_rate: Size | None = option(None, help="most bytes to fetch in a second, such as 5MB")
+
+    def __post_init__(self) -> None:
+        if self.workers < 1:
+            raise UsageError("--workers is at least 1.", hint="Leave it out for 8.")
+        if self.max_rate is not None and self.max_rate < 1:
+            raise UsageError("--max-rate is at least 1 byte a second.", hint="Leave it out for no limit.")

@@ -1,215 +1,221 @@
-"""The hub through its own client: what is asked of it, and what each of its exceptions comes to. Nothing here uses a network."""
+"""`deepseek pull` from a hub: what is asked for, where it lies afterwards, and what every refusal comes to."""
 
 from __future__ import annotations
 
-import errno
 import shutil
+from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
-import httpx2 as httpx
-import huggingface_hub
 import pytest
-from huggingface_hub import errors as hub_errors
+from huggingface_hub import hf_hub_download, snapshot_download
 
-from deepseek_cli.errors import DeepseekError, ModelNotFound, ModelUnsupported, NetworkError
+from deepseek_cli.errors import DiskFull, ModelNotFound, ModelUnsupported, NetworkError, UsageError
 from deepseek_cli.manifest import read_manifest
+from deepseek_cli.sources import hub as hub_module
 from deepseek_cli.sources.pull import pull
 from deepseek_cli.sources.pull_spec import PullSpec
 from deepseek_cli.store import Store
 from tests.conftest import Outcome
-from tests.toys import DEPLOYABLE, make_toy
+from tests.sources.loopback_hub import COMMIT, ID, TOKEN, Hub
 
-ID = "org/name"
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
 Cli = Callable[..., Outcome]
+SPEC = PullSpec()
 
 
-@dataclass
-class Hub:
-    """Stands in for `snapshot_download`: keeps what it was asked, and answers with a folder or an exception."""
-
-    folder: Path
-    asked: list[dict[str, Any]] = field(default_factory=list)
-    error: Exception | None = None
-
-    def __call__(self, hub_id: str, **options: Any) -> Any:
-        self.asked.append({"hub_id": hub_id, **options})
-        if self.error:
-            raise self.error
-        if options.get("dry_run"):
-            return [SimpleNamespace(filename=f.name, file_size=f.stat().st_size) for f in self.folder.iterdir()]
-        return str(self.folder)
+@pytest.fixture(autouse=True)
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hub_module, "ASK_AGAIN_S", (0, 0))
 
 
-@pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hub:
-    """A cache as the client lays it out: a snapshot of links into blobs."""
-    blobs, snapshot = tmp_path / "cache" / "blobs", tmp_path / "cache" / "snapshots" / COMMIT
-    make_toy(blobs, **DEPLOYABLE)
-    snapshot.mkdir(parents=True)
-    for blob in blobs.iterdir():
-        (snapshot / blob.name).symlink_to(blob)
-    stand_in = Hub(snapshot)
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", stand_in)
-    return stand_in
+def fetched(hub: Hub) -> set[str]:
+    return {a.path.split(f"/{COMMIT}/")[1] for a in hub.asked if f"/resolve/{COMMIT}/" in a.path}
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(tmp_path / "home")
-
-
-def http(kind: type[Exception], status: int) -> Exception:
-    response = httpx.Response(status, request=httpx.Request("GET", "https://hub.example/api/models/org/name"))
-    return kind("message of the client", response=response)  # type: ignore[call-arg]
-
-
-# what is fetched
+# what is fetched, and where it lies
 
 
 @pytest.mark.parametrize("ref", ["hf:org/name", "org/name"])
-def test_a_model_is_entered_with_its_commit_and_left_in_the_cache(hub: Hub, store: Store, ref: str) -> None:
-    done = pull(ref, PullSpec(), store)
-    assert (done.name, done.handle and done.handle.root) == ("org--name", hub.folder)
+def test_a_model_is_entered_with_its_commit_and_left_in_the_cache(hub: Hub, store: Store, cache: Path, ref: str) -> None:
+    done = pull(ref, SPEC, store)
+    snapshot = cache / "models--org--name" / "snapshots" / COMMIT
+    assert (done.name, done.handle and done.handle.root) == ("org--name", snapshot)
     manifest = read_manifest(done.path)
     assert manifest and manifest.source == {"ref": "hf:org/name", "revision": COMMIT}
-    assert pull(ref, PullSpec(), store).unchanged
+    before = len(fetched(hub))
+    assert pull(ref, SPEC, store).unchanged
+    assert len(fetched(hub)) == before
 
 
-def test_an_output_does_not_link_into_the_cache(hub: Hub, store: Store, tmp_path: Path) -> None:
-    done = pull(ID, PullSpec(), store, tmp_path / "copy")
-    shutil.rmtree(hub.folder.parents[1])
+def test_the_hubs_own_client_finds_the_files_without_a_network(hub: Hub, store: Store, cache: Path) -> None:
+    pull(ID, SPEC, store)
+    for path, content in hub.files.items():
+        assert Path(hf_hub_download(ID, path, cache_dir=cache, local_files_only=True)).read_bytes() == content
+    assert Path(snapshot_download(ID, cache_dir=cache, local_files_only=True)).name == COMMIT
+
+
+def test_what_the_hubs_own_client_fetched_is_hashed_and_not_fetched_again(hub: Hub, store: Store, cache: Path) -> None:
+    snapshot_download(ID, endpoint=hub.url, cache_dir=cache)
+    before = hub.sent()
+    pull(ID, SPEC, store)
+    assert hub.sent() == before
+
+
+def test_offline_only_the_cache_is_asked(hub: Hub, store: Store) -> None:
+    with pytest.raises(NetworkError, match="cannot be reached for hf:org/name"):
+        pull(ID, SPEC, store, offline=True)
+    pull(ID, SPEC, store)
+    asked = len(hub.asked)
+    assert pull(ID, SPEC, store, offline=True).unchanged
+    assert len(hub.asked) == asked
+
+
+def test_an_output_is_a_folder_of_its_own(hub: Hub, store: Store, tmp_path: Path, cache: Path) -> None:
+    done = pull(ID, SPEC, store, tmp_path / "copy")
+    assert {f.name: f.read_bytes() for f in done.path.iterdir() if f.name != "deepseek.json"} == hub.files
     assert not any(f.is_symlink() for f in done.path.iterdir())
-    assert (done.path / "model.safetensors").stat().st_size > 1000
+    assert sorted(f.name for f in tmp_path.iterdir() if f.name.startswith("copy")) == ["copy"]
+    assert not (cache / "models--org--name").exists()
+    assert pull(ID, SPEC, store, tmp_path / "copy").unchanged
+
+
+def test_an_output_takes_from_the_cache_what_is_there(hub: Hub, store: Store, tmp_path: Path, cache: Path) -> None:
+    pull(ID, SPEC, store)
+    before = hub.sent()
+    done = pull(ID, SPEC, store, tmp_path / "copy")
+    assert hub.sent() == before
+    shutil.rmtree(cache)
+    assert (done.path / "model.safetensors").read_bytes() == hub.files["model.safetensors"]
+
+
+def test_an_output_that_is_something_else_is_refused_before_a_byte_comes(hub: Hub, store: Store, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    with pytest.raises(UsageError, match="mine exists and holds something else"):
+        pull(ID, SPEC, store, tmp_path / "mine")
+    assert fetched(hub) == set()
 
 
 def test_a_newer_commit_takes_the_place_of_the_older(hub: Hub, store: Store) -> None:
-    pull(ID, PullSpec(), store)
-    hub.folder = hub.folder.rename(hub.folder.with_name("f" * 40))
-    assert not pull(ID, PullSpec(), store).unchanged
+    pull(ID, SPEC, store)
+    hub.commit = "f" * 40
+    before = hub.sent()
+    assert not pull(ID, SPEC, store).unchanged
     manifest = read_manifest(store.models / "org--name")
     assert manifest and manifest.source["revision"] == "f" * 40
+    assert hub.sent() == before  # its bytes are the same
 
 
-def test_only_weights_config_tokenizer_and_licence_are_asked_for(hub: Hub, store: Store) -> None:
-    pull(ID, PullSpec(revision="v1", workers=2), store)
-    (asked,) = hub.asked
-    assert (asked["hub_id"], asked["revision"], asked["max_workers"], asked["local_files_only"]) == (ID, "v1", 2, False)
-    assert {"*.safetensors", "config.json", "tokenizer*", "LICENSE*"} <= set(asked["allow_patterns"])
-    assert not {"*", "*.bin", "*.pt"} & set(asked["allow_patterns"])
-    assert {"*.py", "*/*"} <= set(asked["ignore_patterns"])
+def test_only_weights_config_tokenizer_and_licence_are_fetched(hub: Hub, store: Store) -> None:
+    wanted = {*hub.files, "LICENSE", "chat_template.jinja"}
+    more = ["pytorch_model.bin", "modeling_x.py", "tokenizer.py", "README.md", "LICENSE", "chat_template.jinja"]
+    hub.files |= {path: path.encode() for path in (*more, "onnx/model.safetensors")}
+    pull(ID, SPEC, store)
+    assert fetched(hub) == wanted
 
 
-def test_more_and_less_can_be_asked_for(hub: Hub, store: Store) -> None:
-    pull(ID, PullSpec(include=("sub/*.json",), exclude=("tokenizer.model",)), store)
-    (asked,) = hub.asked
-    assert "sub/*.json" in asked["allow_patterns"]
-    assert set(asked["ignore_patterns"]) == {"tokenizer.model", "*.py"}
+def test_more_and_less_can_be_asked_for(hub: Hub, store: Store, cache: Path) -> None:
+    hub.files |= {"sub/extra.json": b"{}", "sub/code.py": b"", "sub/other.safetensors": b""}
+    pull(ID, PullSpec(include=("sub/*.json", "*.py"), exclude=("generation*",)), store)
+    assert fetched(hub) == {*hub.files} - {"generation_config.json", "sub/code.py", "sub/other.safetensors"}
+    manifest = read_manifest(store.models / "org--name")
+    assert manifest and "sub/extra.json" in {f["path"] for f in manifest.files}
+    assert not pull(ID, SPEC, store).unchanged  # which asks for one file more
 
 
-def test_the_users_token_is_only_for_the_hub_it_belongs_to(hub: Hub, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HF_TOKEN", "hf_secretsecret")
-    pull(ID, PullSpec(), store)
-    pull(ID, PullSpec(source="https://mirror.example"), store, force=True)
-    own, other = hub.asked
-    assert (own["endpoint"], own["token"]) == ("https://huggingface.co", None)  # None: the client finds it itself
-    assert (other["endpoint"], other["token"]) == ("https://mirror.example", False)
+def test_a_tag(hub: Hub, store: Store, cache: Path) -> None:
+    pull(ID, PullSpec(revision="v1"), store)
+    assert (cache / "models--org--name" / "refs" / "v1").read_text() == COMMIT
+    assert not (cache / "models--org--name" / "refs" / "main").exists()
 
 
-def test_the_variable_of_the_client_names_the_hub(hub: Hub, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HF_ENDPOINT", "https://hub.internal")
-    pull(ID, PullSpec(), store)
-    pull(ID, PullSpec(source="https://mirror.example"), store, force=True)
-    assert [asked["endpoint"] for asked in hub.asked] == ["https://hub.internal", "https://mirror.example"]
+def test_a_plan_says_what_is_missing_and_fetches_nothing(hub: Hub, store: Store, cli: Cli) -> None:
+    total = sum(map(len, hub.files.values()))
+    plan = cli("pull", "hf:org/name", "--dry-run", "--json").json
+    assert (plan["bytes"], plan["missing"], fetched(hub)) == (total, total, set())
+    assert plan["free"] > 0 and not store.home.exists()
+    pull(ID, SPEC, store)
+    assert pull(ID, SPEC, store, dry_run=True).missing == 0
+    assert "0 B are to be fetched, and the disk has" in cli("pull", "hf:org/name", "-n").out
 
 
-def test_offline_means_that_only_the_cache_is_asked(hub: Hub, store: Store) -> None:
-    pull(ID, PullSpec(), store, offline=True)
-    assert hub.asked[0]["local_files_only"] is True
+def test_a_full_disk_is_noticed_before_a_byte_comes(hub: Hub, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    full = shutil.disk_usage("/")._replace(free=1000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: full)
+    with pytest.raises(DiskFull, match="has 0 MB free"):
+        pull(ID, SPEC, store)
+    assert fetched(hub) == set()
 
 
-def test_a_plan_lists_bytes_and_fetches_nothing(hub: Hub, store: Store) -> None:
-    done = pull(ID, PullSpec(), store, dry_run=True)
-    assert done.plan["model.safetensors"] == (hub.folder / "model.safetensors").stat().st_size
-    assert hub.asked[0]["dry_run"] is True
+# who is shown the token
+
+
+def test_the_token_is_for_the_hub_and_not_for_its_cdn(hub: Hub, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    hub.private = True
+    pull(ID, SPEC, store)
+    assert {a.headers.get("authorization") for a in hub.asked if a.origin == "hub"} == {f"Bearer {TOKEN}"}
+    assert [a for a in hub.asked if a.origin == "cdn" and "authorization" in a.headers] == []
+
+
+def test_the_token_is_not_for_a_mirror(hub: Hub, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    monkeypatch.delenv("HF_ENDPOINT")
+    done = pull(ID, PullSpec(source=hub.url), store)
+    assert [a for a in hub.asked if "authorization" in a.headers] == []
+    manifest = read_manifest(done.path)
+    assert manifest and manifest.source["endpoint"] == hub.url
+
+
+# refusals
+
+
+def test_repositories_that_are_missing_private_or_gated(hub: Hub, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ModelNotFound, match=r"has no model org/other, or it is private.* set HF_TOKEN"):
+        pull("hf:org/other", SPEC, store)
+    hub.private = True
+    with pytest.raises(ModelNotFound, match="has no model org/name, or it is private"):
+        pull(ID, SPEC, store)
+    monkeypatch.setenv("HF_TOKEN", "hf_anotherone")
+    with pytest.raises(ModelNotFound, match=r"private and not for your token.* what HF_TOKEN may read"):
+        pull(ID, SPEC, store)
+    monkeypatch.delenv("HF_TOKEN")
+    hub.private, hub.gated = False, True
+    with pytest.raises(ModelNotFound, match=rf"hf:org/name is gated.* {hub.url}/org/name and set HF_TOKEN"):
+        pull(ID, SPEC, store)
     assert not store.home.exists()
+
+
+def test_a_revision_that_is_not_there(hub: Hub, store: Store) -> None:
+    with pytest.raises(ModelNotFound, match=r"has no revision v9.* Check --revision"):
+        pull(ID, PullSpec(revision="v9"), store)
 
 
 def test_a_repository_without_safetensors_is_refused(hub: Hub, store: Store) -> None:
-    (hub.folder / "model.safetensors").unlink()
-    (hub.folder / "pytorch_model.bin").write_bytes(b"pickle")
+    hub.files["pytorch_model.bin"] = hub.files.pop("model.safetensors")
     with pytest.raises(ModelUnsupported, match=r"hf:org/name holds no safetensors.* Pickles are refused"):
-        pull(ID, PullSpec(), store)
-    assert not store.home.exists()
+        pull(ID, SPEC, store)
+    assert not store.home.exists() and fetched(hub) == set()
 
 
-# what can go wrong
-
-WRONG = [
-    (http(hub_errors.GatedRepoError, 403), ModelNotFound, "hf:org/name is gated.* set HF_TOKEN"),
-    (http(hub_errors.RepositoryNotFoundError, 404), ModelNotFound, "has no model org/name, or it is private"),
-    (hub_errors.HFValidationError("bad name"), ModelNotFound, "has no model org/name"),
-    (http(hub_errors.RevisionNotFoundError, 404), ModelNotFound, "has no revision v9.* Check --revision"),
-    (hub_errors.OfflineModeIsEnabled("offline"), NetworkError, "cannot be reached for hf:org/name: OfflineModeIsEnabled"),
-    (hub_errors.LocalEntryNotFoundError("not cached"), NetworkError, "cannot be reached.* --source URL"),
-    (hub_errors.IncompleteSnapshotError("half", snapshot_path="x"), NetworkError, "cannot be reached"),
-    (httpx.ConnectError("refused"), NetworkError, "https://huggingface.co .* hf:org/name: ConnectError"),
-    (httpx.ReadTimeout("slow"), NetworkError, "ReadTimeout"),
-    (ConnectionResetError(errno.ECONNRESET, "reset"), NetworkError, "cannot be reached.*ConnectionResetError"),
-    (TimeoutError("slow"), NetworkError, "cannot be reached"),
-    (http(hub_errors.HfHubHTTPError, 500), NetworkError, "https://huggingface.co"),
-    (http(hub_errors.HfHubHTTPError, 429), NetworkError, "https://huggingface.co"),
-    (hub_errors.XetDownloadError("xet"), NetworkError, "did not give hf:org/name: XetDownloadError"),
-    (RuntimeError("whatever"), NetworkError, "did not give hf:org/name: RuntimeError"),
-]
-
-
-@pytest.mark.parametrize(
-    ("error", "kind", "says"), WRONG, ids=lambda value: type(value).__name__ if isinstance(value, Exception) else ""
-)
-def test_what_the_client_raises(hub: Hub, store: Store, error: Exception, kind: type[DeepseekError], says: str) -> None:
-    hub.error = error
-    with pytest.raises(kind, match=says) as caught:
-        pull(ID, PullSpec(revision="v9"), store)
-    assert caught.value.exit_code == (5 if kind is NetworkError else 3)
-    assert caught.value.hint
-    assert "message of the client" not in str(caught.value)
-    assert not store.home.exists()
-
-
-@pytest.mark.parametrize(("error", "kind", "says"), WRONG[:3], ids=["gated", "missing", "invalid"])
-def test_a_plan_meets_the_same_errors(hub: Hub, store: Store, error: Exception, kind: type[DeepseekError], says: str) -> None:
-    hub.error = error
-    with pytest.raises(kind, match=says):
-        pull(ID, PullSpec(), store, dry_run=True)
-
-
-@pytest.mark.parametrize(
-    ("error", "code", "name"),
-    [
-        (OSError(errno.ENOSPC, "No space left on device"), 4, "disk-full"),
-        (PermissionError(errno.EACCES, "Permission denied", "cache"), 4, "resource-error"),
-        (OSError(errno.EROFS, "Read-only file system", "cache"), 4, "resource-error"),
-        (http(hub_errors.GatedRepoError, 401), 3, "model-not-found"),
-        (httpx.ConnectError("refused"), 5, "network-error"),
-        (KeyboardInterrupt(), 130, "interrupted"),
-    ],
-    ids=["full", "denied", "read-only", "gated", "down", "interrupted"],
-)
-def test_exit_codes(hub: Hub, cli: Cli, error: Any, code: int, name: str) -> None:
-    hub.error = error
+@pytest.mark.parametrize(("status", "times", "code"), [(503, 2, 0), (429, 1, 0), (500, 9, 5), (418, 1, 5)])
+def test_a_hub_that_fails_at_first_or_for_good(hub: Hub, cli: Cli, status: int, times: int, code: int) -> None:
+    hub.hub_answers = deque([(status, {})] * times)
     done = cli("pull", "hf:org/name", "--json")
-    assert (done.code, done.json["error"]["code"]) == (code, name)
+    assert done.code == code
+    if code:
+        assert f"did not give hf:org/name: HTTP {status}" in done.json["error"]["message"]
 
 
-def test_a_mirror_is_named_where_it_fails(hub: Hub, store: Store) -> None:
-    hub.error = httpx.ConnectError("refused")
-    with pytest.raises(NetworkError, match=r"https://mirror\.example cannot|https://mirror\.example did"):
-        pull(ID, PullSpec(source="https://mirror.example"), store)
+def test_a_hub_that_is_not_there(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    done = cli("pull", "hf:org/name", "--json")
+    assert (done.code, done.json["error"]["code"]) == (5, "network-error")
+    assert "http://127.0.0.1:9" in done.json["error"]["message"]
+
+
+@pytest.mark.parametrize("words", [("--workers", "0"), ("--max-rate", "0")])
+def test_limits_that_would_never_end(cli: Cli, words: tuple[str, str]) -> None:
+    assert cli("pull", "hf:org/name", *words).code == 2
 
 
 # from the hub to a bundle, in one command
@@ -225,7 +231,7 @@ def test_deploy_fetches_and_quantizes_on_the_way(hub: Hub, cli: Cli) -> None:
     assert (done["name"], done["verification"]["level"]) == ("org--name@int4-g32-balanced+cpu", "L3")
     assert (again["name"], again["unchanged"]) == (done["name"], True)
     assert cli("deploy", "org--name@int4-g32-balanced", "--threads", "1", "--json").json["unchanged"] is True
-    assert len([asked for asked in hub.asked if not asked.get("dry_run")]) == 1  # what is here is not asked for again
+    assert len([a for a in hub.asked if a.path.endswith("/config.json")]) == 2  # one file, with its redirect
     assert cli("deploy", "org--name@int4-g32-balanced", "--int8").code == 2
 
 
