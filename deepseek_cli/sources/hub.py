@@ -103,6 +103,8 @@ def fetch_config(hub_id: str, offline: bool) -> Path:
         raise ModelNotFound(
             "The config of hf:{id} is not on this machine.", hint="Without --offline it would be fetched.", id=hub_id
         )
+    from deepseek_cli.sources.pull_spec import PullSpec
+
     disable_progress_bars()
     spec = PullSpec()
     return Path(_ask(hub_id, spec, lambda: hf_hub_download(hub_id, CONFIG, endpoint=endpoint(spec))))
