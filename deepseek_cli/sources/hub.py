@@ -94,7 +94,7 @@ def fetch_config(hub_id: str, offline: bool) -> Path:
     Raises ModelNotFound where it is in neither, NetworkError where the hub cannot be reached.
     """
     from huggingface_hub import hf_hub_download, try_to_load_from_cache
-    from huggingface_hub.utils import disable_progress_bars
+    from huggingface_hub.utils import disable_progress_bars  # type: ignore[attr-defined]
 
     cached = try_to_load_from_cache(hub_id, CONFIG)
     if isinstance(cached, str):
