@@ -2,7 +2,7 @@
 
     python benchmarks/deploy.py
 
-Whole processes, down to the disk: copy and bundle are both synced. What a process takes for nano, whose weights are nothing,
+Whole processes, down to the disk: copy and bundle are both synced. What a process takes for a model with next to no weights
 is taken off: that is starting, and importing the runtime. Verified by structure alone. Goals: 1.3 times the copy, 1.5 GB.
 """
 
@@ -18,12 +18,13 @@ from quantize import large
 
 from deepseek_cli.deploy import TARGETS
 
+TINY = {"num_hidden_layers": 1, "hidden_size": 256, "intermediate_size": 512, "num_attention_heads": 2, "vocab_size": 49152}
 POSITIVE = ("tensorrt", "mobile")  # whose runtimes take no negative scales
 SYNC = "import os, shutil, sys; shutil.copytree(*sys.argv[1:]); os.sync()"
 
 
-def quantized(work: Path, model: object, name: str, scheme: str) -> Path:
-    folder = work / f"{name}-{scheme}"
+def quantized(work: Path, model: Path, scheme: str) -> Path:
+    folder = work / f"{model.name}-{scheme}"
     if not folder.exists():
         run(*DEEPSEEK, "quantize", model, "--scheme", scheme, "--algorithm", "rtn", "--set", "report=false", "-o", folder)
     return folder
@@ -43,16 +44,16 @@ def main() -> None:
     parser = arguments(__doc__, rounds=3)
     parser.add_argument("--targets", nargs="*", default=[*TARGETS])
     args = parser.parse_args()
-    model, rows = large(args.work), []
+    model, tiny, rows = large(args.work), large(args.work, **TINY), []
     scratch = args.work / "deployed"
     for target in args.targets:
         scheme = "int4-g128-pos" if target in POSITIVE else "int4-g64"
-        big, tiny = (quantized(args.work, of, name, scheme) for of, name in ((model, "llama-1.46b"), ("nano", "nano")))
+        big, small = (quantized(args.work, of, scheme) for of in (model, tiny))
         deploy(big, target, scratch / target)
         size = sum(f.stat().st_size for f in (scratch / target).rglob("*") if f.is_file())
         arms = {
             "deploy": partial(deploy, big, target, scratch / target),
-            "start": partial(deploy, tiny, target, scratch / "tiny"),
+            "start": partial(deploy, small, target, scratch / "tiny"),
             "copy": partial(copy, scratch / target, scratch / "copy"),
         }
         seen = interleave(arms, args.rounds)

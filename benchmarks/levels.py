@@ -35,7 +35,7 @@ def main() -> None:
         seconds, peaks = [], []
         for layers in args.layers:
             options = (*WAYS[way], "--group", 64, "--set", "report=false", "--yes", "--force", "-o", args.work / "levels")
-            runs = [run(*DEEPSEEK, "quantize", large(args.work, layers), *options) for _ in range(args.rounds)]
+            runs = [run(*DEEPSEEK, "quantize", large(args.work, num_hidden_layers=layers), *options) for _ in range(args.rounds)]
             seconds.append(median([r.seconds for r in runs]))
             peaks.append(max(r.peak_mb for r in runs))
         few, more = args.layers

@@ -50,10 +50,10 @@ open(f"{out}/model.safetensors.index.json", "w").write(json.dumps({"metadata": {
 """
 
 
-def large(work: Path, layers: int = 28) -> Path:
-    """Random weights of a real shape, or of its first `layers`, in two shards; the tokenizer is SmolLM2's."""
-    shape = SHAPE | {"num_hidden_layers": layers}
-    folder = work / ("llama-1.46b" if shape == SHAPE else f"llama-1.46b-{layers}-layers")
+def large(work: Path, **changes: int) -> Path:
+    """Random weights of a real shape, or of one that `changes` make of it, in two shards; the tokenizer is SmolLM2's."""
+    shape = SHAPE | changes
+    folder = work / "-".join(("llama-1.46b", *(f"{key}-{value}" for key, value in changes.items())))
     if not (folder / "config.json").exists():
         folder.mkdir(parents=True, exist_ok=True)
         run(sys.executable, "-c", WRITE, json.dumps(shape), folder)

@@ -34,6 +34,13 @@ class QuantizedTensor:
     permutation: Tensor | None = None  # int64 [in]
 
     @property
+    def irregular(self) -> str:
+        """Why its groups are not runs of inputs with a whole zero point, which some formats alone have; "" where they are."""
+        if self.offset is not None:
+            return "its groups have a float offset"
+        return "its groups do not follow the order of its inputs (act-order)" if self.permutation is not None else ""
+
+    @property
     def shape(self) -> tuple[int, int]:
         return self.packed.shape[0], self.packed.shape[1] * 8 // self.bits
 

@@ -126,10 +126,8 @@ def _unfit(weight: Weight) -> str:
         return "FP8 with scales along the inputs has no counterpart among packed weights"
     if not isinstance(weight, QuantizedTensor):
         return ""
-    if weight.offset is not None:
-        return "its groups have a float offset"
-    if weight.permutation is not None:
-        return "its groups do not follow the order of its inputs (act-order)"
+    if weight.irregular:
+        return weight.irregular
     if weight.zero is not None:
         return "its groups have zero points"
     if weight.shape[1] % GROUPS[-1]:

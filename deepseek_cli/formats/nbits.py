@@ -44,10 +44,8 @@ def unfit(weight: QuantizedTensor | BlockTensor | Fp8Tensor) -> str:
         return "ONNX Runtime has no products with FP8 weights on CPUs"
     if isinstance(weight, BlockTensor):
         return f"the {weight.format} format has no counterpart in ONNX Runtime"
-    if weight.offset is not None:
-        return "its groups have a float offset"
-    if weight.permutation is not None:
-        return "its groups do not follow the order of its inputs (act-order)"
+    if weight.irregular:
+        return weight.irregular
     if not block_of(weight.group, weight.shape[1]):
         return f"groups of {weight.group} are no multiple of {BLOCKS[-1]}"
     return ""

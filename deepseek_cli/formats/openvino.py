@@ -77,10 +77,8 @@ def unfit(weight: QuantizedTensor | BlockTensor | Fp8Tensor) -> str:
         return "FP8 with scales along the inputs has no counterpart in OpenVINO's plugin for CPUs"
     if isinstance(weight, BlockTensor):
         return f"the {weight.format} format has no counterpart in OpenVINO"
-    if weight.offset is not None:
-        return "its groups have a float offset"
-    if weight.permutation is not None:
-        return "its groups do not follow the order of its inputs (act-order)"
+    if weight.irregular:
+        return weight.irregular
     if not group_of(weight):
         return f"groups of {weight.group} are no multiple of {BLOCKS[-1]}"
     return ""

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from deepseek_cli.errors import ModelCorrupt
-from deepseek_cli.runtime.session import check_room, require
+from deepseek_cli.runtime.session import check_room, in_chunks, require
 
 GRAPH = "openvino_model.xml"
 INSTALL = "Install it: pip install 'deepseek-cli[{extra}]'"
@@ -56,13 +56,10 @@ class OpenvinoSession:
 
     def feed(self, tokens: Sequence[int], keep: int = 1) -> np.ndarray:
         check_room(self.position, len(tokens), self.context)
-        kept = min(keep, len(tokens)) or len(tokens)
-        skipped, found = len(tokens) - kept, []
-        for start in range(0, len(tokens), CHUNK):
-            chunk = tokens[start : start + CHUNK]
-            wanted = start + len(chunk) - max(start, skipped)
+        found = []
+        for chunk, wanted in in_chunks(tokens, keep, CHUNK):
             logits = self._run(chunk, max(wanted, 1))
-            found += [logits] if wanted > 0 else []
+            found += [logits] if wanted else []
         return found[0] if len(found) == 1 else np.concatenate(found)
 
     def rewind(self, position: int) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -136,6 +136,14 @@ def check_room(position: int, new: int, context: int) -> None:
             count=position + new,
             context=context,
         )
+
+
+def in_chunks(tokens: Sequence[int], keep: int, most: int) -> Iterator[tuple[Sequence[int], int]]:
+    """At most `most` tokens to feed at once, and of how many of them, the last, logits are wanted: `keep` in all, 0 for all."""
+    skipped = len(tokens) - (min(keep, len(tokens)) or len(tokens))
+    for start in range(0, len(tokens), most):
+        chunk = tokens[start : start + most]
+        yield chunk, min(max(start + len(chunk) - skipped, 0), len(chunk))
 
 
 def require(

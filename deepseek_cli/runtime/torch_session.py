@@ -13,7 +13,7 @@ from deepseek_cli.ops import SparseSpec, hidden_states
 from deepseek_cli.ops.pages import Attended
 from deepseek_cli.ops.torch_ops import KVCache, TorchOps
 from deepseek_cli.ops.torch_sparse import PagedCache, SparseOps
-from deepseek_cli.runtime.session import check_room
+from deepseek_cli.runtime.session import check_room, in_chunks
 from deepseek_cli.tensors import TensorRef, dense
 
 CHUNK = 512  # tokens of a prefill that are computed at once
@@ -71,15 +71,13 @@ class TorchSession:
     def feed(self, tokens: Sequence[int], keep: int = 1) -> np.ndarray:
         check_room(self.position, len(tokens), self.context)
         kept = []
-        for start in range(0, len(tokens), CHUNK):
-            chunk = torch.tensor([tokens[start : start + CHUNK]], device=self.device)
-            last = start + CHUNK >= len(tokens)
-            ops = self._ops(keep=keep if last else 0 if keep == 0 else 1)
-            normed = hidden_states(ops, self.architecture, self.config, chunk)
-            self.cache.length += chunk.shape[1]
+        for chunk, wanted in in_chunks(tokens, keep, CHUNK):
+            ops = self._ops(keep=max(wanted, 1))
+            normed = hidden_states(ops, self.architecture, self.config, torch.tensor([list(chunk)], device=self.device))
+            self.cache.length += len(chunk)
             if self.drafts:
                 self.hidden.append(normed)
-            if last or keep == 0:
+            if wanted:
                 kept.append(self.architecture.head(ops, self.config, normed)[0].float().cpu().numpy())
         self.fed += tokens
         return np.concatenate(kept) if len(kept) > 1 else kept[0]

@@ -13,7 +13,7 @@ import torch
 
 from deepseek_cli.errors import ModelUnsupported
 from deepseek_cli.formats import safetensors
-from deepseek_cli.runtime.session import check_room, require
+from deepseek_cli.runtime.session import check_room, in_chunks, require
 
 CHUNK = 512  # tokens of a prefill that are computed at once
 
@@ -49,13 +49,11 @@ class TransformersSession:
     def feed(self, tokens: Sequence[int], keep: int = 1) -> np.ndarray:
         check_room(self.position, len(tokens), self.context)
         kept = []
-        for start in range(0, len(tokens), CHUNK):
-            chunk = torch.tensor([tokens[start : start + CHUNK]])
-            last = start + CHUNK >= len(tokens)
-            rows = keep if last else min(keep, 1)  # 0 is all of them
-            logits = self.model(chunk, past_key_values=self.cache, use_cache=True, logits_to_keep=rows).logits
-            self.position += chunk.shape[1]
-            if last or keep == 0:
+        for chunk, wanted in in_chunks(tokens, keep, CHUNK):
+            ids = torch.tensor([list(chunk)])
+            logits = self.model(ids, past_key_values=self.cache, use_cache=True, logits_to_keep=max(wanted, 1)).logits
+            self.position += len(chunk)
+            if wanted:
                 kept.append(logits[0].float().numpy())
         return np.concatenate(kept) if len(kept) > 1 else kept[0]
 

@@ -18,7 +18,7 @@ import onnx
 from deepseek_cli.errors import ModelCorrupt
 from deepseek_cli.fields import read_json
 from deepseek_cli.runtime.node_packages import RUNTIME, node, package
-from deepseek_cli.runtime.session import check_room
+from deepseek_cli.runtime.session import check_room, in_chunks
 
 SCRIPT = Path(__file__).with_name("web_session.mjs")
 # Of onnxruntime-web, its WebAssembly without WebGPU: the build with it, which pages load, takes Node half a minute to start
@@ -76,13 +76,10 @@ class WebSession:
 
     def feed(self, tokens: Sequence[int], keep: int = 1) -> np.ndarray:
         check_room(self.position, len(tokens), self.context)
-        kept = min(keep, len(tokens)) or len(tokens)
-        skipped, found = len(tokens) - kept, []
-        for start in range(0, len(tokens), CHUNK):
-            chunk = [int(token) for token in tokens[start : start + CHUNK]]
-            rows = min(max(start + len(chunk) - skipped, 0), len(chunk))
-            logits = self._ask({"tokens": chunk, "keep": max(rows, 1)}).reshape(-1, self.vocabulary)
-            found.append(logits[len(logits) - rows :])
+        found = []
+        for chunk, wanted in in_chunks(tokens, keep, CHUNK):
+            logits = self._ask({"tokens": [*map(int, chunk)], "keep": max(wanted, 1)}).reshape(-1, self.vocabulary)
+            found += [logits] if wanted else []
             self.position += len(chunk)
         return np.concatenate(found)
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 from pathlib import Path
 
 import numpy as np
 import onnxruntime_genai
+import pytest
 
 from deepseek_cli.deploy.engine import deploy
 from deepseek_cli.deploy.readback import GraphWeights
@@ -41,6 +43,18 @@ def assert_genai_generates_our_tokens(bundle: Bundle, new: int = 24) -> None:
         fed = [int(session.feed(fed)[-1].argmax())]
         ours += fed
     assert ours == theirs
+
+
+def hide(monkeypatch: pytest.MonkeyPatch, distribution: str) -> None:
+    """As if it were not installed."""
+    known = importlib.metadata.version
+
+    def version(name: str) -> str:
+        if name == distribution:
+            raise importlib.metadata.PackageNotFoundError(name)
+        return known(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
 
 
 def flip_bit(bundle: Path, initializer: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import shutil
 import subprocess
@@ -33,7 +32,7 @@ from deepseek_cli.runtime.session import open_session
 from deepseek_cli.store import Store
 from deepseek_cli.tensors import QuantizedTensor
 from tests.conftest import Outcome
-from tests.deploy.bundles import assert_genai_generates_our_tokens, built_from, flip_bit
+from tests.deploy.bundles import assert_genai_generates_our_tokens, built_from, flip_bit, hide
 from tests.deploy.test_deepseek import OWN, TOY
 from tests.toys import DEPLOYABLE, make_toy
 
@@ -217,14 +216,7 @@ def test_a_bundle_runs(cli: Cli, built: tuple[ModelHandle, Bundle]) -> None:
 def test_a_missing_extra_is_exit_4_and_weights_do_without(
     cli: Cli, built: tuple[ModelHandle, Bundle], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    known = importlib.metadata.version
-
-    def version(name: str) -> str:
-        if name == "compressed-tensors":
-            raise importlib.metadata.PackageNotFoundError(name)
-        return known(name)
-
-    monkeypatch.setattr(importlib.metadata, "version", version)
+    hide(monkeypatch, "compressed-tensors")
     words = ("deploy", built[0].root, "--target", "cuda", "-o", tmp_path / "bundle")
     missing = cli(*words, "--verify", "tokens", "--json")
     assert (missing.code, missing.json["error"]["code"]) == (4, "missing-extra")

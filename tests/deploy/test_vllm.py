@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import re
 import shutil
@@ -32,7 +31,7 @@ from deepseek_cli.runtime.session import open_session
 from deepseek_cli.store import Store
 from deepseek_cli.tensors import QuantizedTensor
 from tests.conftest import Outcome
-from tests.deploy.bundles import built_from
+from tests.deploy.bundles import built_from, hide
 from tests.deploy.test_deepseek import OWN, TOY
 from tests.fp8_toys import add_draft
 from tests.imported_toys import to_awq, to_gptq
@@ -301,14 +300,7 @@ def test_the_command_says_what_did_not_run_it(cli: Cli, built: tuple[ModelHandle
 def test_a_missing_extra_is_exit_4_and_says_how_to_install_it(
     cli: Cli, built: tuple[ModelHandle, Bundle], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    known = importlib.metadata.version
-
-    def version(name: str) -> str:
-        if name == "compressed-tensors":
-            raise importlib.metadata.PackageNotFoundError(name)
-        return known(name)
-
-    monkeypatch.setattr(importlib.metadata, "version", version)
+    hide(monkeypatch, "compressed-tensors")
     words = ("deploy", built[0].root, "--target", "vllm", "-o", tmp_path / "bundle")
     missing = cli(*words, "--verify", "tokens", "--json")
     assert (missing.code, missing.json["error"]["code"]) == (4, "missing-extra")

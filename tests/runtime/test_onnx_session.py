@@ -10,8 +10,9 @@ import pytest
 from deepseek_cli.errors import ModelCorrupt, UsageError
 from deepseek_cli.handle import ModelHandle, open_model
 from deepseek_cli.ops.onnx_ops import emit
-from deepseek_cli.runtime import onnx_session
+from deepseek_cli.runtime import onnx_session, torch_session
 from deepseek_cli.runtime.onnx_session import OnnxSession, reserve
+from deepseek_cli.runtime.torch_session import TorchSession
 from deepseek_cli.store import Store
 from tests.toys import DEPLOYABLE, make_toy
 
@@ -48,6 +49,13 @@ def test_kept_positions_may_span_chunks(handle: ModelHandle, keep: int, monkeypa
     whole = session(handle).feed(TOKENS, keep=0)
     monkeypatch.setattr(onnx_session, "CHUNK", 4)
     assert close(session(handle).feed(TOKENS, keep=keep), whole[-keep:])
+
+
+@pytest.mark.parametrize("keep", [0, 1, 3, 9])
+def test_kept_positions_may_span_chunks_in_pytorch_too(handle: ModelHandle, keep: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = TorchSession(handle, CONTEXT, 1, device="cpu").feed(TOKENS, keep=0)
+    monkeypatch.setattr(torch_session, "CHUNK", 3)  # the last chunk is a single token
+    assert close(TorchSession(handle, CONTEXT, 1, device="cpu").feed(TOKENS, keep=keep), whole[-keep:])
 
 
 def test_rewinding_forgets_what_was_behind(handle: ModelHandle) -> None:
