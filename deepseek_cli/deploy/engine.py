@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -78,7 +79,9 @@ def deploy(
     with staged(final, force) as folder:
         shutil.copyfile(CHECK, folder / CHECK.name)
         record = target.emit(handle, spec, folder, context, threads, reporter)
-        verification = verify(target, handle, folder, spec.verify, threads, reporter)
+        with ThreadPoolExecutor(1) as beside:
+            files = beside.submit(list_files, folder, deep=True)
+            verification = verify(target, handle, folder, spec.verify, threads, reporter)
         verification["dense_fallbacks"] = record.get("dense_fallbacks", [])  # all of them, where a warning names a few
         manifest = Manifest(
             bundle_name,
@@ -86,7 +89,7 @@ def deploy(
             parent=handle.digest,
             source=lineage(handle),
             steps=(*handle.manifest.steps, step("deploy", as_record(spec), resolved)),
-            files=list_files(folder, deep=True),
+            files=files.result(),
             quantization=handle.manifest.quantization,
             readers=tuple(record.get("readers", ())),
             report=handle.manifest.report,
