@@ -27,9 +27,9 @@ _deepseek() {
         quantize,--engine) _deepseek_words 'local ray'; return ;;
         compress,--relative-to) _deepseek_words 'fp32 bf16'; return ;;
         deploy,--verify) _deepseek_words 'structure weights logits tokens'; return ;;
-        deploy,--kv) _deepseek_words 'fp32 fp16'; return ;;
+        deploy,--kv|profile,--kv) _deepseek_words 'fp32 fp16 int8'; return ;;
+        deploy,--precision) _deepseek_words 'fp32 fp16 bf16'; return ;;
         run,--device|bench,--device|profile,--device) _deepseek_words 'auto cpu cuda mps'; return ;;
-        profile,--kv) _deepseek_words 'fp32 fp16 int8'; return ;;
         eval,--against) _deepseek_models; return ;;
     esac
     case "$command,$word" in
@@ -37,7 +37,7 @@ _deepseek() {
         demo,-*) _deepseek_words '-o --output --force --json -q --quiet -v --verbose --offline --color -y --yes -h --help' ;;
         quantize,-*) _deepseek_words '--int4 --int8 --scheme --group --level --algorithm --rule --qat --to-bpw --to-size --calibration --tokens -o --output --force --json -q --quiet -v --verbose --offline --color -y --yes -h --help -n --dry-run --strict --threads --memory --seed --engine --address --set' ;;
         compress,-*) _deepseek_words '--smaller --to-size --relative-to -o --output --force --json -q --quiet -v --verbose --offline --color -y --yes -h --help -n --dry-run --strict --threads --memory' ;;
-        deploy,-*) _deepseek_words '--target --verify --kv --pull --int4 --int8 --list -o --output --force --json -q --quiet -v --verbose --offline --color -y --yes -h --help -n --dry-run --strict --threads --context --memory --set' ;;
+        deploy,-*) _deepseek_words '--target --verify --kv --precision --pull --int4 --int8 --list -o --output --force --json -q --quiet -v --verbose --offline --color -y --yes -h --help -n --dry-run --strict --threads --context --memory --set' ;;
         run,-*) _deepseek_words '--max-tokens --temperature --top-k --top-p --min-p --repetition-penalty --stop --system --raw --draft --sparse-attention -o --output --force --json -q --quiet -v --verbose --offline --color -y --yes -h --help --threads --context --memory --seed --device --set' ;;
         bench,-*) _deepseek_words '--prompt-tokens --new-tokens --depth --sparse-attention --rounds --save -o --output --force --json -q --quiet -v --verbose --offline --color -y --yes -h --help --strict --threads --context --seed --device' ;;
         profile,-*) _deepseek_words '--memory-profile --html --save --estimate --batch --kv --scheme --prompt-tokens --new-tokens --max-peak --baseline --max-growth -o --output --force --json -q --quiet -v --verbose --offline --color -y --yes -h --help -n --dry-run --strict --threads --context --device --set' ;;

@@ -10,6 +10,7 @@ from typing import Any
 
 from deepseek_cli.deploy import find_target
 from deepseek_cli.deploy.auto import concrete
+from deepseek_cli.deploy.precision import in_precision, require_precision
 from deepseek_cli.deploy.spec import DeploySpec
 from deepseek_cli.deploy.verify import needs_runtime, runtime_of, verify
 from deepseek_cli.errors import UsageError
@@ -62,6 +63,9 @@ def deploy(
     spec = concrete(spec, reporter)
     target = find_target(spec.target)
     name = target.name
+    if spec.precision:
+        require_precision(name, target.precisions, spec.precision)
+        handle = in_precision(handle, spec.precision)
     check_context(handle, context)
     context = within_index(handle, context or min(handle.config.context, target.longest_context), reporter)
     bundle_name = result_name(handle.name, target=name)
@@ -120,5 +124,7 @@ def bundle_bytes(handle: ModelHandle, target: str = "") -> int:
 
 def verify_again(bundle: Bundle, handle: ModelHandle, threads: int | None, reporter: Reporter = SILENT) -> dict[str, Any]:
     """The verification that the bundle's manifest records, done again against the model it was made from."""
-    level = str(bundle.manifest.steps[-1]["resolved"].get("verify") or "tokens")
+    resolved = bundle.manifest.steps[-1]["resolved"]
+    level = str(resolved.get("verify") or "tokens")
+    handle = in_precision(handle, resolved.get("precision"))
     return verify(find_target(bundle.target), handle, bundle.root, level, threads, reporter)

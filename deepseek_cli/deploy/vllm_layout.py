@@ -90,7 +90,8 @@ def make_layout(handle: ModelHandle) -> Layout:
     cost, draft = count(handle.architecture, handle.config), count_draft(handle.architecture, handle.config)
     schemes: dict[str, Scheme] = {}
     fallbacks: list[tuple[str, str]] = []
-    dtypes = list(SCALES)
+    own = handle.raw_config.get("dtype", handle.raw_config.get("torch_dtype"))
+    dtypes = sorted(SCALES, key=lambda dtype: SCALES[dtype] != own)
     for name, ref in handle.stored.items():
         stem = name.removesuffix(".weight")
         if not ref.quantized:

@@ -34,7 +34,7 @@ class HalfOps(OnnxOps):
     dtype = FLOAT16
 
     def __init__(self, graph: Graph, tensors: Mapping[str, TensorRef], context: int, **options: Any) -> None:
-        super().__init__(graph, tensors, context, accuracy_level=0, **options)
+        super().__init__(graph, tensors, context, accuracy_level=0, kv="fp16", **options)
 
     def _unfit(self, weight: QuantizedTensor | BlockTensor | Fp8Tensor) -> str:
         if reason := super()._unfit(weight):

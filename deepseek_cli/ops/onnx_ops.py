@@ -12,6 +12,7 @@ from typing import Any
 
 import onnx_ir as ir
 import torch
+from torch import Tensor
 
 from deepseek_cli.errors import ModelUnsupported
 from deepseek_cli.formats.nbits import NBits
@@ -22,13 +23,14 @@ from deepseek_cli.ops.onnx_latent import Step, latent_attention
 from deepseek_cli.ops.onnx_lazy import Part, Product, Sum
 from deepseek_cli.ops.onnx_rows import gather_rows
 from deepseek_cli.ops.onnx_weights import FLOAT, WeightOps
+from deepseek_cli.ops.rounded_cache import BETWEEN, BY_CHANNEL
 from deepseek_cli.ops.torch_ops import rope_table
 from deepseek_cli.reporter import SILENT, Reporter
 from deepseek_cli.tensors import TensorRef
 
 INT64_MAX = (1 << 63) - 1
 INT32, INT64 = ir.DataType.INT32, ir.DataType.INT64
-CACHE_DTYPES = {"fp32": FLOAT, "fp16": ir.DataType.FLOAT16}
+CACHE_DTYPES = {"fp32": FLOAT, "fp16": ir.DataType.FLOAT16, "int8": ir.DataType.INT8}
 HEAD_MULTIPLE = 16  # of GroupQueryAttention's fused rotary embedding
 
 
@@ -54,8 +56,9 @@ class OnnxOps(WeightOps):
     """Values are graph values, or the lazy ones above.
 
     `context` positions get rotary tables. `accuracy_level` 4 lets MatMulNBits round its input to int8, 0 does not.
-    `kv` is how latents are cached, `latent_cache` the form in which they are: `plain` for one row of a batch at a time, or
-    `gqa`, GroupQueryAttention's.
+    `kv` is how keys and values, or latents, are cached. Of int8 `kv_scales` has those of each layer's keys and values,
+    [kv_heads, head_dim]. `latent_cache` is the form of latents: `plain` for one row of a batch at a time, or `gqa`,
+    GroupQueryAttention's.
     """
 
     def __init__(
@@ -68,10 +71,11 @@ class OnnxOps(WeightOps):
         kv: str = "fp32",
         latent_cache: str = "plain",
         reader: Reader = ORT,
+        kv_scales: Sequence[tuple[Tensor, Tensor]] = (),
     ) -> None:
         super().__init__(graph, tensors, reporter)
         self.context, self.reader, self.accuracy_level = context, reader, accuracy_level
-        self.cache_dtype, self.latent_cache = CACHE_DTYPES[kv], latent_cache
+        self.cache_dtype, self.latent_cache, self.kv_scales = CACHE_DTYPES[kv], latent_cache, kv_scales
         self.tokens = graph.input("input_ids", INT64, [reader.batch, "sequence"])
         self.mask = graph.input("attention_mask", INT64, [reader.batch, "total"])
         self.lengths: tuple[ir.Value, ir.Value] | None = None
@@ -131,15 +135,25 @@ class OnnxOps(WeightOps):
                 head_dim=spec.head_dim,
             )
         kinds, shape = ("key", "value"), lambda length: [self.reader.batch, spec.kv_heads, length, spec.head_dim]
-        past = [self.graph.input(f"past_key_values.{layer}.{kind}", self.dtype, shape(self.reader.past)) for kind in kinds]
+        dtype = self.cache_dtype
+        past = [self.graph.input(f"past_key_values.{layer}.{kind}", dtype, shape(self.reader.past)) for kind in kinds]
+        scales, rounding = self._cache_scales(layer)
         y, *present = self.graph.outputs_of(
-            "GroupQueryAttention", [*self._packed(q, k, v), *past, *self._lengths(), *self._rotary(spec.rope)], 3,
+            "GroupQueryAttention", [*self._packed(q, k, v), *past, *self._lengths(), *self._rotary(spec.rope), *scales], 3,
             f"layers.{layer}.attention",
-            num_heads=spec.heads, kv_num_heads=spec.kv_heads, scale=spec.scale, do_rotary=1,
+            num_heads=spec.heads, kv_num_heads=spec.kv_heads, scale=spec.scale, do_rotary=1, **rounding,
         )  # fmt: skip
         for value, kind in zip(present, kinds, strict=True):
-            self.graph.output(value, f"present.{layer}.{kind}", self.dtype, shape("reserved"))
+            self.graph.output(value, f"present.{layer}.{kind}", dtype, shape("reserved"))
         return y
+
+    def _cache_scales(self, layer: int) -> tuple[list[ir.Value | None], dict[str, Any]]:
+        """The attention's inputs and attributes that say how its cache is rounded; none where it is not."""
+        if not self.kv_scales:
+            return [], {}
+        scales = zip(("key", "value"), self.kv_scales[layer], strict=True)
+        held = [self.graph.constant(f"layers.{layer}.attention.{kind}_scales", s[None, :, None]) for kind, s in scales]
+        return [*[None] * BETWEEN, *held], BY_CHANNEL
 
     def latent_attention(
         self, q: Any, kv: Any, norm: str, up: str, layer: int, spec: LatentSpec, selected: None = None
