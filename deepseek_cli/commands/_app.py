@@ -76,11 +76,18 @@ def parse(name: str, module: ModuleType, argv: Sequence[str]) -> dict[str, Any]:
     app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
     app.command(name, add_help_option=False)(collect)
     try:
-        return typer.main.get_command(app).main(list(argv), prog_name=f"deepseek {name}", standalone_mode=False)
+        return typer.main.get_command(app).main(_with_values(argv, fields), prog_name=f"deepseek {name}", standalone_mode=False)
     except Exception as error:
         if getattr(error, "exit_code", None) != 2:
             raise
         raise _explain(name, error) from None
+
+
+def _with_values(argv: Sequence[str], fields: Sequence[Field]) -> list[str]:
+    """Typer has no flag that may stand alone or before a value: those that may, and do stand alone, get what that means."""
+    bare = {flag: f.option.bare for f in fields if f.option.bare for flag in f.flags}
+    following = [*argv[1:], "-"]
+    return [f"{word}={bare[word]}" if word in bare and after.startswith("-") else word for word, after in zip(argv, following, strict=False)]
 
 
 def _shape(field: Field) -> Any:
