@@ -84,10 +84,10 @@ def parse(name: str, module: ModuleType, argv: Sequence[str]) -> dict[str, Any]:
 
 
 def _with_values(argv: Sequence[str], fields: Sequence[Field]) -> list[str]:
-    """Typer has no flag that may stand alone or before a value: those that may, and do stand alone, get what that means."""
-    bare = {flag: f.option.bare for f in fields if f.option.bare for flag in f.flags}
-    following = [*argv[1:], "-"]
-    return [f"{word}={bare[word]}" if word in bare and after.startswith("-") else word for word, after in zip(argv, following, strict=False)]
+    """Typer has no flag that may stand alone or before a value: one that may, and stands alone, gets what it means there."""
+    bare = {flag: f"{flag}={field.option.bare}" for field in fields if field.option.bare for flag in field.flags}
+    pairs = zip(argv, [*argv[1:], "-"], strict=True)
+    return [bare.get(word, word) if following.startswith("-") else word for word, following in pairs]
 
 
 def _shape(field: Field) -> Any:

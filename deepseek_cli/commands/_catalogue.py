@@ -45,7 +45,9 @@ def describe(call: Call, missing: ModelNotFound) -> Result:
     }
     facts = {"model": hub_ref, **(_known(entry) if entry else {}), **_readable(counted), "commands": ", ".join(commands)}
     lines: list[str | Line | Table] = [Table(["field", "value"], [[k, str(v)] for k, v in facts.items() if v is not None])]
-    lines.append(Line("It is not supported: {obstacle}.", obstacle=t(obstacle)) if obstacle else Line("It is not on this machine."))
+    lines.append(
+        Line("No command works with it: {obstacle}.", obstacle=t(obstacle)) if obstacle else Line("It is not on this machine.")
+    )
     return Result(data, lines, quiet=hub_ref, next="" if obstacle else f"deepseek pull {ref}")
 
 

@@ -10,7 +10,7 @@ from deepseek_cli.commands._call import Call
 from deepseek_cli.commands._subject import store_of
 from deepseek_cli.errors import AnswerIsNo
 from deepseek_cli.i18n import t
-from deepseek_cli.output import Line, Result, Table
+from deepseek_cli.output import Result, Table
 from deepseek_cli.spec import format_count, format_size, option
 
 if TYPE_CHECKING:
@@ -53,9 +53,12 @@ def run(call: Call) -> Result:
         raise _nothing(words, every, any(_matches(entry, words) for entry in every))
     pulled = {manifest.source.get("ref") for _, manifest in store_of(call).entries()}
     models = [_row(entry, entry.ref in pulled, schemes.get(entry.alias)) for entry in found]
-    headers = ["alias", "model", "for", "parameters", "size", "context", "licence", "state", *(["fits"] if spec.fits else [])]
-    lines: list[str | Line | Table] = [Table(headers, [_cells(row)[: len(headers)] for row in models])]
-    return Result({"models": models}, lines, quiet="\n".join(e.alias for e in found), next=f"deepseek show {found[0].alias}")
+    more = [t("fits as")] if spec.fits else []
+    table = Table(
+        ["alias", "model", "for", "parameters", "size", "context", "licence", "state", *more],
+        [[*_cells(row), *(t(row["fits_as"]) for _ in more)] for row in models],
+    )
+    return Result({"models": models}, [table], quiet="\n".join(e.alias for e in found), next=f"deepseek show {found[0].alias}")
 
 
 def _matches(entry: Entry, words: Iterable[str]) -> bool:
@@ -112,12 +115,18 @@ def _nothing(words: Iterable[str], every: Iterable[Entry], filtered: bool) -> An
 def _row(entry: Entry, pulled: bool, scheme: str | None) -> dict[str, Any]:
     known = {name: value for name, value in asdict(entry).items() if name != "config"}
     obstacle = entry.obstacle()
-    return {**known, "about_bytes": entry.about_bytes, "supported": not obstacle, "obstacle": obstacle or None, "pulled": pulled, "fits_as": scheme}
+    return {
+        **known,
+        "about_bytes": entry.about_bytes,
+        "supported": not obstacle,
+        "obstacle": obstacle or None,
+        "pulled": pulled,
+        "fits_as": scheme,
+    }
 
 
 def _cells(row: dict[str, Any]) -> list[Any]:
     state = "pulled" if row["pulled"] else "works" if row["supported"] else "not yet"
     size = row["about_bytes"] and f"{'' if row['bytes'] else '≈'}{format_size(row['about_bytes'])}"
     domains = ", ".join(row["domains"])
-    scheme = row["fits_as"] and t(row["fits_as"])
-    return [row["alias"], row["id"], domains, format_count(row["parameters"]), size, row["context"], row["licence"], t(state), scheme]
+    return [row["alias"], row["id"], domains, format_count(row["parameters"]), size, row["context"], row["licence"], t(state)]

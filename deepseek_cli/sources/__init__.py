@@ -42,7 +42,7 @@ def locate(ref: str, store: Store) -> Located:
     """
     scheme, _, rest = ref.partition(":")
     if scheme in ("hf", "ms") and rest:
-        return _pulled(ref, rest, store)
+        return _pulled(ref, rest, store, ref)
     if scheme == "pkg" and rest:
         from deepseek_cli.sources.package import model_file
 
@@ -56,9 +56,9 @@ def locate(ref: str, store: Store) -> Located:
     if folder:
         return Located(folder, name_of(folder), None, {"ref": name_of(folder)})
     if entry := by_alias(ref):
-        return _pulled(entry.ref, entry.id, store)
+        return _pulled(entry.ref, entry.id, store, ref)
     if HUB_ID.fullmatch(ref):
-        return _pulled(f"hf:{ref}", ref, store)
+        return _pulled(f"hf:{ref}", ref, store, f"hf:{ref}")
     close = nearest(ref, (manifest.name for _, manifest in store.entries()))
     raise ModelNotFound(
         "There is no model {ref}, neither as a path nor in the store nor in the catalogue.",
@@ -111,7 +111,7 @@ def _entry(folder: Path, manifest: Manifest) -> Located:
     return Located(path, manifest.name, manifest, manifest.source)
 
 
-def _pulled(ref: str, hub_id: str, store: Store) -> Located:
+def _pulled(ref: str, hub_id: str, store: Store, named: str) -> Located:
     if not HUB_ID.fullmatch(hub_id):
         raise UsageError(
             "{ref} is not of the form ORG/NAME.", hint="For example: hf:deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B", ref=ref
@@ -119,7 +119,7 @@ def _pulled(ref: str, hub_id: str, store: Store) -> Located:
     for folder, manifest in reversed(store.entries()):
         if manifest.source.get("ref") == ref and not manifest.parent:
             return _entry(folder, manifest)
-    raise ModelNotFound("{ref} is not on this machine.", hint="Fetch it: deepseek pull {ref}", ref=ref)
+    raise ModelNotFound("{ref} is not on this machine.", hint="Fetch it: deepseek pull {named}", ref=ref, named=named)
 
 
 def name_of(path: Path) -> str:
