@@ -45,14 +45,14 @@ def describe(call: Call, missing: ModelNotFound) -> Result:
     }
     facts = {"model": hub_ref, **(_known(entry) if entry else {}), **_readable(counted), "commands": ", ".join(commands)}
     lines: list[str | Line | Table] = [Table(["field", "value"], [[k, str(v)] for k, v in facts.items() if v is not None])]
-    lines.append(
-        Line("No command works with it: {obstacle}.", obstacle=t(obstacle)) if obstacle else Line("It is not on this machine.")
+    word = "No command works with it: {obstacle}." if obstacle else "It is not on this machine."
+    return Result(
+        data, [*lines, Line(word, obstacle=t(obstacle))], quiet=hub_ref, next="" if obstacle else f"deepseek pull {ref}"
     )
-    return Result(data, lines, quiet=hub_ref, next="" if obstacle else f"deepseek pull {ref}")
 
 
 def _sketch(call: Call, ref: str, entry: Entry | None) -> Sketch | None:
-    """None where its architecture is not supported, or the catalogue lacks its config: a hub is not asked for what is in there."""
+    """None where its architecture is not supported, or an entry lacks its config: no hub is asked for an entry."""
     from deepseek_cli.profile.sketch import of_entry, open_sketch
 
     if entry is None:

@@ -50,7 +50,7 @@ def run(call: Call) -> Result:
     if spec.fits:
         found = [e for e in found if e.alias in schemes]
     if not found:
-        raise _nothing(words, every, any(_matches(entry, words) for entry in every))
+        raise _nothing(words, every)
     pulled = {manifest.source.get("ref") for _, manifest in store_of(call).entries()}
     models = [_row(entry, entry.ref in pulled, schemes.get(entry.alias)) for entry in found]
     more = [t("fits as")] if spec.fits else []
@@ -96,33 +96,24 @@ def _scheme(entry: Entry, device: Device) -> str:
     return fit_on(device, sketch).scheme if sketch else ""
 
 
-def _nothing(words: Iterable[str], every: Iterable[Entry], filtered: bool) -> AnswerIsNo:
-    """`filtered` where the words alone would find something."""
+def _nothing(words: Iterable[str], every: Iterable[Entry]) -> AnswerIsNo:
     from deepseek_cli.sources.catalogue import nearest
 
     names = {part for entry in every for part in (*entry.domains, *entry.alias.split("-"))}
-    close = "" if filtered else nearest(" ".join(words), names)
-    hint = (
-        "Ask for less: leave an option out."
-        if filtered
-        else "Did you mean {close}?"
-        if close
-        else "deepseek search lists everything. What is not in it can be pulled as hf:ORG/NAME."
-    )
+    close = nearest(" ".join(words), names)
+    hint = "deepseek search lists everything. What is not in it can be pulled as hf:ORG/NAME."
+    if any(_matches(entry, words) for entry in every):
+        hint = "Ask for less: leave an option out."
+    elif close:
+        hint = "Did you mean {close}?"
     return AnswerIsNo("Nothing in the catalogue is like that.", hint=hint, close=close)
 
 
 def _row(entry: Entry, pulled: bool, scheme: str | None) -> dict[str, Any]:
     known = {name: value for name, value in asdict(entry).items() if name != "config"}
-    obstacle = entry.obstacle()
-    return {
-        **known,
-        "about_bytes": entry.about_bytes,
-        "supported": not obstacle,
-        "obstacle": obstacle or None,
-        "pulled": pulled,
-        "fits_as": scheme,
-    }
+    obstacle = entry.obstacle() or None
+    worked_out = {"about_bytes": entry.about_bytes, "supported": obstacle is None, "obstacle": obstacle}
+    return {**known, **worked_out, "pulled": pulled, "fits_as": scheme}
 
 
 def _cells(row: dict[str, Any]) -> list[Any]:

@@ -109,7 +109,7 @@ class Sketch:
 
 
 def open_sketch(ref: str, store: Store, *, offline: bool = False, shapes_only: bool = False) -> Sketch:
-    """What `ref` names: a config.json, a folder with or without weights, a GGUF file, a bundle, a model of the catalogue or the hub.
+    """What `ref` names: a config.json, a folder with or without weights, a GGUF file, a bundle, a model of catalogue or hub.
 
     With `shapes_only` no weights are looked at. Raises what `open_any` raises, ModelCorrupt for sizes beyond any model,
     ModelUnsupported where only the weights could say how they are stored, UsageError for a bundle with `shapes_only`.

@@ -1,4 +1,4 @@
-"""From what a user names to files on disk: a path, a store name, an alias, `hf:ORG/NAME`, `ms:ORG/NAME`, `pkg:PACKAGE`, `nano`."""
+"""From a name to files on disk: a path, a store name, an alias, `hf:ORG/NAME`, `ms:ORG/NAME`, `pkg:PACKAGE`, `nano`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a hub calls its repositories, and which names of their files may be written on any disk. A hub's answer is a claim by a stranger."""
+"""What names repositories have, and which of their files may be written on any disk. A hub's answer is a claim by a stranger."""
 
 from __future__ import annotations
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from deepseek_cli.errors import DeepseekError, ModelNotFound
+from deepseek_cli.manifest import read_manifest
 from deepseek_cli.profile.devices import GB, find_device
 from deepseek_cli.profile.estimate import estimate, kv_bytes
 from deepseek_cli.profile.sketch import of_entry, open_sketch, total
@@ -17,6 +18,8 @@ from deepseek_cli.sources.embedded import EMBEDDED
 from deepseek_cli.sources.pull import pull
 from deepseek_cli.sources.pull_spec import PullSpec
 from deepseek_cli.store import Store
+from tests.sources import loopback_hub
+from tests.sources.loopback_hub import Hub
 from tests.toys import DEPLOYABLE, make_toy
 
 DOMAINS = {
@@ -210,6 +213,28 @@ def test_a_device_by_part_of_its_name_or_a_size(text: str, name: str) -> None:
 def test_no_such_device(text: str, says: str) -> None:
     with pytest.raises(DeepseekError, match=says):
         find_device(text)
+
+
+def test_it_is_pulled_at_its_commit(hub: Hub, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = by_alias(R1)
+    assert entry and entry.revision
+    monkeypatch.setattr(loopback_hub, "ID", entry.id)
+    hub.commit, hub.revisions = entry.revision, ()  # a branch would not be found
+    done = pull(R1, PullSpec(), store)
+    manifest = read_manifest(done.path)
+    assert manifest and manifest.source == {"ref": entry.ref, "revision": entry.revision}
+    assert locate(R1, store).path == locate(entry.ref, store).path == (done.handle and done.handle.root)
+    assert pull(R1, PullSpec(), store, offline=True).unchanged
+    with pytest.raises(ModelNotFound, match="no revision main"):
+        pull(R1, PullSpec(revision="main"), store)
+
+
+def test_without_a_commit_it_is_the_newest(hub: Hub, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = by_alias("coder-6.7b-base")
+    assert entry and entry.revision is None
+    monkeypatch.setattr(loopback_hub, "ID", entry.id)
+    manifest = read_manifest(pull(entry.alias, PullSpec(), store).path)
+    assert manifest and manifest.source == {"ref": entry.ref, "revision": hub.commit}
 
 
 def test_the_file_says_where_it_comes_from() -> None:
