@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -86,7 +87,7 @@ def parse(name: str, module: ModuleType, argv: Sequence[str]) -> dict[str, Any]:
 def _with_values(argv: Sequence[str], fields: Sequence[Field]) -> list[str]:
     """Typer has no flag that may stand alone or before a value: one that may, and stands alone, gets what it means there."""
     bare = {flag: f"{flag}={field.option.bare}" for field in fields if field.option.bare for flag in field.flags}
-    pairs = zip(argv, [*argv[1:], "-"], strict=True)
+    pairs = itertools.zip_longest(argv, argv[1:], fillvalue="-")
     return [bare.get(word, word) if following.startswith("-") else word for word, following in pairs]
 
 
