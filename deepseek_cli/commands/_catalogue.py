@@ -1,4 +1,4 @@
-"""A model that is not on this machine, as `show` describes it, and what an alias stands for."""
+"""A model that is not on this machine, as `show` describes it."""
 
 from __future__ import annotations
 

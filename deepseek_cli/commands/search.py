@@ -51,7 +51,7 @@ def run(call: Call) -> Result:
         found = [e for e in found if e.alias in schemes]
     if not found:
         raise _nothing(words, every)
-    pulled = {manifest.source.get("ref") for _, manifest in store_of(call).entries()}
+    pulled = {manifest.source.get("ref") for _, manifest in store_of(call).entries() if not manifest.parent}
     models = [_row(entry, entry.ref in pulled, schemes.get(entry.alias)) for entry in found]
     more = [t("fits as")] if spec.fits else []
     table = Table(
