@@ -156,7 +156,7 @@ def read_folder(folder: Path, layers: int | None = None) -> dict[str, TensorRef]
         raise ModelCorrupt(
             "{folder} holds no model.safetensors and no {index}.", hint="Pull the model again.", folder=folder, index=INDEX
         )
-    weight_map = read_index(folder / INDEX)
+    weight_map = weight_map_of(read_json(folder / INDEX), folder / INDEX)
     if layers is not None and not all((folder / file).is_file() for file in draft_shards(weight_map, layers)):
         weight_map = {name: file for name, file in weight_map.items() if not _drafts(name, layers)}
     shards = {file: read_file(_shard(folder, file)) for file in sorted(set(weight_map.values()))}
@@ -166,9 +166,9 @@ def read_folder(folder: Path, layers: int | None = None) -> dict[str, TensorRef]
     return {name: shards[file][name] for name, file in weight_map.items()}
 
 
-def read_index(path: Path) -> dict[str, str]:
+def weight_map_of(index: Mapping[str, Any], path: Path) -> dict[str, str]:
     """The file that each tensor lies in, as an index claims. Raises ModelCorrupt where it does not."""
-    weight_map = read_json(path).get("weight_map")
+    weight_map = index.get("weight_map")
     if not isinstance(weight_map, dict) or not all(isinstance(f, str) for f in weight_map.values()):
         raise _corrupt("{file}: weight_map does not map tensors to files.", path)
     return weight_map
