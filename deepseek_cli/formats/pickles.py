@@ -93,7 +93,7 @@ def _load(file: Path) -> dict[str, Any]:
     try:
         found = torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
     except Exception as error:  # whatever the bytes of a stranger come to
-        raise _refusal(file, str(error)) from None
+        raise _refusal(file, str(error) or type(error).__name__) from None
     if not isinstance(found, dict):
         raise _unsupported("{file} does not hold tensors by name, but a {kind}.", file, kind=type(found).__name__)
     for name, tensor in found.items():
@@ -124,7 +124,7 @@ def _refusal(file: Path, reason: str) -> DeepseekError:
     if match := re.search(r"(?:GLOBAL|global:?|function) `?([A-Za-z_][\w.]*\.\w+)", reason):
         return _unsupported("{file} wants to call {name} when it is opened: refused, nothing was run.", file, name=match[1])
     if "weights_only" in reason or "Weights only" in reason:
-        return _unsupported("{file} holds more than tensors: refused, nothing was run.", file)
+        return _unsupported("{file} is damaged or holds more than tensors: refused, nothing was run.", file)
     return _corrupt("{file} is no pickle of tensors that can be read: {reason}.", file, reason=reason.splitlines()[0][:120])
 
 

@@ -120,10 +120,14 @@ def open_sketch(ref: str, store: Store, *, offline: bool = False, shapes_only: b
     if bundle or path.suffix == ".gguf" or (not shapes_only and path.is_dir() and any(path.glob("*.safetensors"))):
         return sketch_of(open_any(ref, store))
     file = path if path.is_file() else path / "config.json"
-    raw = read_json(file)
+    return sketch_of_config(located.name, read_json(file), file, shapes_only=shapes_only)
+
+
+def sketch_of_config(name: str, raw: Mapping[str, Any], file: Path, *, shapes_only: bool = False) -> Sketch:
+    """What a config.json alone says. `file` is named in errors."""
     architecture, config = read_config(file, raw)
     kinds = _checked_kinds(file, architecture, config)
-    return Sketch(located.name, architecture, config, kinds, _dense(raw), (), None if shapes_only else _fp8(raw, file))
+    return Sketch(name, architecture, config, kinds, _dense(raw), (), None if shapes_only else _fp8(raw, file))
 
 
 def sketch_of(model: ModelHandle | Bundle) -> Sketch:

@@ -26,7 +26,6 @@ from deepseek_cli.sources.wire import RemoteFile
 from deepseek_cli.spec import as_record
 from deepseek_cli.store import making_room
 
-FILE = "deepseek.lock.json"
 SCHEMA = "deepseek.lock/1"
 CHOOSING = ("include", "exclude", "allow_pickle", "mtp")
 DIGESTS = {"sha256": r"[0-9a-f]{64}", "git_sha1": r"[0-9a-f]{40}"}

@@ -8,6 +8,8 @@ from pathlib import Path
 from deepseek_cli.errors import UsageError
 from deepseek_cli.spec import Size, option
 
+LOCK_FILE = "deepseek.lock.json"  # of a project, beside its deepseek.toml
+
 
 @dataclass(frozen=True, slots=True)
 class PullSpec:
