@@ -67,7 +67,7 @@ def _preflight(call: Call, name: str, config: Mapping[str, Any]) -> tuple[Fits, 
     if found and not call.common.dry_run:
         facts = {f"{key}{i}": value for i, fits in enumerate(found) for key, value in _facts(fits).items()}
         call.reporter.note(
-            "Memory here: run as {scheme0} {size0} ({verdict0}), as {scheme1} {size1} ({verdict1}); quantize {size2} ({verdict2}).",
+            "Memory here: run {scheme0} {size0} ({verdict0}), run {scheme1} {size1} ({verdict1}), quantize {size2} ({verdict2}).",
             **facts,
         )
     return found
@@ -89,10 +89,8 @@ def _plan(done: Pulled, fits: list[Fits]) -> Result:
         sentence = "{missing} are to be fetched, and the disk has {free} free."
         lines.append(Line(sentence, missing=format_size(done.missing), free=format_size(done.free)))
     if fits:
-        rows = [
-            [t("running") if f.work == "run" else t("quantizing"), f.scheme, format_size(f.needed_bytes), t(f.verdict)]
-            for f in fits
-        ]
+        work = {"run": t("running"), "quantize": t("quantizing")}
+        rows = [[work[f.work], f.scheme, format_size(f.needed_bytes), t(f.verdict)] for f in fits]
         lines += ["", Table(["for", "as", "memory", "this machine"], rows)]
     return Result(data, lines)
 

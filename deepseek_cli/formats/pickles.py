@@ -37,11 +37,14 @@ def main(request: dict[str, Any]) -> None:
         for done, total in convert([Path(file) for file in request["files"]], Path(request["folder"])):
             emit(step=[done, total])
     except DeepseekError as error:
-        facts = {name: str(value) for name, value in error.facts.items()}
-        emit(error=[type(error).__name__, error.message, error.hint, facts])
+        emit(error=said_of(error))
     except MemoryError:
-        error = MemoryShort("There is not enough memory to convert the weights.", hint="Look for a converted version.")
-        emit(error=[type(error).__name__, error.message, error.hint, {}])
+        short = MemoryShort("There is not enough memory to convert the weights.", hint="Look for a converted version.")
+        emit(error=said_of(short))
+
+
+def said_of(error: DeepseekError) -> list[Any]:
+    return [type(error).__name__, error.message, error.hint, {name: str(value) for name, value in error.facts.items()}]
 
 
 def convert(files: list[Path], folder: Path) -> Iterator[tuple[int, int]]:
@@ -105,10 +108,15 @@ def _load(file: Path) -> dict[str, Any]:
 
 def _require_plain(file: Path) -> None:
     """PyTorch stores its parts as they are. A compressed one could be of any size."""
-    if zipfile.is_zipfile(file):
+    if not zipfile.is_zipfile(file):
+        return
+    try:
         with zipfile.ZipFile(file) as archive:
-            if any(part.compress_type != zipfile.ZIP_STORED for part in archive.infolist()):
-                raise _corrupt("{file} has compressed parts, as torch.save never writes them.", file)
+            stored = all(part.compress_type == zipfile.ZIP_STORED for part in archive.infolist())
+    except zipfile.BadZipFile as error:
+        raise _corrupt("{file} is no pickle of tensors that can be read: {reason}.", file, reason=str(error)) from None
+    if not stored:
+        raise _corrupt("{file} has compressed parts, as torch.save never writes them.", file)
 
 
 def _require_storable(file: Path, name: str, tensor: Any) -> None:

@@ -7,7 +7,7 @@ PULLING: dict[str, str] = {
     "convert weights that a repository has as pickles only": "转换仓库中只以 pickle 提供的权重",
     "also fetch shards that only draft further tokens (multi-token prediction)": "也取只用于预测更多词元的分片（MTP）",
     # preflight
-    "Memory here: run as {scheme0} {size0} ({verdict0}), as {scheme1} {size1} ({verdict1}); quantize {size2} ({verdict2}).": (
+    "Memory here: run {scheme0} {size0} ({verdict0}), run {scheme1} {size1} ({verdict1}), quantize {size2} ({verdict2}).": (
         "本机内存：以 {scheme0} 运行需 {size0}（{verdict0}），以 {scheme1} 运行需 {size1}（{verdict1}）；量化需 {size2}（{verdict2}）。"
     ),
     "for": "用途",

@@ -58,7 +58,7 @@ def lock_of(source: str, spec: PullSpec, listing: Listing, records: Sequence[Map
         {"path": f.path, "bytes": f.size, "sha256": by_path[f.path]} | ({"git_sha1": f.digest} if len(f.digest) == 40 else {})
         for f in sorted(listing.files, key=lambda f: f.path)
     )
-    return Lock(source, spec.revision, listing.commit, _choosing(spec), files)
+    return Lock(source, spec.revision, listing.commit, choosing(spec), files)
 
 
 def write_lock(path: Path, lock: Lock) -> None:
@@ -97,7 +97,7 @@ def read_lock(spec: PullSpec, source: str) -> Lock:
     if spec.revision not in (None, lock.revision, lock.commit):
         hint = "Leave --revision out, or pull without --locked to lock it."
         raise UsageError("{file} locks another revision than {revision}.", hint=hint, file=path, revision=spec.revision)
-    if _choosing(spec) != lock.options:
+    if choosing(spec) != lock.options:
         raise UsageError(
             "{file} was written with other options: {options}.",
             hint="Give the same, or pull without --locked to lock these.",
@@ -136,33 +136,30 @@ def _drifted(message: str, lock: Lock, file: Path, path: str) -> ModelCorrupt:
     return ModelCorrupt(message, hint=hint, path=path, file=file, source=lock.source)
 
 
-def _choosing(spec: PullSpec) -> dict[str, Any]:
+def choosing(spec: PullSpec) -> dict[str, Any]:
+    """The options that say which files are fetched, where they differ from their defaults."""
     return {name: value for name, value in as_record(spec).items() if name in CHOOSING}
 
 
 def _checked(path: Path) -> Lock:
     """Lock files are handed around: nothing in one is believed before it was looked at."""
+    hint = "Write it anew: pull without --locked."
     try:
         values = read_json(path)
-        files, revision, options = values.get("files"), values.get("revision"), values.get("options", {})
-        sound = (
-            values.get("schema") == SCHEMA
-            and isinstance(values.get("source"), str)
-            and isinstance(revision, str | None)
-            and isinstance(options, dict)
-            and bool(re.fullmatch(r"[0-9a-f]{40}", str(values.get("commit"))))
-            and isinstance(files, list)
-            and all(map(_is_file, files))
-        )
-        if sound:
-            require_inside((f["path"] for f in files), str(path))
-            require_portable((f["path"] for f in files), str(path))
+        files = values.get("files")
+        if not isinstance(files, list) or not all(map(_is_file, files)) or not _is_sound(values):
+            raise UsageError("{file} is no lock file of schema {schema}.", hint=hint, file=path, schema=SCHEMA)
+        require_inside((f["path"] for f in files), str(path))
+        require_portable((f["path"] for f in files), str(path))
     except ModelError as error:
-        raise UsageError(error.message, hint="Write it anew: pull without --locked.", **error.facts) from None
-    if not sound:
-        hint = "Write it anew: pull without --locked."
-        raise UsageError("{file} is no lock file of schema {schema}.", hint=hint, file=path, schema=SCHEMA)
-    return Lock(values["source"], revision, values["commit"], options, tuple(files))
+        raise UsageError(error.message, hint=hint, **error.facts) from None
+    return Lock(values["source"], values.get("revision"), values["commit"], values.get("options", {}), tuple(files))
+
+
+def _is_sound(values: Mapping[str, Any]) -> bool:
+    texts = isinstance(values.get("source"), str) and isinstance(values.get("revision"), str | None)
+    commit = re.fullmatch(r"[0-9a-f]{40}", str(values.get("commit")))
+    return values.get("schema") == SCHEMA and texts and bool(commit) and isinstance(values.get("options", {}), dict)
 
 
 def _is_file(entry: Any) -> bool:

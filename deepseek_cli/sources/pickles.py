@@ -21,7 +21,7 @@ from deepseek_cli.reporter import Reporter
 from deepseek_cli.sources import fetch
 from deepseek_cli.sources.enter import Errand, Pulled, Records, copy_files
 from deepseek_cli.sources.hub import Listing
-from deepseek_cli.spec import as_record
+from deepseek_cli.sources.lock import choosing
 from deepseek_cli.store import require_new, require_space, staged
 
 ENDING = ".bin"
@@ -59,7 +59,7 @@ def bring(errand: Errand, name: str, source: dict[str, Any], listing: Listing) -
             convert(pickled, folder, errand.reporter)
             beside = [Path(r["path"]) for r in records if "pytorch_model" not in r["path"]]
             copy_files(place.folder, folder, beside)
-            done = step("pull", as_record(errand.spec), {"files": list(records), "converted": "pickle to safetensors"})
+            done = step("pull", choosing(errand.spec), {"files": list(records), "converted": "pickle to safetensors"})
             open_model(str(folder), errand.store)  # refuses what is damaged before it has a name
             write_manifest(folder, Manifest(name, source=source, steps=(done,), files=list_files(folder)))
     return Pulled(name, final, open_model(str(final), errand.store), {}), records
@@ -82,7 +82,8 @@ def convert(files: Sequence[Path], folder: Path, reporter: Reporter) -> None:
                 for line in stdout:
                     said = json.loads(line) if line.endswith(b"\n") else said
                     if "step" in said:
-                        reporter.progress("convert", *said["step"], "B")
+                        done, total = said["step"]
+                        reporter.progress("convert", done, total, "B")
             child.wait()
         finally:
             child.kill()
