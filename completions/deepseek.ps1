@@ -2,7 +2,7 @@
 Register-ArgumentCompleter -Native -CommandName deepseek -ScriptBlock {
     param($word, $tree, $cursor)
     $flags = @{
-        'pull' = '--revision --source --include --exclude --workers --max-rate -o --output --force --json -q --quiet -v --verbose --offline --color -y --yes -h --help -n --dry-run --strict'
+        'pull' = '--revision --source --include --exclude --lock --locked --allow-pickle --workers --max-rate -o --output --force --json -q --quiet -v --verbose --offline --color -y --yes -h --help -n --dry-run --strict --set'
         'demo' = '-o --output --force --json -q --quiet -v --verbose --offline --color -y --yes -h --help'
         'quantize' = '--int4 --int8 --scheme --group --level --algorithm --rule --qat --to-bpw --to-size --calibration --tokens -o --output --force --json -q --quiet -v --verbose --offline --color -y --yes -h --help -n --dry-run --strict --threads --memory --seed --engine --address --set'
         'compress' = '--smaller --to-size --relative-to -o --output --force --json -q --quiet -v --verbose --offline --color -y --yes -h --help -n --dry-run --strict --threads --memory'
@@ -25,11 +25,13 @@ Register-ArgumentCompleter -Native -CommandName deepseek -ScriptBlock {
         'pull --source' = ''
         'pull --include' = ''
         'pull --exclude' = ''
+        'pull --lock' = 'files'
         'pull --workers' = ''
         'pull --max-rate' = ''
         'pull -o' = 'files'
         'pull --output' = 'files'
         'pull --color' = 'auto always never'
+        'pull --set' = ''
         'demo -o' = 'files'
         'demo --output' = 'files'
         'demo --color' = 'auto always never'
