@@ -14,10 +14,9 @@ from deepseek_cli.handle import ModelHandle, open_model
 from deepseek_cli.manifest import FILE, Manifest, list_files, read_manifest, sha256, write_manifest
 from deepseek_cli.reporter import SILENT, Reporter
 from deepseek_cli.sources import Located
+from deepseek_cli.sources.fetch import Records
 from deepseek_cli.sources.pull_spec import PullSpec
 from deepseek_cli.store import Store, copy_file, require_space, staged
-
-Records = tuple[dict[str, Any], ...]  # path, bytes, sha256: as a manifest lists files
 
 
 @dataclass(frozen=True, slots=True)

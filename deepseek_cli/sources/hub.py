@@ -90,7 +90,7 @@ def address(spec: PullSpec, hub_id: str, commit: str, path: str) -> str:
 
 def _pickled(found: Sequence[Any], spec: PullSpec, ref: str) -> list[Any]:
     """The weights of a repository that has them as pickles only, where these are allowed."""
-    pickles = [entry for entry in found if any(fnmatchcase(entry.path, pattern) for pattern in PICKLED)]
+    pickles = [e for e in found if "/" not in e.path and any(fnmatchcase(e.path, pattern) for pattern in PICKLED)]
     if not pickles:
         raise ModelUnsupported("{ref} holds no safetensors files.", hint="Look for a converted version.", ref=ref)
     if not spec.allow_pickle:

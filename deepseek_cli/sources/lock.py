@@ -61,7 +61,8 @@ def lock_of(source: str, spec: PullSpec, listing: Listing, records: Sequence[Map
     return Lock(source, spec.revision, listing.commit, choosing(spec), files)
 
 
-def write_lock(path: Path, lock: Lock) -> None:
+def write_lock(path: Path, lock: Lock) -> bool:
+    """Whether the file says something new now."""
     document = {
         "schema": SCHEMA,
         "source": lock.source,
@@ -72,11 +73,12 @@ def write_lock(path: Path, lock: Lock) -> None:
     }
     text = json.dumps(document, indent=2, ensure_ascii=False) + "\n"
     if path.is_file() and path.read_text(encoding="utf-8") == text:
-        return
+        return False
     new = path.with_name(f"{path.name}.new")
     with making_room(path):
         new.write_text(text, encoding="utf-8")
         new.replace(path)
+    return True
 
 
 def read_lock(spec: PullSpec, source: str) -> Lock:

@@ -6,6 +6,7 @@ What is entered is a folder of its own with safetensors. Its manifest's step say
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -14,12 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from deepseek_cli import errors
-from deepseek_cli.errors import DeepseekError, MemoryShort
+from deepseek_cli.errors import DeepseekError, MemoryShort, ModelError
 from deepseek_cli.handle import open_model
-from deepseek_cli.manifest import Manifest, list_files, step, write_manifest
+from deepseek_cli.manifest import Manifest, list_files, read_manifest, step, write_manifest
 from deepseek_cli.reporter import Reporter
 from deepseek_cli.sources import fetch
-from deepseek_cli.sources.enter import Errand, Pulled, Records, copy_files
+from deepseek_cli.sources.enter import Errand, Pulled, copy_files
+from deepseek_cli.sources.fetch import Records
 from deepseek_cli.sources.hub import Listing
 from deepseek_cli.sources.lock import choosing
 from deepseek_cli.store import require_new, require_space, staged
@@ -46,23 +48,32 @@ def were_converted(manifest: Manifest) -> bool:
 def bring(errand: Errand, name: str, source: dict[str, Any], listing: Listing) -> tuple[Pulled, Records]:
     """Raises what `fetch` and `convert` raise; DiskFull unless there is room for the pickles and what is made of them."""
     final = errand.output or errand.store.models / name
-    require_new(final, errand.force)
+    known = read_manifest(final) if not errand.output else None
+    force = errand.force or (known is not None and known.source.get("ref") == source["ref"])  # an older commit of the same model
+    require_new(final, force)
     require_space(final, 2 * sum(file.size for file in listing.files))
     with fetch.folder_beside(final, listing) as place:
         records = fetch.fetch(listing, errand.spec, place, errand.reporter)
-        pickled = [place.folder / r["path"] for r in records if r["path"].endswith(ENDING)]
-        errand.reporter.note(
-            "Converting {count} pickles to safetensors, in a process that opens them without running any code of theirs.",
-            count=len(pickled),
-        )
-        with staged(final, errand.force) as folder:
-            convert(pickled, folder, errand.reporter)
-            beside = [Path(r["path"]) for r in records if "pytorch_model" not in r["path"]]
-            copy_files(place.folder, folder, beside)
-            done = step("pull", choosing(errand.spec), {"files": list(records), "converted": "pickle to safetensors"})
-            open_model(str(folder), errand.store)  # refuses what is damaged before it has a name
-            write_manifest(folder, Manifest(name, source=source, steps=(done,), files=list_files(folder)))
+        done = step("pull", choosing(errand.spec), {"files": list(records), "converted": "pickle to safetensors"})
+        try:
+            with staged(final, force) as folder:
+                _fill(folder, place.folder, [str(record["path"]) for record in records], errand.reporter)
+                open_model(str(folder), errand.store)  # refuses what is damaged before it has a name
+                write_manifest(folder, Manifest(name, source=source, steps=(done,), files=list_files(folder)))
+        except ModelError:
+            shutil.rmtree(place.folder.parent)  # nobody will go on with it
+            raise
     return Pulled(name, final, open_model(str(final), errand.store), {}), records
+
+
+def _fill(folder: Path, fetched: Path, paths: Sequence[str], reporter: Reporter) -> None:
+    pickled = [fetched / path for path in paths if path.endswith(ENDING)]
+    reporter.note(
+        "Converting {count} pickles to safetensors, in a process that opens them without running any code of theirs.",
+        count=len(pickled),
+    )
+    convert(pickled, folder, reporter)
+    copy_files(fetched, folder, [Path(path) for path in paths if not path.startswith("pytorch_model")])
 
 
 def convert(files: Sequence[Path], folder: Path, reporter: Reporter) -> None:

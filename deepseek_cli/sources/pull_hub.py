@@ -16,7 +16,8 @@ from deepseek_cli.formats.quantized import normalized
 from deepseek_cli.handle import open_model, read_config
 from deepseek_cli.manifest import Manifest, read_manifest
 from deepseek_cli.sources import Located, fetch, hub, pickles
-from deepseek_cli.sources.enter import Errand, Pulled, Records, enter, files_of, is_complete
+from deepseek_cli.sources.enter import Errand, Pulled, enter, files_of, is_complete
+from deepseek_cli.sources.fetch import Records
 from deepseek_cli.sources.hub import CONFIG, Listing
 from deepseek_cli.sources.lock import Lock, lock_of, read_lock, require_held, require_same, write_lock
 from deepseek_cli.sources.places import Cache
@@ -52,8 +53,7 @@ def from_hub(errand: Errand, hub_id: str) -> Pulled:
         plan = fetch.plan(listing, Cache.of(hub_id, listing.commit, spec.revision))
         return Pulled(name, Path(), None, plan.files, missing=plan.missing, free=plan.free)
     done, records = _unchanged(errand, listing, lock) or _bring(errand, name, chosen)
-    if spec.lock and not lock:
-        write_lock(spec.lock, lock_of(errand.ref, spec, listing, records))
+    if spec.lock and not lock and write_lock(spec.lock, lock_of(errand.ref, spec, listing, records)):
         errand.reporter.note("{file} locks {ref} at {commit}.", file=spec.lock, ref=errand.ref, commit=listing.commit[:12])
     return done
 
