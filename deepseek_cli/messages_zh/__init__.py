@@ -6,7 +6,8 @@ from deepseek_cli.messages_zh.deploying import DEPLOYING
 from deepseek_cli.messages_zh.making import MAKING
 from deepseek_cli.messages_zh.measuring import MEASURING
 from deepseek_cli.messages_zh.models import MODELS
+from deepseek_cli.messages_zh.pulling import PULLING
 from deepseek_cli.messages_zh.shell import SHELL
 
-AREAS = (SHELL, MODELS, MAKING, DEPLOYING, MEASURING)
-MESSAGES: dict[str, str] = {**SHELL, **MODELS, **MAKING, **DEPLOYING, **MEASURING}
+AREAS = (SHELL, MODELS, PULLING, MAKING, DEPLOYING, MEASURING)
+MESSAGES: dict[str, str] = {**SHELL, **MODELS, **PULLING, **MAKING, **DEPLOYING, **MEASURING}

@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from deepseek_cli.errors import UsageError
 from deepseek_cli.profile.machine import cgroup_limit
@@ -94,11 +94,16 @@ def find_device(text: str) -> Device:
 
 
 def this_machine(bandwidth: int | None = None) -> Device:
-    """Its memory, within its control group's limit; `bandwidth` is measured where it is not given."""
+    """`bandwidth` is measured where it is not given."""
+    return replace(memory_here(), bandwidth=bandwidth or read_bandwidth())
+
+
+def memory_here() -> Device:
+    """This machine's memory, within its control group's limit; its bandwidth is not measured."""
     import psutil
 
     memory = psutil.virtual_memory().total
-    return Device(THIS, "here", min(memory, cgroup_limit() or memory), 0.9, bandwidth or read_bandwidth())
+    return Device(THIS, "here", min(memory, cgroup_limit() or memory), 0.9, None)
 
 
 def read_bandwidth() -> int | None:
