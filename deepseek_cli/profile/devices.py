@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from deepseek_cli.profile.machine import cgroup_limit
 
@@ -70,10 +70,15 @@ DEVICES = (
 
 def this_machine(bandwidth: int | None = None) -> Device:
     """Its memory, within its control group's limit; `bandwidth` is measured where it is not given."""
+    return replace(usable_here(), bandwidth=bandwidth or read_bandwidth())
+
+
+def usable_here() -> Device:
+    """This machine without its bandwidth, which takes a moment to measure."""
     import psutil
 
     memory = psutil.virtual_memory().total
-    return Device(THIS, "here", min(memory, cgroup_limit() or memory), 0.9, bandwidth or read_bandwidth())
+    return Device(THIS, "here", min(memory, cgroup_limit() or memory), 0.9, None)
 
 
 def read_bandwidth() -> int | None:
