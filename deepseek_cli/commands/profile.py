@@ -24,7 +24,7 @@ EXAMPLES = [
     "deepseek profile smollm2@int4-g32-balanced+cpu --memory-profile",
     "deepseek profile smollm2 --prompt-tokens 128 --save before.json",
     "deepseek profile smollm2 --baseline before.json --max-growth 5%",
-    "deepseek profile ./DeepSeek-V3/config.json --estimate --context 131072 --scheme int4",
+    "deepseek profile ./DeepSeek-V3/config.json --estimate --context 131072 --scheme int4 --html v3.html",
 ]
 
 
@@ -72,7 +72,7 @@ def _estimated(call: Call) -> Result:
     from deepseek_cli.commands._estimate import run_estimate
 
     ref = call.arguments.get("model") or reference(call, "any")  # a bare config is nothing that `reference` would find
-    return run_estimate(call, ref, store_of(call))
+    return run_estimate(call, ref, store_of(call), _command(call))
 
 
 def _page(call: Call, name: str) -> Path | None:

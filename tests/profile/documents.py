@@ -172,7 +172,7 @@ def _leak() -> dict[str, Any]:
 
 def what_if(layers: int) -> dict[str, Any]:
     kind = {"kind": "full", "layers": layers, "values_per_token": 384, "rows_per_token": 6, "window": None}
-    devices = [("this machine", "here", 8192), ("A phone", "phone", 100), ("A board", "board", 240), ("A server", "server", 90_000)]
+    devices = [("this machine", "here", 8192), ("A phone", "phone", 100), ("A board", "board", 190), ("A server", "server", 90_000)]
     return {
         "now": {"context": 800, "batch": 1, "kv": "fp32", "scheme": "as it is"},
         "schemes": {"as it is": 80 * MIB, "bf16": 256 * MIB, "int8": 140 * MIB, "int4-g32": 72 * MIB},

@@ -11,7 +11,8 @@ function chart(place, readout, model) {
   const view = model.view;
   const from = view.from ?? model.from, to = Math.max(view.to ?? model.to, from + 1e-9);
   const x = (value) => left + (width - left - right) * (value - from) / (to - from);
-  const y = (value) => height - bottom - (height - top - bottom) * (value - (model.least || 0)) / Math.max(model.most * 1.06 - (model.least || 0), 1);
+  const least = model.least || 0, most = least + 1.06 * Math.max(model.most - least, 1);
+  const y = (value) => height - bottom - (height - top - bottom) * (value - least) / (most - least);
   const back = (pixels) => from + (pixels - left) / (width - left - right) * (to - from);
   const clip = `clip${++charts}`;
   const svg = shape("svg", { viewBox: `0 0 ${width} ${height}`, "aria-hidden": "true" });
@@ -20,7 +21,7 @@ function chart(place, readout, model) {
   const inside = shape("g", { "clip-path": `url(#${clip})` });
   const hatch = shape("pattern", { id: `${clip}h`, width: 5, height: 5, patternUnits: "userSpaceOnUse", patternTransform: "rotate(45)" });
   hatch.append(shape("line", { x1: 0, y1: 0, x2: 0, y2: 5, class: "hatch" }));
-  svg.append(frame, hatch);
+  svg.append(frame, hatch, inside);
   let names = -Infinity;
   (model.bands || []).forEach((band, i) => {
     const begin = Math.max(x(band.from), left), end = Math.min(x(band.to), width - right);
@@ -33,7 +34,7 @@ function chart(place, readout, model) {
     }
   });
   const [unit, by] = model.unit;
-  for (const tick of ticks((model.least || 0) / by, model.most * 1.06 / by, 4)) {
+  for (const tick of ticks(least / by, most / by, 4)) {
     inside.append(shape("line", { class: "grid", x1: left, x2: width - right, y1: y(tick * by), y2: y(tick * by) }));
     svg.append(shape("text", { x: left - 10, y: y(tick * by) + 4, "text-anchor": "end" }, Number(tick.toPrecision(6)).toLocaleString("en-US")));
   }
@@ -41,7 +42,6 @@ function chart(place, readout, model) {
   for (const tick of ticks(from, to, width < 600 ? 4 : 8)) svg.append(shape("text", { x: x(tick), y: height - 6, "text-anchor": x(tick) > width - 30 ? "end" : x(tick) < left + 16 ? "start" : "middle" }, model.showX(tick)));
   for (const line of model.lines) inside.append(...traced(line, x, y, from, to, clip));
   for (const band of model.bands || []) if (band.high) inside.append(shape("line", { class: "high", x1: x(band.from), x2: x(band.to), y1: y(band.high), y2: y(band.high) }));
-  svg.append(inside);
   if (model.mark && model.mark.x >= from && model.mark.x <= to) {
     const px = x(model.mark.x), py = y(model.mark.y), late = px > width * 0.6;
     svg.append(shape("circle", { class: "marker", cx: px, cy: py, r: 4.5 }), shape("text", { class: "strong halo", x: px + (late ? -10 : 10), y: py - 9, "text-anchor": late ? "end" : "start" }, model.mark.label));
@@ -59,7 +59,7 @@ function traced({ points, kind, top, base }, x, y, from, to, clip) {
   if (!near.length) return [];
   const path = (list, of) => list.map((p) => `${x(p[0]).toFixed(1)},${y(of(p)).toFixed(1)}`).join("L");
   const area = base && shape("path", { class: `area ${kind}`, d: `M${path(near, top)}L${path([...near].reverse(), base)}Z` });
-  if (area && kind === "file") area.setAttribute("fill", `url(#${clip}h)`);
+  if (area && kind === "file") area.style.fill = `url(#${clip}h)`;
   return [area, shape("path", { class: `line ${kind}`, d: `M${path(near, top)}` })].filter(Boolean);
 }
 

@@ -9,7 +9,7 @@ function unitOf(largest) {
 
 function formats(locale, unit) {
   const missing = (value) => value === null || value === undefined || !Number.isFinite(value);
-  const number = (value, digits = 0) => (missing(value) ? "–" : value.toLocaleString(locale, { minimumFractionDigits: digits, maximumFractionDigits: digits }));
+  const number = (value, digits = 0) => (missing(value) ? "–" : value.toLocaleString(locale, { minimumFractionDigits: digits, maximumFractionDigits: digits }).replace("-", "−"));
   const scaled = (bytes, by) => number(bytes / by, bytes !== 0 && Math.abs(bytes) < 10 * by ? 2 : 1);
   return {
     number,
@@ -38,7 +38,7 @@ function ticks(from, to, count) {
   if (!(raw > 0)) return [from];
   const base = 10 ** Math.floor(Math.log10(raw));
   const step = base * [1, 2, 5, 10].find((m) => m * base >= raw * 0.999);
-  const first = Math.ceil(from / step - 1e-9);
+  const first = Math.ceil(from / step - 1e-9) + 0;  // no −0
   const all = [];
   for (let i = first; i * step <= to * (1 + 1e-9); i++) all.push(i * step);
   return all;

@@ -34,7 +34,7 @@ function leak() {
   }));
   const points = test.points || [];
   if (!show("leak-figure", points.length > 1)) return;
-  const sizes = points.map((p) => p[1]), lowest = Math.min(...sizes), spread = Math.max(...sizes) - lowest || 1048576;
+  const sizes = points.map((p) => p[1]), lowest = Math.min(...sizes), spread = Math.max(Math.max(...sizes) - lowest, 65536);
   const middle = [points.reduce((a, p) => a + p[0], 0) / points.length, sizes.reduce((a, b) => a + b, 0) / points.length];
   const fitted = [points[0], points[points.length - 1]].map((p) => [p[0], middle[1] + test.slope_bytes * (p[0] - middle[0])]);
   chart($("leak-chart"), $("leak-readout"), {

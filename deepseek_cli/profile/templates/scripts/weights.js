@@ -1,6 +1,6 @@
 // Weights by form, and as an icicle of modules: width is bytes, colour is how they are stored.
 
-const ROWS = 7;         // of the icicle below what it is zoomed to
+const ROWS = 8;         // of the icicle below what it is zoomed to
 const LEAST = 0.0015;   // of its width; what is narrower is in the table alone
 const tensors = rowsOf("tensors");
 const modules = treeOf(tensors, data.model.name || "");
@@ -26,15 +26,15 @@ const formClass = (form) => {
 const formKey = (form) => element("span", { class: "named" }, element("span", { class: `key small ${formClass(form)}`, "aria-hidden": "true" }), form);
 
 function icicle(keepFocus) {
-  const place = $("icicle"), boxes = layout(focus, ROWS, LEAST);
+  const place = $("icicle"), wide = place.clientWidth, boxes = layout(focus, ROWS, LEAST);
   if (!boxes.some((b) => b.node === active)) active = focus;
   const size = (node) => t("node.label", { name: node.path || node.name, bytes: f.size(node.bytes), share: f.percent(node.bytes, modules.root.bytes), form: node.form === "mixed" ? t("mixed") : node.form });
   place.replaceChildren(...boxes.map(({ node, left, width, row }, i) => {
     const box = element("div", {
       role: "treeitem", id: `n${i}`, "aria-level": row + 1, "aria-label": size(node), title: size(node), "aria-selected": String(node === active),
       "aria-expanded": node.children.length ? String(row + 1 < ROWS) : null,
-      class: [node.children.length ? "module" : formClass(node.form), node === active ? "active" : "", found && !found.paths.has(node.path) ? "dim" : "", found && found.paths.has(node.path) && !node.children.length ? "hit" : ""].join(" "),
-    }, width > 0.035 ? element("span", {}, node.name) : null);
+      class: [formClass(node.form), node === active ? "active" : "", found && !found.paths.has(node.path) ? "dim" : "", found && found.paths.has(node.path) && !node.children.length ? "hit" : ""].join(" "),
+    }, wide * width > 7 * Math.min(node.name.length, 8) + 13 ? element("span", {}, node.name) : null);
     box.style.left = `${100 * left}%`;
     box.style.width = `calc(${100 * width}% - 1px)`;
     box.style.top = `${26 * row}px`;
