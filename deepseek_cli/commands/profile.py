@@ -123,7 +123,11 @@ def _lines(document: dict[str, Any], checked: list[Gate], targets: list[Path]) -
     )
     peak = document["moments"][0]
     yield ""
-    rows = [[t(PARTS[p["part"]]), mib(p["bytes"]), f"{p['bytes'] / peak['bytes']:.1%}"] for p in peak["parts"] if p["bytes"]]
+    rows = [
+        [t(PARTS.get(p["part"], p["part"])), mib(p["bytes"]), f"{p['bytes'] / peak['bytes']:.1%}"]
+        for p in peak["parts"]
+        if p["bytes"]
+    ]
     yield Table(["where the bytes are", "MiB", "share"], [*rows, [t("resident memory"), mib(peak["bytes"]), "100.0%"]])
     yield ""
     yield Line("The peak was {peak} MiB, during {phase}.", peak=mib(peak["bytes"]), phase=t(peak["phase"]))

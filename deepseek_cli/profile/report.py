@@ -35,7 +35,7 @@ def render_html(document: dict[str, Any], baseline: dict[str, Any] | None = None
     """The page, of at most 2 MB. `baseline` is an earlier document to compare with."""
     read = lambda name: (TEMPLATES / name).read_text(encoding="utf-8")  # noqa: E731
     style = read("report.css")
-    script = "(() => {\n\"use strict\";\n" + "".join(read(f"scripts/{name}.js") for name in SCRIPTS) + "})();\n"
+    script = '(() => {\n"use strict";\n' + "".join(read(f"scripts/{name}.js") for name in SCRIPTS) + "})();\n"
     data = {**pack(document, baseline), "texts": json.loads(read("texts.json"))}
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     return environment.from_string(read("report.html")).render(
@@ -73,7 +73,9 @@ def render_markdown(document: dict[str, Any]) -> str:
         peak = document["moments"][0]
         lines += [f"| at the peak ({peak['phase']}) | MiB | share |", "|---|--:|--:|"]
         lines += [
-            f"| {PARTS[p['part']]} | {mib(p['bytes'])} | {p['bytes'] / peak['bytes']:.1%} |" for p in peak["parts"] if p["bytes"]
+            f"| {PARTS.get(p['part'], p['part'])} | {mib(p['bytes'])} | {p['bytes'] / peak['bytes']:.1%} |"
+            for p in peak["parts"]
+            if p["bytes"]
         ]
         lines += [
             f"| **all** | **{mib(peak['bytes'])}** | 100.0% |",

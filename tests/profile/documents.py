@@ -68,7 +68,9 @@ def document(layers: int = 3, name: str = "toy", points: int = 300) -> dict[str,
         "moments": [_moment("peak", "load", 220), *(_moment(p["phase"], p["phase"], p["rss_bytes"] // MIB) for p in made)],
         "estimate": {
             "runtime": "ONNX Runtime",
-            "rows": [{"part": part, "estimated_bytes": 210 * MIB, "measured_bytes": 220 * MIB, "error": -0.045} for part in ESTIMATED],
+            "rows": [
+                {"part": part, "estimated_bytes": 210 * MIB, "measured_bytes": 220 * MIB, "error": -0.045} for part in ESTIMATED
+            ],
         },
         "weights": [
             {"form": "int4-g32", "tensors": 9, "parameters": 1 << 20, "bytes": 600_000},
@@ -83,8 +85,10 @@ def document(layers: int = 3, name: str = "toy", points: int = 300) -> dict[str,
         "arena": {**ARENA, "requested_bytes": 130 * MIB, "points": [_arena(i) for i in range(300)]},
         "leak": _leak(),
         "overhead": {"plain_seconds": 1.40, "sampled_seconds": 1.42, "profiled_seconds": 1.55},
-        "allocator": [{"phase": "decode", "allocated_bytes": 90 * MIB, "reserved_bytes": 120 * MIB, "peak_bytes": 130 * MIB}
-                      | {"fragmentation": 0.25, "slope_bytes": 12}],
+        "allocator": [
+            {"phase": "decode", "allocated_bytes": 90 * MIB, "reserved_bytes": 120 * MIB, "peak_bytes": 130 * MIB}
+            | {"fragmentation": 0.25, "slope_bytes": 12}
+        ],
         "what_if": what_if(layers),
         "timeline": {
             "period_ms": 5.0,
@@ -117,8 +121,15 @@ def _moment(name: str, phase: str, mib: int) -> dict[str, Any]:
     known = {"weights_mapped": 5, "weights_memory": 20, "prepacked": 9, "kv": 8, "runtime_files": 10, "python": 2}
     parts = [{"part": part, "bytes": size * MIB + 7} for part, size in known.items()]
     rest = mib * MIB - sum(part["bytes"] for part in parts)
-    transient = {"part": "transient", "bytes": rest - 3 * MIB} if name == "peak" else {"part": "activations", "bytes": rest - 3 * MIB}
-    return {"moment": name, "phase": phase, "bytes": mib * MIB, "parts": [*parts, transient, {"part": "unattributed", "bytes": 3 * MIB}]}
+    transient = (
+        {"part": "transient", "bytes": rest - 3 * MIB} if name == "peak" else {"part": "activations", "bytes": rest - 3 * MIB}
+    )
+    return {
+        "moment": name,
+        "phase": phase,
+        "bytes": mib * MIB,
+        "parts": [*parts, transient, {"part": "unattributed", "bytes": 3 * MIB}],
+    }
 
 
 def _layer(name: str) -> dict[str, Any]:
@@ -137,10 +148,15 @@ def _layer(name: str) -> dict[str, Any]:
 
 def tensors(layers: int) -> list[dict[str, Any]]:
     """As an ONNX graph of Llama's shape holds them: codes and scales of seven products, and two norms."""
-    found = [_tensor("model.embed_tokens.weight", "embedding", "int4-g32", 9_000), _tensor("model.norm.weight", "head", "f32", 64)]
+    found = [
+        _tensor("model.embed_tokens.weight", "embedding", "int4-g32", 9_000),
+        _tensor("model.norm.weight", "head", "f32", 64),
+    ]
     for i in range(layers):
         for product in ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj", "mlp.gate_proj"):
-            found += [_tensor(f"model.layers.{i}.{product}.weight.{kind}", str(i), "int4-g32", 5_000) for kind in ("codes", "scales")]
+            found += [
+                _tensor(f"model.layers.{i}.{product}.weight.{kind}", str(i), "int4-g32", 5_000) for kind in ("codes", "scales")
+            ]
         found.append(_tensor(f"model.layers.{i}.input_layernorm.weight", str(i), "f32", 64))
     return found
 
@@ -156,8 +172,11 @@ def _operator(name: str, nodes: int) -> dict[str, Any]:
 
 def _node(i: int) -> dict[str, Any]:
     sizes = {"in_use_bytes": 90 * MIB, "requested_bytes": 88 * MIB, "held_bytes": 150 * MIB, "growth_bytes": 0}
-    return {"node": f"/model/layers.{i}/mlp/down_proj/MatMulNBits", "operator": "MatMulNBits", "layer": str(i // 7)} | sizes | {
-        "prefill_seconds": 0.002, "decode_seconds": 0.001 / (i + 1)}
+    return (
+        {"node": f"/model/layers.{i}/mlp/down_proj/MatMulNBits", "operator": "MatMulNBits", "layer": str(i // 7)}
+        | sizes
+        | {"prefill_seconds": 0.002, "decode_seconds": 0.001 / (i + 1)}
+    )
 
 
 def _arena(i: int) -> list[float]:
@@ -172,7 +191,12 @@ def _leak() -> dict[str, Any]:
 
 def what_if(layers: int) -> dict[str, Any]:
     kind = {"kind": "full", "layers": layers, "values_per_token": 384, "rows_per_token": 6, "window": None}
-    devices = [("this machine", "here", 8192), ("A phone", "phone", 100), ("A board", "board", 190), ("A server", "server", 90_000)]
+    devices = [
+        ("this machine", "here", 8192),
+        ("A phone", "phone", 100),
+        ("A board", "board", 190),
+        ("A server", "server", 90_000),
+    ]
     return {
         "now": {"context": 800, "batch": 1, "kv": "fp32", "scheme": "as it is"},
         "schemes": {"as it is": 80 * MIB, "bf16": 256 * MIB, "int8": 140 * MIB, "int4-g32": 72 * MIB},

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from deepseek_cli.main import main
 from deepseek_cli.profile.report import render_html
 from tests.profile.browser import AXE, CHROMIUM, SIZES, browser, opened
 from tests.profile.documents import HOSTILE, MIB, document, first_schema, what_if
@@ -149,7 +150,7 @@ def test_a_file_is_compared_with(chromium: Any, tmp_path: Path) -> None:
     with opened(chromium, render_html(document()), tmp_path) as tab:
         assert tab.is_hidden("#compared")
         tab.set_input_files("#compare-file", tmp_path / "other.json")
-        tab.wait_for_function("document.getElementById('compare-said').textContent.includes('not a memory report')")
+        tab.locator("#compare-said", has_text="not a memory report").wait_for()
         tab.set_input_files("#compare-file", tmp_path / "before.json")
         tab.wait_for_selector("#compared", state="visible")
         assert exact(tab, "#compare")[:3] == [4 * MIB + 7, 5 * MIB + 7, MIB]
@@ -159,7 +160,7 @@ def test_a_file_is_compared_with(chromium: Any, tmp_path: Path) -> None:
             dispatchEvent(new DragEvent('drop', { dataTransfer: given, cancelable: true })); }""",
             json.dumps(document(name="dropped")),
         )
-        tab.wait_for_function("document.getElementById('compare-lede').textContent.startsWith('dropped')")
+        tab.locator("#compare-lede", has_text="dropped").wait_for()
         with tab.expect_download() as saved:
             tab.click("#download")
         assert json.loads(Path(saved.value.path()).read_text())["moments"] == document()["moments"]
@@ -200,7 +201,9 @@ def test_everyone_can_read_it(chromium: Any, whole: str, tmp_path: Path, size: s
 
 def test_hostile_names_are_shown_as_text(chromium: Any, tmp_path: Path) -> None:
     given = document(name=HOSTILE)
-    given["tensors"] += [{**given["tensors"][0], "name": name} for name in (HOSTILE, "x" * 300, "...", "", "__proto__", "a.constructor")]
+    given["tensors"] += [
+        {**given["tensors"][0], "name": name} for name in (HOSTILE, "x" * 300, "...", "", "__proto__", "a.constructor")
+    ]
     given["moments"][0]["parts"][0]["part"] = HOSTILE
     given["nodes"][0]["node"] = HOSTILE * 5
     given["phases"][0]["phase"] = "constructor"
@@ -224,7 +227,9 @@ def test_any_number_of_layers_draws_at_once(chromium: Any, tmp_path: Path, layer
     assert time.process_time() - start < 5
 
 
-@pytest.mark.parametrize("lacking", [(), ("moments", "phases", "layers", "weights", "operators", "tensors", "nodes")], ids=["old", "failed"])
+@pytest.mark.parametrize(
+    "lacking", [(), ("moments", "phases", "layers", "weights", "operators", "tensors", "nodes")], ids=["old", "failed"]
+)
 def test_what_was_not_measured_is_left_out(chromium: Any, tmp_path: Path, lacking: tuple[str, ...]) -> None:
     given = first_schema()
     if lacking:
@@ -247,7 +252,14 @@ def test_a_recorded_program_names_its_own_phases(chromium: Any, tmp_path: Path) 
     for phase in given["phases"]:
         phase |= {"phase": f"epoch of {phase['phase']}", "anonymous_bytes": None, "file_bytes": None, "tokens_per_second": None}
     given["peak"]["phase"] = "epoch of load"
-    given |= {"what_if": None, "kv": None, "weights": [], "layers": [], "estimate": None, "timeline": {"period_ms": 5, "samples": 0, "points": []}}
+    given |= {
+        "what_if": None,
+        "kv": None,
+        "weights": [],
+        "layers": [],
+        "estimate": None,
+        "timeline": {"period_ms": 5, "samples": 0, "points": []},
+    }
     with opened(chromium, render_html(given), tmp_path) as tab:
         assert "epoch of load" in tab.inner_text("#phases")
         assert not re.search(r"undefined|NaN", tab.inner_text("body"))
@@ -258,3 +270,18 @@ def test_it_prints(chromium: Any, whole: str, tmp_path: Path) -> None:
         tab.emulate_media(media="print")
         assert tab.is_hidden("#theme") and tab.is_visible("#parts")
         assert len(tab.pdf()) > 30_000
+
+
+def test_an_estimate_is_a_page_too(chromium: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config, page = Path(__file__).parent / "configs" / "DeepSeek-R1-Distill-Qwen-1.5B.json", tmp_path / "estimate.html"
+    asked = ["profile", str(config), "--estimate", "--scheme", "int4-g32", "--context", "2048", "--set", "bandwidth=20GB"]
+    assert main([*asked, "--html", str(page), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    with opened(chromium, page.read_text(encoding="utf-8"), tmp_path) as tab:
+        assert exact(tab, "#figures")[:2] == [found["total_bytes"], found["weights_bytes"]]
+        assert tab.locator("main > section:visible").count() == 4
+        assert rows(tab, "#w-devices") == len(found["devices"])
+        words = tab.locator("#w-devices tbody td:nth-child(2)").all_inner_texts()
+        assert [word.split("\n")[-1].strip() for word in words] == [device["verdict"] for device in found["devices"]]
+        assert exact(tab, "#weights")[-1] == found["weights_bytes"]
+        assert not re.search(r"undefined|NaN", tab.inner_text("body"))

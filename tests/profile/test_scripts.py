@@ -38,7 +38,9 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]
 @pytest.mark.skipif(NODE is None, reason="node and its packages are not installed")
 def test_the_scripts_compute_what_they_should(models: dict[str, dict[str, Any]], tmp_path: Path) -> None:
     grid = tmp_path / "grid.json"
-    grid.write_text(json.dumps({"models": models, "cases": [case for name, model in models.items() for case in cases(name, model)]}))
+    grid.write_text(
+        json.dumps({"models": models, "cases": [case for name, model in models.items() for case in cases(name, model)]})
+    )
     ran = subprocess.run(
         [NODE or "", "--test", str(HERE / "js" / "page.test.mjs")],
         env={**os.environ, "DEEPSEEK_GRID": str(grid), "DEEPSEEK_SCRIPTS": str(report.TEMPLATES / "scripts")},
@@ -72,7 +74,9 @@ def largest(model: dict[str, Any], choice: dict[str, Any], usable: int) -> int:
     low, high = 0, model["longest_context"]
     while low < high:
         middle = (low + high + 1) // 2
-        low, high = (middle, high) if whatif.need(model, **{**choice, "context": middle})["total"] <= usable else (low, middle - 1)
+        low, high = (
+            (middle, high) if whatif.need(model, **{**choice, "context": middle})["total"] <= usable else (low, middle - 1)
+        )
     return low
 
 
@@ -87,7 +91,9 @@ def test_the_formula_is_the_estimates_own(
     parts = whatif.need(model, **model["now"])
     assert parts["kv"] == found["kv"]["full_bytes"]
     assert parts["weights"] == found["weights_bytes"]
-    assert [whatif.verdict(model, parts["total"], device) for device in model["devices"]] == [d["verdict"] for d in found["devices"]]
+    assert [whatif.verdict(model, parts["total"], device) for device in model["devices"]] == [
+        d["verdict"] for d in found["devices"]
+    ]
     assert [largest(model, model["now"], device["usable_bytes"]) for device in model["devices"]] == [
         d["largest_context"] for d in found["devices"]
     ]
