@@ -89,6 +89,7 @@ def _command(call: Call) -> str:
     for name, value in as_record(call.spec).items():
         for item in value if isinstance(value, list) else [value]:
             words += [fields[name].flags[-1]] if item is True else [fields[name].flags[-1], str(item)]
+    words += ["--context", str(call.common.context)] if call.common.context else []
     return shlex.join(words)
 
 

@@ -15,6 +15,7 @@ from deepseek_cli.profile.fit import TIGHT, Verdict, verdict_of
 from deepseek_cli.profile.machine import machine
 from deepseek_cli.profile.runtimes import RUNTIMES
 from deepseek_cli.profile.sketch import Sketch, total
+from deepseek_cli.profile.weights import Stored
 from deepseek_cli.runtime.context import DEFAULT_CONTEXT
 
 RUNTIME = "packed"
@@ -49,7 +50,7 @@ def what_if(
 
 
 def kinds(sketch: Sketch) -> list[dict[str, Any]]:
-    """The layers by what they cache; `values_per_token` and `rows_per_token`, which have a scale each in 8 bits, are of one layer."""
+    """The layers by what they cache. Values and rows, which have a scale each in 8 bits, are of one layer."""
     cost, _ = sketch.costs
     layers = sketch.config.layers
     kind = "latent" if getattr(sketch.config, "latent", None) else "full"
@@ -96,6 +97,7 @@ def as_document(found: dict[str, Any], sketch: Sketch, scheme: str | None, comma
         "run": {"command": command},
         "machine": machine(),
         "weights": found["weights"],
+        "tensors": [_tensor(stored) for stored in (sketch.in_scheme(scheme) if scheme else sketch.weights)],
         "kv": {**cache, "kinds": kinds(sketch)},
         "what_if": what_if(sketch, kv["context"], kv["batch"], kv["kind"], scheme),
     }
@@ -109,6 +111,16 @@ def _activation(sketch: Sketch, longest: int) -> dict[str, int]:
     near, far = (runtimes.activations(RUNTIME, sketch, tokens, 1) for tokens in (chunk, longest))
     slope = (far - near) // max(longest - chunk, 1)
     return {"fixed_bytes": near - slope * chunk, "bytes_per_token": slope}
+
+
+def _tensor(stored: Stored) -> dict[str, Any]:
+    return {
+        "name": stored.name,
+        "layer": stored.layer,
+        "form": stored.form,
+        "parameters": stored.parameters,
+        "bytes": stored.size_bytes,
+    }
 
 
 def _device(device: Device) -> dict[str, Any]:

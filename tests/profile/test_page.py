@@ -233,7 +233,7 @@ def test_any_number_of_layers_draws_at_once(chromium: Any, tmp_path: Path, layer
 def test_what_was_not_measured_is_left_out(chromium: Any, tmp_path: Path, lacking: tuple[str, ...]) -> None:
     given = first_schema()
     if lacking:
-        given |= {**dict.fromkeys(lacking, []), "peak": None, "kv": None, "overhead": None, "arena": None, "estimate": None}
+        given |= {**{key: [] for key in lacking}, "peak": None, "kv": None, "overhead": None, "arena": None, "estimate": None}
         given["failed"] = {"phase": "load", "code": "memory-short", "message": "Too little memory.", "exit_code": 4}
     with opened(chromium, render_html(given), tmp_path) as tab:
         assert tab.is_hidden("#leak-section") and tab.is_hidden("#whatif") and tab.is_hidden("#icicle-block")

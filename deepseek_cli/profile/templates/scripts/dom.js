@@ -17,11 +17,12 @@ function shape(tag, attributes, text) {
   return node;
 }
 
-// A table. A column is {key, label, show(row) → text or node, value?(row) → number, title?, text?, how?, meter?}.
+// A table. A column is {key, label, show(row) → text or node, value?(row) → number, title?, text?, how?, meter?, full?},
+// where `full` is the value of a full meter, otherwise the largest is.
 // `options`: foot (a row), sortable, rest (the row set in italics), caption, most (rows; a button shows the others).
 // Gives back a function that shows only the rows a test lets through.
 function table(place, columns, rows, options = {}) {
-  const largest = Object.fromEntries(columns.filter((c) => c.meter).map((c) => [c.key, Math.max(...rows.map((r) => c.value(r) || 0), 1e-12)]));
+  const largest = Object.fromEntries(columns.filter((c) => c.meter).map((c) => [c.key, c.full || Math.max(...rows.map((r) => c.value(r) || 0), 1e-12)]));
   const kind = (c) => [c.text ? "text" : "", c.how ? "how" : ""].join(" ").trim() || null;
   const cell = (c, row, foot) => {
     const td = element(c.text && c === columns[0] ? "th" : "td", { class: kind(c), scope: c.text && c === columns[0] ? "row" : null, title: c.title && c.value(row) !== null ? c.title(row) : null }, c.show(row));

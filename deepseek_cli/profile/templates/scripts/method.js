@@ -1,6 +1,7 @@
 // How it was measured, what was not, and the machine.
 
 function method() {
+  if (only) $("method-title").textContent = t("method.estimate");
   const { timeline: line, machine = {}, overhead } = data, phases = rowsOf("phases");
   const linux = phases.every((p) => p.anonymous_bytes !== null && p.anonymous_bytes !== undefined);
   const reset = phases.every((p) => p.peak_reset);

@@ -47,7 +47,7 @@ function answer() {
     label("name", t("device"), (d) => named("device", d.name)),
     { ...label("verdict", t("verdict.word"), (d) => element("span", { class: "named" }, element("span", { class: `mark ${d.verdict.replaceAll(" ", "-")}`, "aria-hidden": "true" }, MARKS[d.verdict]), t(`word.${d.verdict}`))) },
     { key: "usable", label: t("usable"), value: (d) => d.usable_bytes, show: (d) => f.size(d.usable_bytes), title: (d) => f.exact(d.usable_bytes) },
-    { key: "share", label: t("filled"), value: (d) => Math.min(parts.total / d.usable_bytes, 1), show: (d) => f.percent(parts.total, d.usable_bytes), meter: true },
+    { key: "share", label: t("filled"), value: (d) => Math.min(parts.total / d.usable_bytes, 1), show: (d) => `${f.number(100 * parts.total / d.usable_bytes, parts.total > d.usable_bytes ? 0 : 1)} %`, meter: true, full: 1 },
     { key: "most", label: t("longest"), value: (d) => d.most, show: (d) => (d.most ? f.number(d.most) : "–") },
   ], devices, { caption: t("w.devices") });
 }
