@@ -2,7 +2,7 @@
 
 let metric = 0;
 
-function layerColumns(rows, perToken) {
+function layerColumns(rows) {
   return [
     bytes("weights_bytes", t("weightsunit"), { meter: true }), bytes("kv_bytes", t("kvunit")), bytes("activation_bytes", t("activationunit")),
     plain("prefill", t("prefill"), 2, { meter: true }), plain("decode", t("decode"), 3, { meter: true }),
@@ -15,7 +15,7 @@ function layers() {
   if (!show("layers-section", rowsOf("layers").length)) return;
   const perToken = data.run.new_tokens || 1;
   const rows = data.layers.map((l) => ({ ...l, prefill: 1000 * l.prefill_seconds, decode: 1000 * l.decode_seconds / perToken, intensity: l.moved_bytes ? l.decode_flops / l.moved_bytes : null }));
-  const columns = layerColumns(rows, perToken);
+  const columns = layerColumns(rows);
   heat(rows, columns);
   const summed = columns.filter((c) => c.key !== "activation_bytes" && c.key !== "intensity").map((c) => [c.key, total(rows, c.key)]);
   const filter = table($("layers"), [label("layer", t("layer"), (l) => (l.layer === "all" ? t("all") : layerName(l.layer))), ...columns], rows, { sortable: true, foot: { layer: "all", activation_bytes: null, intensity: null, ...Object.fromEntries(summed) }, caption: t("layers") });
