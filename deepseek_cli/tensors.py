@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 
 from deepseek_cli import blocks, e4m3
+
+PIECE_VALUES = 1 << 22  # 16 MB in float32: an allocator gives these pages again, and asks the system for new ones for more
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +170,13 @@ def dense(weight: Weight) -> Tensor:
 
 def take_rows(weight: Weight, index: Tensor | slice) -> Weight:
     return weight[index] if isinstance(weight, Tensor) else weight.rows(index)
+
+
+def in_pieces(weight: Weight, most: int = PIECE_VALUES) -> Iterator[Weight]:
+    """The weight, some rows at a time: at most `most` values, or one row."""
+    rows = max(most // max(math.prod(weight.shape[1:]), 1), 1)
+    for start in range(0, weight.shape[0], rows):
+        yield take_rows(weight, slice(start, start + rows))
 
 
 def pack(codes: Tensor, bits: int) -> Tensor:

@@ -70,8 +70,11 @@ def run(call: Call) -> Result:
 
 def _estimated(call: Call) -> Result:
     from deepseek_cli.commands._estimate import run_estimate
+    from deepseek_cli.sources.catalogue import by_alias
 
     ref = call.arguments.get("model") or reference(call, "any")  # a bare config is nothing that `reference` would find
+    if entry := by_alias(ref):
+        call.reporter.note("{alias} is {ref} in the catalogue.", alias=ref, ref=entry.ref)
     return run_estimate(call, ref, store_of(call), _command(call))
 
 

@@ -196,17 +196,21 @@ class Writer:
         self.expected = iter([(shard, tensor) for shard, tensors in self.shards.items() for tensor in tensors])
         self.current: tuple[str, IO[bytes]] | None = None
 
-    def write(self, name: str, tensor: Tensor, passed: Callable[[], None] = lambda: None) -> None:
-        """`passed` is called after each piece, so that what a large one was read from can go."""
+    def write(self, name: str, tensor: Tensor | Iterable[Tensor], passed: Callable[[], None] = lambda: None) -> None:
+        """`tensor` may come some rows at a time. `passed` is called after each piece: what it was read from can go."""
         shard, planned = next(self.expected)
-        if (name, tensor.dtype, tuple(tensor.shape)) != (planned.name, planned.dtype, planned.shape):
-            raise ValueError(f"planned {planned}, got {name} {tensor.dtype} {tuple(tensor.shape)}")
-        file = self._open(shard)
-        if tensor.numel():
-            content = tensor.contiguous().flatten().view(torch.uint8).numpy().data
-            for start in range(0, len(content), PIECE_BYTES):
-                file.write(content[start : start + PIECE_BYTES])
-                passed()
+        file, written = self._open(shard), 0
+        for part in [tensor] if isinstance(tensor, Tensor) else tensor:
+            if (name, part.dtype, part.shape[1:]) != (planned.name, planned.dtype, planned.shape[1:]):
+                raise ValueError(f"planned {planned}, got {name} {part.dtype} {tuple(part.shape)}")
+            written += part.nbytes
+            if part.numel():
+                content = part.contiguous().flatten().view(torch.uint8).numpy().data
+                for start in range(0, len(content), PIECE_BYTES):
+                    file.write(content[start : start + PIECE_BYTES])
+                    passed()
+        if written != planned.size:
+            raise ValueError(f"planned {planned}, got {written} bytes of {name}")
 
     def __enter__(self) -> Writer:
         return self

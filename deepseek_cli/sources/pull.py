@@ -14,6 +14,7 @@ from deepseek_cli.handle import ModelHandle, open_model
 from deepseek_cli.manifest import FILE, Manifest, list_files, read_manifest, sha256, write_manifest
 from deepseek_cli.reporter import SILENT, Reporter
 from deepseek_cli.sources import Located, canonical, from_path, name_of
+from deepseek_cli.sources.catalogue import nearest, pinned
 from deepseek_cli.sources.embedded import embedded_folder
 from deepseek_cli.sources.pull_spec import PullSpec
 from deepseek_cli.store import Store, copy_file, require_new, require_space, staged
@@ -47,6 +48,7 @@ def pull(
 
     Raises NetworkError, ModelNotFound, ModelUnsupported or ModelCorrupt; nothing is entered unless it opens as a model.
     """
+    spec = pinned(ref, spec, reporter)
     ref = canonical(ref)
     scheme, _, rest = ref.partition(":")
     if scheme == "ms":
@@ -111,7 +113,9 @@ def _local(ref: str) -> Located:
     if folder := embedded_folder(ref):
         return Located(folder, name_of(folder), None, {"ref": name_of(folder)})
     if not path.exists():
-        raise ModelNotFound("There is no file or folder {path}.", hint="Name a path, hf:ORG/NAME or pkg:PACKAGE.", path=ref)
+        close = nearest(ref)
+        hint = "Did you mean {close}?" if close else "Name a path, an alias, hf:ORG/NAME or pkg:PACKAGE."
+        raise ModelNotFound("There is no file or folder {path}.", hint=hint, path=ref, close=close)
     found = from_path(path.resolve(), ref)
     return found if found.manifest else dataclasses.replace(found, source={"ref": ref})  # a result of ours keeps its lineage
 
