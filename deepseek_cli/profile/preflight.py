@@ -63,4 +63,4 @@ def _running(sketch: Sketch, stored: tuple[Stored, ...]) -> int:
 
 
 def _fits(work: Literal["run", "quantize"], scheme: str, needed: int, device: Device) -> Fits:
-    return Fits(work, scheme, needed, device.memory_bytes, verdict_of(needed, device))
+    return Fits(work, scheme, needed, device.memory_bytes, verdict_of(needed, device.usable_bytes))
