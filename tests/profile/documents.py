@@ -45,6 +45,16 @@ ARENA = {
     "lifetime_peak_bytes": 140 * MIB,
     "held_bytes": 150 * MIB,
     "growths": 3,
+    "requested_bytes": 105 * MIB,
+    "unpacked_bytes": 10 * MIB,
+    "start": {"in_use": 90 * MIB, "requested": 90 * MIB, "held": 100 * MIB},
+    "phases": {
+        "prefill": {
+            "fullest": {"in_use": 110 * MIB, "requested": 105 * MIB, "held": 150 * MIB},
+            "end": {"in_use": 92 * MIB, "requested": 91 * MIB, "held": 150 * MIB},
+        },
+    },
+    "points": [[0.0, 90 * MIB, 90 * MIB, 100 * MIB]],
 }
 
 
@@ -64,7 +74,9 @@ def document(layers: int = 3, name: str = "toy", points: int = 300) -> dict[str,
         ],
         "kv": {"used_bytes": 8 * MIB, "reserved_bytes": 80 * MIB, "positions": 80, "context": 800, "bytes_per_token": 104_857},
         "layers": [
-            {"layer": row, "weights_bytes": 1000, "kv_bytes": 10, "prefill_seconds": 0.1, "decode_seconds": 0.2} for row in rows
+            {"layer": row, "weights_bytes": 1000, "kv_bytes": 10, "prefill_seconds": 0.1, "decode_seconds": 0.2}
+            | {"prefill_flops": 7, "decode_flops": 1, "moved_bytes": 1010, "activation_bytes": None}
+            for row in rows
         ],
         "operators": [
             {
