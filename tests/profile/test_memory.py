@@ -35,9 +35,8 @@ Anonymous:             8 kB
 
 def test_the_kinds_sum_to_what_is_resident() -> None:
     found = memory.parse_smaps(SMAPS.splitlines(keepends=True), {"/models/a model/weights.bin"})
-    assert found == memory.Resident(
-        rss=1122 * 1024, anonymous=412 * 1024, model_file=610 * 1024, other_file=100 * 1024, other_private=0
-    )
+    sizes = {"rss": 1122, "anonymous": 412, "model_file": 610, "other_file": 100, "other_private": 0}
+    assert found == memory.Resident(**{name: size * 1024 for name, size in sizes.items()})
     assert found.rss == found.anonymous + found.model_file + found.other_file  # type: ignore[operator]
 
 
