@@ -130,7 +130,6 @@ MEASURING: dict[str, str] = {
     "Profiling operators": "剖析算子",
     "Running unwatched": "不观测地运行",
     "prepack": "打包权重",
-    "leak test": "泄漏测试",
     "phase": "阶段",
     "import": "导入",
     "load": "加载",

@@ -36,8 +36,8 @@ sys.path[:] = request["path"]
 from deepseek_cli.profile.worker import main
 main(request)
 """
-PHASES = ("import", "load", "prefill", "decode")
-PACKING = "ONNX Runtime"  # the runtime in which packing weights is a phase of its own, after loading
+PHASES = ("import", "load", "prepack", "prefill", "decode")
+PACKING = "ONNX Runtime"  # the runtime in which packing weights is a phase of its own
 
 
 @dataclass
@@ -125,7 +125,7 @@ def aligned(traced: Run) -> list[dict[str, Any]]:
 def run_worker(request: dict[str, Any], period: float | None, reporter: Reporter = SILENT, step: str = "Profiling") -> Run:
     """Start a worker, follow it to its end, and give back all that it said. Its memory is read every `period` seconds."""
     run = Run(time.monotonic())
-    reporter.progress(step, 0, len(PHASES), "phases")
+    reporter.progress(step, 0, len(phases_of(run)), "phases")
     with tempfile.TemporaryFile() as log:
         child = subprocess.Popen([sys.executable, "-P", "-c", BOOT], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log)
         sampler = Sampler(child.pid, period) if period else None
@@ -168,9 +168,10 @@ def take(run: Run, event: dict[str, Any], reporter: Reporter, step: str) -> None
 
 
 def phases_of(run: Run) -> tuple[str, ...]:
-    """Those to expect. A packing that nothing told apart from loading is missing once loading is over."""
-    apart = run.model.get("runtime") == PACKING and len(run.phases) < len(PHASES)
-    return (*PHASES[:2], "prepack", *PHASES[2:]) if apart or any(p["name"] == "prepack" for p in run.phases) else PHASES
+    """Those to expect: packing where the runtime is one that packs, unless it was over before anything told it from loading."""
+    done = {phase["name"] for phase in run.phases}
+    packs = "prepack" in done or (run.model.get("runtime") == PACKING and "prefill" not in done)
+    return tuple(name for name in PHASES if name != "prepack" or packs)
 
 
 def died(code: int, log: str, run: Run) -> DeepseekError:

@@ -47,7 +47,7 @@ class Worker:
         self.end()
 
     def pack(self) -> None:
-        """Loading has come to packing: a phase of its own."""
+        """Loading has come to packing: a phase of its own. It goes on while this reads, so that counters differ by some MB."""
         self.start, self.current = self.end(unpacked=True), "prepack"
 
     def end(self, unpacked: bool = False) -> float:

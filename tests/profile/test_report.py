@@ -108,7 +108,7 @@ def test_every_text_that_is_asked_for_is_there() -> None:
 
 def test_markdown_is_short_and_its_names_stay_text() -> None:
     text = report.render_markdown(document(name="a|b\n<script>"))
-    assert text.startswith("<!-- deepseek.profile/1 -->\n### Memory of a\\|b &lt;script> (ONNX Runtime)\n")
+    assert text.startswith("<!-- deepseek.profile/2 -->\n### Memory of a\\|b &lt;script> (ONNX Runtime)\n")
     assert "| **all** | **220.0** | 100.0% |" in text
     assert len(text.splitlines()) < 30
 
