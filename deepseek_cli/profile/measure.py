@@ -48,6 +48,7 @@ class Run:
     model: dict[str, Any] = field(default_factory=dict)
     phases: list[dict[str, Any]] = field(default_factory=list)
     details: dict[str, Any] = field(default_factory=dict)
+    leak: dict[str, Any] | None = None
     finished: bool = False
     error: DeepseekError | None = None
     failed_in: str = ""
@@ -161,7 +162,11 @@ def take(run: Run, event: dict[str, Any], reporter: Reporter, step: str) -> None
             run.phases.append(event)
             reporter.progress(step, len(run.phases), len(phases_of(run)), "phases")
         case "details":
-            run.details, run.finished = event, True
+            run.details = event
+        case "leak":
+            run.leak = event
+        case "end":
+            run.finished = True
         case "error":
             kind = getattr(errors, event["kind"], DeepseekError)
             run.error, run.failed_in = kind(event["message"], hint=event["hint"], **event["facts"]), event["phase"]
@@ -212,7 +217,7 @@ def document(run: Run, traced: Run | None, settings: dict[str, Any], plain: Run 
         "operators": details.get("operators", []),
         "nodes": details.get("nodes", []),
         "arena": arena,
-        "leak": run.details.get("leak"),
+        "leak": run.leak,
         "overhead": overhead(run, traced, plain),
         "timeline": timeline(run, settings["sample_ms"]),
     }

@@ -1,7 +1,7 @@
 """The measured process: import, load, prepack, prefill, decode, and nothing else, so that every byte belongs to one of them.
 
 It writes one JSON object a line to its real standard output: `model`, a `phase` at the end of each phase, `details`
-(weights, KV cache, layers, operators, leak test), or `error`. What was written before a crash stays with whoever reads.
+(weights, KV cache, layers, operators), `leak`, and `end` or `error`. What was written before a crash stays with whoever reads.
 """
 
 from __future__ import annotations
@@ -117,13 +117,14 @@ def work(worker: Worker) -> None:
     with worker.phase("decode", request["new_tokens"]):
         for _ in range(request["new_tokens"]):
             worker.logits = worker.session.feed([int(worker.logits[-1].argmax())])
-    details = {} if request["plain"] else subject.details(worker.session)
+    if not request["plain"]:
+        worker.emit("details", **subject.details(worker.session))
     if request["leak"]:
         from deepseek_cli.profile.leak import leak_of
 
         worker.current = "leak test"
-        details["leak"] = leak_of(worker.session, prompt, request["new_tokens"], request["leak"])
-    worker.emit("details", **details)
+        worker.emit("leak", **leak_of(worker.session, prompt, request["new_tokens"], request["leak"]))
+    worker.emit("end")
 
 
 def require_limit(weights: int, name: str) -> None:
