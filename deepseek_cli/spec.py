@@ -16,7 +16,8 @@ Size = NewType("Size", int)  # a field of this type is written "4GB" and read as
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """What the command line says about a field. A rare one has no flag: `--set name=value` or deepseek.toml reach it.
+    """What the command line says about a field. A rare one has no flag: `--set name=value` or deepseek.toml reach it. One that
+    is not brief has its flag, and is explained in the full help only.
 
     `bare` is what the flag means where no value follows it; without it there must be one.
     """
@@ -26,11 +27,14 @@ class Option:
     metavar: str = ""
     rare: bool = False
     bare: str = ""
+    brief: bool = True
 
 
-def option(default: Any, *, help: str, flag: str = "", metavar: str = "", rare: bool = False, bare: str = "") -> Any:
+def option(
+    default: Any, *, help: str, flag: str = "", metavar: str = "", rare: bool = False, bare: str = "", brief: bool = True
+) -> Any:
     """A dataclass field that carries its help."""
-    return dataclasses.field(default=default, metadata={"option": Option(help, flag, metavar, rare, bare)})
+    return dataclasses.field(default=default, metadata={"option": Option(help, flag, metavar, rare, bare, brief)})
 
 
 def as_record(spec: Any) -> dict[str, Any]:

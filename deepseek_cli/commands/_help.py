@@ -58,18 +58,19 @@ def usage(name: str, module: ModuleType) -> str:
 
 
 def command_help(name: str, module: ModuleType, *, full: bool = False) -> str:
-    """`deepseek COMMAND --help`; `full` explains the shared options and the rare ones too."""
+    """`deepseek COMMAND --help`; `full` explains all: the shared options and the rare ones too."""
     own, shared = own_fields(module).values(), list(common_fields(module).values())
     lines = [usage(name, module), "", t(COMMANDS[name].help)]
     if any(argument.name in ("model", "models") for argument in arguments_of(module)):
         lines += wrap(t(MODEL).format(name="MODEL"), _width())
-    if flags := [field for field in own if not field.option.rare]:
+    if flags := [field for field in own if not field.option.rare and (full or field.option.brief)]:
         lines += ["", t("Options:"), *_rows(flags)]
     if full:
         lines += ["", t("Common options:"), *_rows(shared)]
         lines += _settings(name, [field for field in own if field.option.rare])
     else:
-        labels = [_label(field, "/").replace(" ", NO_BREAK) for field in shared]
+        others = [*(field for field in own if not field.option.brief), *shared]
+        labels = [_label(field, "/").replace(" ", NO_BREAK) for field in others]
         lines += ["", *wrap(" ".join([t("Also:"), *labels, t("(explained with -v)")]), _width())]
     return "\n".join([*lines, "", *_examples(module.EXAMPLES)])
 

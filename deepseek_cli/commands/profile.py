@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +34,7 @@ def run(call: Call) -> Result:
         return _estimated(call)
     from deepseek_cli.profile.gates import gates, read_baseline
     from deepseek_cli.profile.measure import profile
-    from deepseek_cli.profile.report import check_writable, render_html, render_json, render_markdown, write
+    from deepseek_cli.profile.report import check_writable, render_html, write
     from deepseek_cli.sources import locate
 
     spec, common, ref = call.spec, call.common, reference(call, "any")
@@ -44,20 +45,22 @@ def run(call: Call) -> Result:
         check_writable(path, common.force)
     if common.dry_run:
         return _plan(call, targets)
+    nodes: list[dict[str, Any]] | None = [] if any(map(is_trace, spec.save)) else None
     document, error = profile(
         ref,
-        spec,
+        replace(spec, overhead=spec.overhead or page is not None),  # a page is shown around: it says what watching cost
         home=call.settings.home,
         context=common.context,
         threads=common.threads,
         device=common.device,
         command=_command(call),
         reporter=call.reporter,
+        nodes=nodes,
     )
     if page:
         write(page, render_html(document, baseline))
     for path in spec.save:
-        write(path, render_json(document) if path.suffix == ".json" else render_markdown(document))
+        write(path, _rendered(path, document, nodes or []))
     if error:
         for path in targets:
             call.reporter.note("{path} holds what was measured until then.", path=path)
@@ -65,7 +68,21 @@ def run(call: Call) -> Result:
     checked = gates(document, spec, baseline)
     data = {**document, "peak_bytes": document["peak"]["bytes"], "page": page, "saved": spec.save, "gates": checked}
     quiet = str(targets[0]) if targets else ""
-    return Result(data, list(_lines(document, checked, targets)), quiet=quiet, exit_code=int(not all(g.passed for g in checked)))
+    answer = all(gate.passed for gate in checked) and not (document["leak"] and document["leak"]["leaks"])
+    return Result(data, list(_lines(document, checked, targets)), quiet=quiet, exit_code=int(not answer))
+
+
+def is_trace(path: Path) -> bool:
+    return path.name.endswith(".trace.json")
+
+
+def _rendered(path: Path, document: dict[str, Any], nodes: list[dict[str, Any]]) -> str:
+    from deepseek_cli.profile.report import render_json, render_markdown
+    from deepseek_cli.profile.trace import render_trace
+
+    if is_trace(path):
+        return render_trace(document, nodes)
+    return render_json(document) if path.suffix == ".json" else render_markdown(document)
 
 
 def _estimated(call: Call) -> Result:
@@ -142,11 +159,33 @@ def _lines(document: dict[str, Any], checked: list[Gate], targets: list[Path]) -
             [estimate_row(row) for row in document["estimate"]["rows"]],
         )
         yield ""
+    yield from _notes(document)
     for gate in checked:
         word = "{gate}: {peak} MiB is within {limit} MiB." if gate.passed else "{gate}: {peak} MiB is above {limit} MiB."
         yield Line(word, gate=f"--{gate.name}", peak=mib(gate.peak_bytes), limit=mib(gate.limit_bytes))
     for path in targets:
         yield Line("{path} is written.", path=path)
+
+
+def _notes(document: dict[str, Any]) -> Iterator[Line]:
+    """What watching cost, and what the leak test found."""
+    cost, leak = document["overhead"], document["leak"]
+    if cost:
+        yield Line("Watching cost {share} of the time of prefill and decode.", share=_slower(cost, "sampled_seconds"))
+    if cost and cost["profiled_seconds"]:
+        yield Line("Figures of each node cost {share}, in a run of their own.", share=_slower(cost, "profiled_seconds"))
+    if leak:
+        word = (
+            "Memory grows by {slope} KiB each time ({low} to {high}, {count} times): it leaks."
+            if leak["leaks"]
+            else "No leak: memory grows by {slope} KiB each time ({low} to {high}, {count} times)."
+        )
+        slope, low, high = (f"{leak[key] / 1024:,.1f}" for key in ("slope_bytes", "low_bytes", "high_bytes"))
+        yield Line(word, slope=slope, low=low, high=high, count=leak["iterations"])
+
+
+def _slower(cost: dict[str, float], than_plain: str) -> str:
+    return f"{cost[than_plain] / cost['plain_seconds'] - 1:+.1%}"
 
 
 def estimate_row(row: dict[str, Any]) -> list[Any]:

@@ -73,13 +73,19 @@ MEASURING: dict[str, str] = {
     # profile
     "write the report as one offline page, <name>-memory.html": "把报告写成一个离线页面，<name>-memory.html",
     "write the page to this file": "把页面写到此文件",
-    "write the figures to a .json or .md file": "把数据写到 .json 或 .md 文件",
+    "write the figures to a .json, .md or .trace.json file": "把数据写到 .json、.md 或 .trace.json 文件",
     "tokens to generate after it": "之后生成的词元数",
     "exit 1 if the peak is larger, such as 2GiB": "峰值更大时以 1 退出，例如 2GiB",
     "compare with an earlier --save FILE.json": "与之前 --save FILE.json 的结果比较",
     "exit 1 if the peak grew by more against --baseline, such as 5%": "峰值相对 --baseline 增长更多时以 1 退出，例如 5%",
     "milliseconds between two points of the timeline": "时间线上相邻两点间隔的毫秒数",
-    "run a second time with the runtime's own profiler on, where it has one": "再运行一次，并打开运行时自带的剖析器（如果有）",
+    "repeat the work N times, and exit 1 if memory grows each time": "把同样的工作重复 N 次，内存每次都增长则以 1 退出",
+    "look again at each operator: its time, and what it allocates": "再细看每个算子：耗时，以及分配的内存",
+    "run once more unwatched, to tell what watching costs; a page always does": (
+        "再运行一次而不观测，以说明观测的代价；生成页面时总会这样做"
+    ),
+    "--leak must be at least {least}.": "--leak 至少为 {least}。",
+    "Use --leak 20: fewer say nothing sure.": "请用 --leak 20：次数太少得不出可靠结论。",
     "--prompt-tokens and --new-tokens must be at least 1.": "--prompt-tokens 和 --new-tokens 至少为 1。",
     "Leave them out for 512 and 32.": "不写则为 512 和 32。",
     "--max-growth {text!r} is not a share.": "--max-growth {text!r} 不是比例。",
@@ -88,14 +94,28 @@ MEASURING: dict[str, str] = {
     "Add --baseline FILE.json.": "请加上 --baseline FILE.json。",
     "sample_ms must lie between 1 and 1000.": "sample_ms 应在 1 到 1000 之间。",
     "Leave it out for 5.": "不写则为 5。",
-    "--save {file}: only .json and .md are known.": "--save {file}：只认识 .json 和 .md。",
+    "--save {file}: only .json, .md and .trace.json are known.": "--save {file}：只认识 .json、.md 和 .trace.json。",
     "{file} has the schema {schema}, not {known}.": "{file} 的 schema 是 {schema}，而不是 {known}。",
     "Make one with: deepseek profile MODEL --save baseline.json": "生成方法：deepseek profile MODEL --save baseline.json",
     "{file} is of a run that failed.": "{file} 来自一次失败的运行。",
     "{file} is damaged: its peak or its parts are missing.": "{file} 已损坏：缺少峰值或各组成部分。",
     "The measured process failed during {phase}: {reason}": "被测进程在 {phase} 阶段失败：{reason}",
     "The measured process was killed during {phase} (signal {signal}).": "被测进程在 {phase} 阶段被终止（信号 {signal}）。",
-    "The second run, with ONNX Runtime's profiler on, failed: {reason}": "第二次运行（打开 ONNX Runtime 的剖析器）失败：{reason}",
+    "{step}: that run failed: {reason}": "{step}：这次运行失败：{reason}",
+    "{model} takes {needed} of memory for its weights alone, and this process may hold {limit}.": (
+        "{model} 仅权重就要占 {needed} 内存，而这个进程最多只能占 {limit}。"
+    ),
+    "Raise the limit of its control group (or ulimit -v), or make the model smaller: deepseek quantize --int4.": (
+        "请提高其控制组（或 ulimit -v）的限制，或把模型变小：deepseek quantize --int4。"
+    ),
+    "Watching cost {share} of the time of prefill and decode.": "观测使预填充和解码的时间变化 {share}。",
+    "Figures of each node cost {share}, in a run of their own.": "逐节点的数据使时间变化 {share}（在单独的一次运行中）。",
+    "Memory grows by {slope} KiB each time ({low} to {high}, {count} times): it leaks.": (
+        "内存每次增长 {slope} KiB（{low} 到 {high}，共 {count} 次）：存在泄漏。"
+    ),
+    "No leak: memory grows by {slope} KiB each time ({low} to {high}, {count} times).": (
+        "没有泄漏：内存每次增长 {slope} KiB（{low} 到 {high}，共 {count} 次）。"
+    ),
     "{path} cannot be written: {reason}.": "无法写出 {path}：{reason}。",
     "Name another place with --html or --save.": "请用 --html 或 --save 换一个位置。",
     "{path} exists and is not a report.": "{path} 已经存在，而且不是报告。",
@@ -108,6 +128,8 @@ MEASURING: dict[str, str] = {
     "{path} would be written.": "将写出 {path}。",
     "Profiling": "剖析",
     "Profiling operators": "剖析算子",
+    "Running unwatched": "不观测地运行",
+    "prepack": "打包权重",
     "phase": "阶段",
     "import": "导入",
     "load": "加载",
@@ -130,11 +152,15 @@ MEASURING: dict[str, str] = {
     "weights": "权重",
     "weights, mapped from the file": "权重（文件映射）",
     "weights, copied into memory": "权重（复制到内存）",
+    "weights, packed for the kernels": "权重（为内核打包的副本）",
     "KV cache": "KV 缓存",
     "activations and workspace": "激活值与工作区",
     "logits": "logits",
     "libraries and code, mapped": "程序库与代码（映射）",
-    "Python and libraries' heap": "Python 与程序库的堆",
+    "padding of the arena's blocks": "内存池块的填充",
+    "held by the arena, not in use": "内存池持有而未使用",
+    "Python's own objects": "Python 自身的对象",
+    "libraries' heap": "程序库的堆",
     "freed, kept by the allocator": "已释放，由分配器保留",
     "in use at the peak, freed since": "峰值时在用，之后已释放",
     "unattributed": "未归因",

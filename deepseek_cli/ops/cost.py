@@ -142,6 +142,23 @@ def count(
     return ops.cost
 
 
+def count_by_layer(
+    architecture: Architecture, config: Any, tokens: int, past: int, shapes: Mapping[str, Shape]
+) -> dict[str, Cost]:
+    """The same pass of one row, by part: "embedding", each layer's number, "head"."""
+    ops, found = CostOps(shapes, past), dict[str, Cost]()
+
+    def counted(name: str, value: Shape) -> Shape:
+        found[name], ops.cost = ops.cost, Cost()
+        return value
+
+    x = counted("embedding", architecture.embed(ops, config, (1, tokens)))
+    for layer in range(config.layers):
+        x = counted(str(layer), architecture.block(ops, config, x, layer))
+    counted("head", architecture.head(ops, config, architecture.norm(ops, config, x)))
+    return found
+
+
 def count_draft(architecture: Architecture, config: Any, shapes: Mapping[str, Shape] | None = None) -> Cost:
     """The cost of the draft for one token, its embedding and head left out."""
     drafting = dict(architecture.draft_weights(config))

@@ -98,17 +98,16 @@ def kv_bytes(sketch: Sketch, kv: str) -> int:
 
 
 def read_bytes(sketch: Sketch, stored: Sequence[Stored], batch: int) -> int:
-    """Bytes of the weights that one step of decoding reads: of embeddings only rows, of experts those that are expected."""
+    """Bytes of the weights that one step of decoding reads."""
+    return int(sum(s.size_bytes * read_share(sketch, s, batch) for s in stored))
+
+
+def read_share(sketch: Sketch, s: Stored, batch: int) -> float:
+    """How much of a weight one step of decoding reads: of embeddings only rows, of experts those that are expected."""
+    if s.layer == "embedding" and not sketch.config.tied:
+        return min(batch / sketch.config.vocabulary, 1.0)
     gate = getattr(sketch.config, "gate", None)
-    reached = 1 - (1 - gate.top_k / gate.experts) ** batch if gate else 1.0
-    vocabulary, tied = sketch.config.vocabulary, sketch.config.tied
-
-    def read(s: Stored) -> float:
-        if s.layer == "embedding" and not tied:
-            return s.size_bytes * min(batch / vocabulary, 1)
-        return s.size_bytes * (reached if EXPERTS in s.name else 1)
-
-    return int(sum(map(read, stored)))
+    return 1 - (1 - gate.top_k / gate.experts) ** batch if gate and EXPERTS in s.name else 1.0
 
 
 def _forms(sketch: Sketch, stored: Sequence[Stored], scheme: str | None) -> list[tuple[str, Sequence[Stored]]]:

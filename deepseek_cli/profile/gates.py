@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from deepseek_cli.errors import UsageError
-from deepseek_cli.profile.measure import SCHEMA
 from deepseek_cli.profile.spec import ProfileSpec
+
+SCHEMAS = ("deepseek.profile/2", "deepseek.profile/1")  # what is read of a baseline is the same in both
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +43,9 @@ def read_baseline(path: Path) -> dict[str, Any]:
         reason = error.strerror if isinstance(error, OSError) else "it is not JSON"
         raise UsageError("{file} cannot be read: {reason}.", hint=SAVE, file=path, reason=reason) from None
     schema = document.get("schema") if isinstance(document, dict) else None
-    if schema != SCHEMA:
+    if schema not in SCHEMAS:
         raise UsageError(
-            "{file} has the schema {schema}, not {known}.", hint=SAVE, file=path, schema=schema or "none", known=SCHEMA
+            "{file} has the schema {schema}, not {known}.", hint=SAVE, file=path, schema=schema or "none", known=SCHEMAS[0]
         )
     if document.get("failed"):
         raise UsageError("{file} is of a run that failed.", hint=SAVE, file=path)

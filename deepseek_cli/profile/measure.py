@@ -1,4 +1,4 @@
-"""Measure a model in a process of its own, and put what it reports together as one document, `deepseek.profile/1`.
+"""Measure a model in a process of its own, and put what it reports together as one document, `deepseek.profile/2`.
 
 The child is watched from outside, so that the timeline costs it nothing, and so that a run that dies leaves all it had shown.
 """
@@ -18,14 +18,16 @@ from typing import Any
 
 from deepseek_cli import errors
 from deepseek_cli.errors import DeepseekError, MemoryShort
+from deepseek_cli.i18n import t
 from deepseek_cli.profile.advice import advise
 from deepseek_cli.profile.machine import machine
 from deepseek_cli.profile.memory import Sampler
 from deepseek_cli.profile.parts import beside, moments
+from deepseek_cli.profile.series import thin
 from deepseek_cli.profile.spec import ProfileSpec
 from deepseek_cli.reporter import SILENT, Reporter
 
-SCHEMA = "deepseek.profile/1"
+SCHEMA = "deepseek.profile/2"
 POINTS = 1500  # of the timeline, at most
 # `-P` and these lines instead of `-m`: the folder the user stands in must not lend the child its modules.
 BOOT = """
@@ -35,7 +37,8 @@ sys.path[:] = request["path"]
 from deepseek_cli.profile.worker import main
 main(request)
 """
-PHASES = ("import", "load", "prefill", "decode")
+PHASES = ("import", "load", "prepack", "prefill", "decode")
+PACKING = "ONNX Runtime"  # the runtime in which packing weights is a phase of its own
 
 
 @dataclass
@@ -46,6 +49,8 @@ class Run:
     model: dict[str, Any] = field(default_factory=dict)
     phases: list[dict[str, Any]] = field(default_factory=list)
     details: dict[str, Any] = field(default_factory=dict)
+    leak: dict[str, Any] | None = None
+    finished: bool = False
     error: DeepseekError | None = None
     failed_in: str = ""
     samples: list[tuple[float, int, int]] = field(default_factory=list)
@@ -61,10 +66,12 @@ def profile(
     device: str = "auto",
     command: str = "",
     reporter: Reporter = SILENT,
+    nodes: list[dict[str, Any]] | None = None,
 ) -> tuple[dict[str, Any], DeepseekError | None]:
     """The document, and the error that ended the run early, if one did: the document then holds what was measured until then.
 
-    Raises what opening the model raises: where nothing was measured, there is nothing to show.
+    What ONNX Runtime's profiler says of each node that ran is put into `nodes`, for a trace. Raises what opening the model
+    raises: where nothing was measured, there is nothing to show.
     """
     request = {
         "ref": ref,
@@ -75,17 +82,23 @@ def profile(
         "prompt_tokens": spec.prompt_tokens,
         "new_tokens": spec.new_tokens,
         "operators": False,
+        "activations": False,
+        "plain": False,
+        "leak": 0,
+        "events": nodes is not None,
         "path": sys.path,
     }
-    run = run_worker(request, spec.sample_ms / 1000, reporter)
+    period = spec.sample_ms / 1000
+    run = run_worker({**request, "leak": spec.leak or 0, "activations": spec.operators}, period, reporter)
     if run.error and not run.model:
         raise run.error
-    traced = None
-    if spec.operators and run.model["runtime"] == "ONNX Runtime" and not run.error:
-        traced = run_worker({**request, "operators": True}, spec.sample_ms / 1000, reporter, "Profiling operators")
-        if traced.error:
-            reporter.warn("The second run, with ONNX Runtime's profiler on, failed: {reason}", reason=str(traced.error))
-            traced = None
+    traced = plain = None
+    if not run.error and spec.operators and run.model["runtime"] == PACKING:
+        traced = second_run({**request, "operators": True}, period, reporter, "Profiling operators")
+    if not run.error and spec.overhead:
+        plain = second_run({**request, "plain": True}, None, reporter, "Running unwatched")
+    if traced and nodes is not None:
+        nodes += aligned(traced)
     settings = {
         "command": command,
         "prompt_tokens": spec.prompt_tokens,
@@ -93,17 +106,33 @@ def profile(
         "threads": threads,
         "device": device,
     }
-    return document(run, traced, {**settings, "sample_ms": spec.sample_ms}), run.error
+    return document(run, traced, {**settings, "sample_ms": spec.sample_ms}, plain), run.error
 
 
-def run_worker(request: dict[str, Any], period: float, reporter: Reporter = SILENT, step: str = "Profiling") -> Run:
-    """Start a worker, follow it to its end, and give back all that it said."""
+def second_run(request: dict[str, Any], period: float | None, reporter: Reporter, step: str) -> Run | None:
+    """The same work in a fresh process, watched more closely or not at all; None, and a warning, where that fails."""
+    run = run_worker(request, period, reporter, step)
+    if not run.error:
+        return run
+    reporter.warn("{step}: that run failed: {reason}", step=t(step), reason=str(run.error))
+    return None
+
+
+def aligned(traced: Run) -> list[dict[str, Any]]:
+    """The nodes that ran, on the clock of their process: the first pass begins where prefill does."""
+    zero = next(p["start"] - traced.started for p in traced.phases if p["name"] == "prefill")
+    return [{**event, "ts": event["ts"] + zero * 1e6} for event in traced.details["events"]]
+
+
+def run_worker(request: dict[str, Any], period: float | None, reporter: Reporter = SILENT, step: str = "Profiling") -> Run:
+    """Start a worker, follow it to its end, and give back all that it said. Its memory is read every `period` seconds."""
     run = Run(time.monotonic())
-    reporter.progress(step, 0, len(PHASES), "phases")
+    reporter.progress(step, 0, len(phases_of(run)), "phases")
     with tempfile.TemporaryFile() as log:
         child = subprocess.Popen([sys.executable, "-P", "-c", BOOT], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log)
-        sampler = Sampler(child.pid, period)
-        sampler.start()
+        sampler = Sampler(child.pid, period) if period else None
+        if sampler:
+            sampler.start()
         try:
             assert child.stdin and child.stdout
             with contextlib.suppress(BrokenPipeError), child.stdin as stdin:
@@ -114,11 +143,12 @@ def run_worker(request: dict[str, Any], period: float, reporter: Reporter = SILE
                         take(run, json.loads(line), reporter, step)
             child.wait()
         finally:
-            sampler.stop()
+            if sampler:
+                sampler.stop()
             child.kill()
             child.wait()
-        run.samples = sampler.samples
-        if not run.details and not run.error:
+        run.samples = sampler.samples if sampler else []
+        if not run.finished and not run.error:
             log.seek(0)
             run.error = died(child.returncode, log.read().decode(errors="replace"), run)
     return run
@@ -131,17 +161,28 @@ def take(run: Run, event: dict[str, Any], reporter: Reporter, step: str) -> None
             run.model = event
         case "phase":
             run.phases.append(event)
-            reporter.progress(step, len(run.phases), len(PHASES), "phases")
+            reporter.progress(step, len(run.phases), len(phases_of(run)), "phases")
         case "details":
             run.details = event
+        case "leak":
+            run.leak = event
+        case "end":
+            run.finished = True
         case "error":
             kind = getattr(errors, event["kind"], DeepseekError)
             run.error, run.failed_in = kind(event["message"], hint=event["hint"], **event["facts"]), event["phase"]
 
 
+def phases_of(run: Run) -> tuple[str, ...]:
+    """Those to expect: packing where the runtime is one that packs, unless it was over before anything told it from loading."""
+    done = {phase["name"] for phase in run.phases}
+    packs = "prepack" in done or (run.model.get("runtime") == PACKING and "prefill" not in done)
+    return tuple(name for name in PHASES if name != "prepack" or packs)
+
+
 def died(code: int, log: str, run: Run) -> DeepseekError:
     """Why a worker ended without a word of its own."""
-    run.failed_in = PHASES[min(len(run.phases), len(PHASES) - 1)]
+    run.failed_in = next((name for name in phases_of(run) if name not in {p["name"] for p in run.phases}), "leak test")
     if code < 0:
         return MemoryShort(
             "The measured process was killed during {phase} (signal {signal}).",
@@ -155,7 +196,7 @@ def died(code: int, log: str, run: Run) -> DeepseekError:
     )
 
 
-def document(run: Run, traced: Run | None, settings: dict[str, Any]) -> dict[str, Any]:
+def document(run: Run, traced: Run | None, settings: dict[str, Any], plain: Run | None = None) -> dict[str, Any]:
     """All figures of a report: seconds since the process started, bytes, tokens."""
     details = traced.details if traced else run.details
     arena = details.get("arena")
@@ -163,7 +204,7 @@ def document(run: Run, traced: Run | None, settings: dict[str, Any]) -> dict[str
     made = {
         "schema": SCHEMA,
         "failed": failure(run),
-        "model": run.model,
+        "model": {**run.model, **run.details.get("model", {"parameters": None, "active_parameters": None})},
         "run": {**settings, "when": datetime.now(UTC).isoformat(timespec="seconds")},
         "machine": machine(),
         "peak": {"phase": found[0]["phase"], "bytes": found[0]["bytes"]} if found else None,
@@ -171,11 +212,14 @@ def document(run: Run, traced: Run | None, settings: dict[str, Any]) -> dict[str
         "moments": found,
         "estimate": beside(run.details.get("estimate"), found),
         "weights": details.get("weights", []),
+        "tensors": details.get("tensors", []),
         "kv": {**run.details["kv"], "resident_bytes": run.phases[-1]["kv_resident_bytes"]} if run.details else None,
         "layers": details.get("layers", []),
         "operators": details.get("operators", []),
+        "nodes": details.get("nodes", []),
         "arena": arena,
-        "overhead": overhead(run, traced),
+        "leak": run.leak,
+        "overhead": overhead(run, traced, plain),
         "timeline": timeline(run, settings["sample_ms"]),
         "what_if": run.details.get("what_if"),
     }
@@ -204,12 +248,19 @@ def phase_row(phase: dict[str, Any], started: float) -> dict[str, Any]:
     }
 
 
-def overhead(run: Run, traced: Run | None) -> dict[str, float] | None:
-    """Seconds of prefill and decode without and with the runtime's profiler: what per-node figures cost."""
-    if not traced:
+def overhead(run: Run, traced: Run | None, plain: Run | None) -> dict[str, float | None] | None:
+    """Seconds of prefill and decode: unwatched, sampled, and with the runtime's profiler. None without the first."""
+    if not plain:
         return None
-    plain, profiled = (sum(p["end"] - p["start"] for p in r.phases if p["tokens"]) for r in (run, traced))
-    return {"plain_seconds": plain, "profiled_seconds": profiled}
+    return {
+        "plain_seconds": computing(plain),
+        "sampled_seconds": computing(run),
+        "profiled_seconds": computing(traced) if traced else None,
+    }
+
+
+def computing(run: Run) -> float:
+    return float(sum(p["end"] - p["start"] for p in run.phases if p["tokens"]))
 
 
 def timeline(run: Run, period_ms: float) -> dict[str, Any]:
@@ -218,15 +269,3 @@ def timeline(run: Run, period_ms: float) -> dict[str, Any]:
     kept = [s for s in run.samples if s[0] <= end]
     points = [[round((t - run.started) * 1000, 1), rss, file] for t, rss, file in thin(kept, POINTS)]
     return {"period_ms": period_ms, "samples": len(kept), "points": points}
-
-
-def thin(samples: list[tuple[float, int, int]], most: int) -> list[tuple[float, int, int]]:
-    """At most `most` samples: the lowest and the highest of every bucket, in order of time."""
-    if len(samples) <= most:
-        return samples
-    buckets = most // 2
-    kept = []
-    for i in range(buckets):
-        bucket = samples[i * len(samples) // buckets : (i + 1) * len(samples) // buckets]
-        kept += sorted({min(bucket, key=lambda s: s[1]), max(bucket, key=lambda s: s[1])})
-    return kept

@@ -1,18 +1,24 @@
-"""What ONNX Runtime's own profile says: time per node, and the state of its arena beside each. Units: seconds and bytes.
+"""What ONNX Runtime's own profile says per node, operator and layer: time, and its arena's counters. Units: seconds and bytes.
 
-Each node's event carries `mem_bytes_in_use`, `mem_in_use_delta`, `mem_arena_held` as strings (ONNX Runtime ≥ 1.31 with its
-arena on; they are looked for by name). Not used: `parameter_size`, which reads 0 for prepacked weights, and `output_size`,
-which counts a whole KV cache at every step.
+Counters are strings; `arena` says what they mean. Not used: `parameter_size`, which reads 0 for prepacked weights, and
+`output_size`, which counts a whole KV cache at every step.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
 from typing import Any
 
 LAYER = re.compile(r"(?:^|[./_])(?:layers?|blk|h|block|attention)\.(\d+)(?:[./_]|$)")
 SUFFIX = "_kernel_time"
+MOST_NODES = 200
+ARENA_COUNTERS = {
+    "in_use_bytes": "mem_bytes_in_use",
+    "requested_bytes": "mem_bytes_requested_in_use",
+    "held_bytes": "mem_arena_held",
+}
 Event = Mapping[str, Any]
 
 
@@ -63,33 +69,57 @@ def by_operator(nodes: Iterable[Event], decode_from: float) -> list[dict[str, An
     return sorted(rows.values(), key=lambda row: -(row["prefill_seconds"] + row["decode_seconds"]))
 
 
-def time_by_layer(nodes: Iterable[Event], decode_from: float, weights: Mapping[str, str]) -> dict[str, dict[str, float]]:
-    """Seconds per layer. `weights` maps a node to the row its weights belong to; a node without belongs to the one before it."""
-    rows: dict[str, dict[str, float]] = {}
+def with_layers(nodes: Iterable[Event], weights: Mapping[str, str]) -> Iterator[tuple[Event, str]]:
+    """Nodes in order of time, each with its layer. `weights` maps a node to the row its weights belong to; a node without
+    belongs to the one before it."""
     current = "embedding"
     for event in sorted(nodes, key=lambda e: e["ts"]):
-        name = event["name"].removesuffix(SUFFIX)
+        name = node_name(event)
         current = weights.get(name) or layer_of(name) or current
-        row = rows.setdefault(current, {"prefill_seconds": 0.0, "decode_seconds": 0.0})
+        yield event, current
+
+
+def node_name(event: Event) -> str:
+    return str(event["name"]).removesuffix(SUFFIX)
+
+
+def by_layer(placed: Iterable[tuple[Event, str]], decode_from: float, weights_bytes: int) -> dict[str, dict[str, Any]]:
+    """Seconds per layer, and what the arena had in use meanwhile beside `weights_bytes`: None where it does not count."""
+    rows: dict[str, dict[str, Any]] = {}
+    for event, layer in placed:
+        row = rows.setdefault(layer, {"prefill_seconds": 0.0, "decode_seconds": 0.0, "activation_bytes": None})
         row["decode_seconds" if event["ts"] >= decode_from else "prefill_seconds"] += event["dur"] / 1e6
+        if "mem_bytes_in_use" in event["args"]:
+            used = number(event["args"], "mem_bytes_in_use") - weights_bytes
+            row["activation_bytes"] = max(row["activation_bytes"] or 0, used)
     return rows
 
 
-def arena_of(nodes: Iterable[Event]) -> dict[str, int] | None:
-    """What the arena held before the first node ran (weights, prepacked copies), and how far it grew; None without counters."""
-    ordered = sorted((e for e in nodes if "mem_bytes_in_use" in e["args"]), key=lambda e: e["ts"])
-    if not ordered:
-        return None
-    first = ordered[0]["args"]
-    weights = number(first, "mem_bytes_in_use") - number(first, "mem_in_use_delta")
-    most = max(number(e["args"], "mem_bytes_in_use") for e in ordered)
-    return {
-        "weights_bytes": weights,
-        "activations_bytes": most - weights,
-        "lifetime_peak_bytes": max(number(e["args"], "mem_in_use_peak") for e in ordered),
-        "held_bytes": max(number(e["args"], "mem_arena_held") for e in ordered),
-        "growths": sum(number(e["args"], "mem_arena_held_delta") > 0 for e in ordered),
-    }
+def by_node(placed: Iterable[tuple[Event, str]], decode_from: float, most: int = MOST_NODES) -> list[dict[str, Any]]:
+    """One row per node, slowest first: its time, and the arena at its fullest after it."""
+    rows: dict[str, dict[str, Any]] = {}
+    for event, layer in placed:
+        args, name = event["args"], node_name(event)
+        row = rows.setdefault(
+            name,
+            {"node": name, "operator": args["op_name"], "layer": layer, "prefill_seconds": 0.0, "decode_seconds": 0.0}
+            | dict.fromkeys((*ARENA_COUNTERS, "growth_bytes"), 0),
+        )
+        row["decode_seconds" if event["ts"] >= decode_from else "prefill_seconds"] += event["dur"] / 1e6
+        for column, key in ARENA_COUNTERS.items():
+            row[column] = max(row[column], number(args, key))
+        row["growth_bytes"] += max(number(args, "mem_arena_held_delta"), 0)
+    return sorted(rows.values(), key=lambda row: -(row["prefill_seconds"] + row["decode_seconds"]))[:most]
+
+
+def trace_events(events: Iterable[Event], placed: Iterable[tuple[Event, str]], most: int) -> list[dict[str, Any]]:
+    """The first `most` nodes that ran, for a trace: µs since the first pass began, µs, and the arena's counters."""
+    zero = min((e["ts"] for e in events if e.get("name") == "model_run"), default=0)
+    return [
+        {"node": node_name(e), "operator": e["args"]["op_name"], "layer": layer, "ts": e["ts"] - zero, "dur": e["dur"]}
+        | {column: number(e["args"], key) for column, key in ARENA_COUNTERS.items() if key in e["args"]}
+        for e, layer in islice(placed, most)
+    ]
 
 
 def number(args: Mapping[str, str], key: str) -> int:

@@ -1,7 +1,8 @@
 """What resident memory is made of. The parts of a moment always sum to what the system reports for it, exactly.
 
-A part is only what a counter gives: a named mapping, the pages of a known buffer, the runtime's own allocator. The rest is
-`unattributed`: shown, never spread. It is negative where two counters see the same bytes.
+A part is only what a counter gives: a named mapping, the pages of a known buffer, the C library's allocator, CPython's, the
+runtime's own. The rest is `unattributed`: shown, never spread. It is negative where an allocator counts pages that nobody has
+touched yet.
 """
 
 from __future__ import annotations
@@ -12,11 +13,15 @@ from typing import Any
 PARTS = {
     "weights_mapped": "weights, mapped from the file",
     "weights_memory": "weights, copied into memory",
+    "prepacked": "weights, packed for the kernels",
     "kv": "KV cache",
     "activations": "activations and workspace",
+    "arena_padding": "padding of the arena's blocks",
+    "arena_slack": "held by the arena, not in use",
     "logits": "logits",
     "runtime_files": "libraries and code, mapped",
-    "runtime_heap": "Python and libraries' heap",
+    "python": "Python's own objects",
+    "runtime_heap": "libraries' heap",
     "heap_free": "freed, kept by the allocator",
     "transient": "in use at the peak, freed since",
     "unattributed": "unattributed",
@@ -31,42 +36,70 @@ ESTIMATED = {  # what an estimate tells apart
 Part = dict[str, Any]  # {"part": a key of PARTS, "bytes": int}
 
 
-def moments(phases: list[dict[str, Any]], arena: Mapping[str, int] | None) -> list[dict[str, Any]]:
+def moments(phases: list[dict[str, Any]], arena: Mapping[str, Any] | None) -> list[dict[str, Any]]:
     """The peak first, then the end of each phase: {"moment", "phase", "bytes", "parts"}.
 
-    `phases` are the worker's records; `arena` is ONNX Runtime's allocator (see `operators`), or None.
+    `phases` are the worker's records; `arena` is ONNX Runtime's allocator (see `arena`), or None.
     """
     if not phases:
         return []
-    base = phases[0]
-    found = [_moment(p["name"], p["name"], p["rss_bytes"], parts_at(p, base, arena)) for p in phases]
-    highest = max(range(len(phases)), key=lambda i: phases[i]["peak_bytes"] or 0)
-    phase, at_end = phases[highest], found[highest]
-    if phase["peak_bytes"] is None:
+    found = [_moment(p["name"], p["name"], p["rss_bytes"], parts_at(p, arena, "end")) for p in phases]
+    highest = max(phases, key=lambda phase: phase["peak_bytes"] or 0)
+    if highest["peak_bytes"] is None:
         return found
-    freed = {"part": "transient", "bytes": phase["peak_bytes"] - phase["rss_bytes"]}
-    return [_moment("peak", phase["name"], phase["peak_bytes"], [*at_end["parts"][:-1], freed, at_end["parts"][-1]]), *found]
+    parts = parts_at(highest, arena, "fullest")
+    freed = {"part": "transient", "bytes": highest["peak_bytes"] - highest["rss_bytes"]}
+    return [_moment("peak", highest["name"], highest["peak_bytes"], [*parts[:-1], freed, parts[-1]]), *found]
 
 
-def parts_at(phase: Mapping[str, Any], base: Mapping[str, Any], arena: Mapping[str, int] | None) -> list[Part]:
-    """The parts at the end of `phase`; `base` is the import phase, whose anonymous memory is Python's and the libraries'."""
-    loaded, ran = phase["name"] != base["name"], phase["tokens"] > 0
-    held = arena or {"weights_bytes": 0, "activations_bytes": 0}
-    heap = base["anonymous_bytes"] if base["anonymous_bytes"] is not None else base["rss_bytes"]
+def parts_at(phase: Mapping[str, Any], arena: Mapping[str, Any] | None, when: str) -> list[Part]:
+    """The parts at the end of `phase`; where `when` is "fullest", the arena's share as it was when it was fullest."""
+    held = held_by_arena(phase, arena, when)
+    loaded = phase["weights_memory_bytes"]
+    counted_on_heap = loaded + phase.get("kv_heap_bytes", 0) + phase["logits_bytes"] + sum(held.values())
     known = {
         "weights_mapped": phase["model_file_bytes"] or 0,
-        "weights_memory": (phase["weights_memory_bytes"] or held["weights_bytes"]) if loaded else 0,
+        "weights_memory": loaded + held["weights_memory"],
+        "prepacked": held["prepacked"],
         "kv": phase["kv_resident_bytes"],
-        "activations": held["activations_bytes"] if ran else 0,
+        "activations": held["activations"],
+        "arena_padding": held["arena_padding"],
+        "arena_slack": held["arena_slack"],
         "logits": phase["logits_bytes"],
-        "runtime_files": phase["other_file_bytes"] or 0,
-        "runtime_heap": heap - base["heap_free_bytes"],
+        "runtime_files": (phase["other_file_bytes"] or 0) + (phase.get("other_private_bytes") or 0),
+        "python": phase.get("python_bytes", 0),
+        "runtime_heap": max(phase.get("heap_used_bytes", 0) - counted_on_heap, 0),
         "heap_free": phase["heap_free_bytes"],
     }
     return [
         *({"part": k, "bytes": v} for k, v in known.items()),
         {"part": "unattributed", "bytes": phase["rss_bytes"] - sum(known.values())},
     ]
+
+
+def held_by_arena(phase: Mapping[str, Any], arena: Mapping[str, Any] | None, when: str) -> dict[str, int]:
+    """What the arena holds, told apart by its own counters; nothing before it is there."""
+    parts = dict.fromkeys(("weights_memory", "prepacked", "activations", "arena_padding", "arena_slack"), 0)
+    if arena is None or phase["name"] == "import":
+        return parts
+    start, packed = arena["start"], packed_bytes(arena)
+    parts["weights_memory"] = start["in_use"] - packed
+    if phase.get("unpacked"):
+        return parts
+    state = arena["phases"].get(phase["name"], {}).get(when, start)
+    padding = state["in_use"] - state["requested"] - (start["in_use"] - start["requested"])
+    return parts | {
+        "prepacked": packed,
+        "activations": state["in_use"] - start["in_use"] - padding,
+        "arena_padding": padding,
+        "arena_slack": state["held"] - state["in_use"],
+    }
+
+
+def packed_bytes(arena: Mapping[str, Any]) -> int:
+    """What packing added to the weights in the arena: its bytes in a session that packs, less those in one that does not."""
+    unpacked = arena["unpacked_bytes"]
+    return 0 if unpacked is None else max(arena["start"]["in_use"] - unpacked, 0)
 
 
 def beside(estimate: Mapping[str, Any] | None, measured: list[dict[str, Any]]) -> dict[str, Any] | None:
@@ -79,9 +112,9 @@ def beside(estimate: Mapping[str, Any] | None, measured: list[dict[str, Any]]) -
     found = {part["part"]: part["bytes"] for part in measured[-1]["parts"]}
     sizes = {part["part"]: part["bytes"] for part in estimate["parts"]}
     seen = {
-        "weights": found["weights_mapped"] + found["weights_memory"],
+        "weights": found["weights_mapped"] + found["weights_memory"] + found["prepacked"],
         "kv": found["kv"],
-        "runtime": found["runtime_files"] + found["runtime_heap"],
+        "runtime": found["runtime_files"] + found["python"] + found["runtime_heap"],
     }
     pairs = {part: (sizes[part], size) for part, size in seen.items()}
     peak = estimate["total_bytes"], measured[0]["bytes"]

@@ -10,6 +10,7 @@ from typing import Literal
 from deepseek_cli.errors import UsageError
 from deepseek_cli.spec import Size, option
 
+FEWEST = 5  # iterations from which a slope can be told from noise
 GROWTH = re.compile(r"(\d+(?:\.\d+)?)\s*%")
 
 
@@ -17,9 +18,9 @@ GROWTH = re.compile(r"(\d+(?:\.\d+)?)\s*%")
 class ProfileSpec:
     memory_profile: bool = option(False, help="write the report as one offline page, <name>-memory.html")
     html: Path | None = option(None, help="write the page to this file", metavar="FILE")
-    save: tuple[Path, ...] = option((), help="write the figures to a .json or .md file", metavar="FILE")
+    save: tuple[Path, ...] = option((), help="write the figures to a .json, .md or .trace.json file", metavar="FILE")
     estimate: bool = option(False, help="what it would take, and on which devices, from the config alone; nothing is run")
-    batch: int = option(1, help="rows at once, of an estimate")
+    batch: int = option(1, help="rows at once, of an estimate", brief=False)
     kv: Literal["fp32", "fp16", "int8"] | None = option(None, help="how wide the KV cache is, of an estimate")
     scheme: str | None = option(None, help="estimate the model as quantized so, such as int4-g64", metavar="NAME")
     prompt_tokens: int = option(512, help="tokens of the prompt")
@@ -27,8 +28,10 @@ class ProfileSpec:
     max_peak: Size | None = option(None, help="exit 1 if the peak is larger, such as 2GiB")
     baseline: Path | None = option(None, help="compare with an earlier --save FILE.json", metavar="FILE")
     max_growth: str | None = option(None, help="exit 1 if the peak grew by more against --baseline, such as 5%", metavar="SHARE")
+    leak: int | None = option(None, help="repeat the work N times, and exit 1 if memory grows each time", metavar="N")
     sample_ms: float = option(5.0, help="milliseconds between two points of the timeline", rare=True)
-    operators: bool = option(True, help="run a second time with the runtime's own profiler on, where it has one", rare=True)
+    operators: bool = option(True, help="look again at each operator: its time, and what it allocates", rare=True)
+    overhead: bool = option(False, help="run once more unwatched, to tell what watching costs; a page always does", rare=True)
 
     bandwidth: Size | None = option(None, help="bytes a second of this machine's memory, instead of measuring", rare=True)
 
@@ -40,11 +43,15 @@ class ProfileSpec:
             raise UsageError("--max-growth {text!r} is not a share.", hint="Write it like 5%.", text=self.max_growth)
         if self.max_growth and not self.baseline:
             raise UsageError("--max-growth needs something to grow from.", hint="Add --baseline FILE.json.")
+        if self.leak is not None and self.leak < FEWEST:
+            raise UsageError("--leak must be at least {least}.", hint="Use --leak 20: fewer say nothing sure.", least=FEWEST)
         if not 1 <= self.sample_ms <= 1000:
             raise UsageError("sample_ms must lie between 1 and 1000.", hint="Leave it out for 5.")
         wrong = next((path for path in self.save if path.suffix not in (".json", ".md")), None)
         if wrong:
-            raise UsageError("--save {file}: only .json and .md are known.", hint="End the name in one of them.", file=wrong)
+            raise UsageError(
+                "--save {file}: only .json, .md and .trace.json are known.", hint="End the name in one of them.", file=wrong
+            )
 
     def _check_estimate(self) -> None:
         if self.batch < 1:

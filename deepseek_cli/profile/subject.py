@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import time
 from collections import defaultdict
 from collections.abc import Callable
 from functools import wraps
-from pathlib import Path
 from typing import Any
 
 from deepseek_cli import plugins
 from deepseek_cli.handle import Bundle, ModelHandle
-from deepseek_cli.profile import operators, weights
-from deepseek_cli.profile.estimate import footprint
-from deepseek_cli.profile.sketch import sketch_of
-from deepseek_cli.profile.whatif import what_if
+from deepseek_cli.profile import layers, operators, weights
+from deepseek_cli.profile.arena import arena_of
+from deepseek_cli.profile.estimate import KV_BYTES, footprint
+from deepseek_cli.profile.runtimes import FLOAT32
+from deepseek_cli.profile.sketch import Sketch, sketch_of
+from deepseek_cli.profile.whatif import kinds, what_if
 from deepseek_cli.runtime.context import DEFAULT_CONTEXT
 from deepseek_cli.runtime.session import SESSIONS, Session, check_room, open_session
+
+MOST_EVENTS = 100_000  # of a trace
+
+# Each subject: `describe` and `weights_bytes`, what loading takes at least; `open`, which may say that packing begins; `details`.
+# With `request["plain"]` nothing is watched.
 
 
 class ModelSubject:
@@ -29,39 +34,59 @@ class ModelSubject:
     def __init__(self, handle: ModelHandle, request: dict[str, Any]) -> None:
         import torch  # noqa: F401  the import phase pays for it
 
-        self.request, self.context, self.seconds = (
+        self.request, self.context, self.seconds, self.layer = (
             request,
             context_of(handle.config.context, request),
             defaultdict[str, list[float]](list),
+            "embedding",
         )
-        parts = handle.architecture
+        self.plain, parts = handle, handle.architecture
         timed = dataclasses.replace(
             parts,
             embed=self._timed(parts.embed, "embedding"),
             block=self._timed(parts.block, ""),
             head=self._timed(parts.head, "head"),
         )
-        self.plain, self.handle = handle, dataclasses.replace(handle, architecture=timed)
+        self.handle = handle if request["plain"] else dataclasses.replace(handle, architecture=timed)
 
     def describe(self) -> dict[str, Any]:
-        return describe(self.handle, "model", self.runtime, self.handle.size_bytes)
+        return describe(self.handle, "model", self.runtime)
 
-    def open(self) -> Session:
+    @property
+    def weights_bytes(self) -> int:
+        return FLOAT32 * self.handle.parameters
+
+    def open(self, packing: Callable[[], None]) -> Session:
         return open_session(self.handle, context=self.context, threads=self.request["threads"], device=self.request["device"])
 
     def details(self, session: Session) -> dict[str, Any]:
-        stored = weights.of_handle(self.handle)
         split = -self.request["new_tokens"]
         times = {name: {"prefill_seconds": sum(s[:split]), "decode_seconds": sum(s[split:])} for name, s in self.seconds.items()}
-        estimated = estimated_at(self.plain, session.position)
-        return {**common_details(session, self.handle, stored, times), "operators": [], "arena": None, "estimate": estimated}
+        if self.request["activations"]:
+            for name, size in self._activations(session).items():
+                times[name]["activation_bytes"] = size
+        sketch = sketch_of(self.plain)
+        return {**common_details(session, sketch, times, self.request), "estimate": estimated_at(sketch, session.position)}
+
+    def _activations(self, session: Any) -> dict[str, int]:
+        """From the prompt once more, after all that is timed; the cache ends as long as it was."""
+        from deepseek_cli.profile.activations import Allocations
+
+        position = session.position
+        session.rewind(0)
+        cache = [tensor for row in session.cache.rows.values() for tensor in row]
+        with Allocations(lambda: self.layer, [*session.weights.values(), *cache]) as counted:
+            session.feed(prompt_of(session.config.vocabulary, self.request["prompt_tokens"]))
+        session.cache.length = position
+        return counted.peaks
 
     def _timed(self, function: Callable[..., Any], name: str) -> Callable[..., Any]:
         @wraps(function)
         def timed(*args: Any) -> Any:
+            self.layer = name or str(args[3])
             start = time.perf_counter()
             result = function(*args)
-            self.seconds[name or str(args[3])].append(time.perf_counter() - start)
+            self.seconds[self.layer].append(time.perf_counter() - start)
             return result
 
         return timed
@@ -77,13 +102,17 @@ class RuntimeSubject:
 
     def describe(self) -> dict[str, Any]:
         runtime = (self.handle.manifest.verification or {}).get("runtime") or self.handle.target
-        return describe(self.handle, "bundle", runtime, self.handle.size_bytes)
+        return describe(self.handle, "bundle", runtime)
 
-    def open(self) -> Session:
+    @property
+    def weights_bytes(self) -> int:
+        return self.handle.size_bytes
+
+    def open(self, packing: Callable[[], None]) -> Session:
         return open_session(self.handle, context=self.context, threads=self.request["threads"])
 
     def details(self, session: Session) -> dict[str, Any]:
-        return {**common_details(session, self.handle, weights.of_bundle(self.handle), {}), "operators": [], "arena": None}
+        return common_details(session, sketch_of(self.handle), {}, self.request)
 
 
 class BundleSubject:
@@ -97,36 +126,45 @@ class BundleSubject:
         self.handle, self.request, self.context = bundle, request, context_of(bundle.config.context, request)
 
     def describe(self) -> dict[str, Any]:
-        return describe(self.handle, "bundle", self.runtime, self.handle.size_bytes)
+        return describe(self.handle, "bundle", self.runtime)
 
-    def open(self) -> Session:
-        if not self.request["operators"]:
-            return open_session(self.handle, context=self.context, threads=self.request["threads"])
+    @property
+    def weights_bytes(self) -> int:
+        return self.handle.size_bytes
+
+    def open(self, packing: Callable[[], None]) -> Session:
+        from deepseek_cli.profile.prepack import TellingSession, watched
         from deepseek_cli.runtime.onnx_session import OnnxSession
 
-        return OnnxSession(self.handle.root, self.handle.config, self.context, self.request["threads"], profile=True)
+        options = self.handle.root, self.handle.config, self.context, self.request["threads"]
+        if self.request["operators"] or self.request["plain"]:
+            return OnnxSession(*options, profile=self.request["operators"])
+        with watched(packing):
+            return TellingSession(*options)
 
     def details(self, session: Session) -> dict[str, Any]:
-        stored, node_layers = weights.of_graph(self.handle.root / "model.onnx")
-        events = self._events(session)
-        nodes = operators.node_events(events)
-        start = operators.split_passes(events, self.request["new_tokens"])
-        times = operators.time_by_layer(nodes, start, node_layers)
-        return {
-            **common_details(session, self.handle, stored, times),
-            "operators": operators.by_operator(nodes, start),
-            "arena": operators.arena_of(nodes),
-            "estimate": estimated_at(self.handle, session.position),
-        }
+        traced = self._traced(session) if self.request["operators"] else {}
+        sketch = sketch_of(self.handle)
+        common = common_details(session, sketch, traced.pop("times", {}), self.request)
+        return {**common, **traced, "estimate": estimated_at(sketch, session.position)}
 
-    def _events(self, session: Any) -> list[operators.Event]:
-        if not self.request["operators"]:
-            return []
-        path = Path(session.end_profiling())
-        try:
-            return json.loads(path.read_text(encoding="utf-8"))
-        finally:
-            path.unlink(missing_ok=True)
+    def _traced(self, session: Any) -> dict[str, Any]:
+        """All that ONNX Runtime's own profile tells."""
+        from deepseek_cli.profile.prepack import read_events, unpacked_bytes
+
+        events = read_events(session)
+        nodes, start = operators.node_events(events), operators.split_passes(events, self.request["new_tokens"])
+        placed = list(operators.with_layers(nodes, weights.of_graph(self.handle.root / "model.onnx")[1]))
+        arena = arena_of(nodes, start)
+        if arena:
+            arena["unpacked_bytes"] = unpacked_bytes(self.handle.root, self.handle.config, self.request["threads"])
+        return {
+            "operators": operators.by_operator(nodes, start),
+            "nodes": operators.by_node(placed, start),
+            "times": operators.by_layer(placed, start, arena["weights_bytes"] if arena else 0),
+            "arena": arena,
+            "events": operators.trace_events(events, placed, MOST_EVENTS) if self.request["events"] else [],
+        }
 
 
 def subject_of(model: ModelHandle | Bundle, request: dict[str, Any]) -> ModelSubject | RuntimeSubject | BundleSubject:
@@ -143,13 +181,17 @@ def context_of(longest: int, request: dict[str, Any]) -> int:
     return context
 
 
-def estimated_at(model: ModelHandle | Bundle, tokens: int) -> dict[str, Any]:
+def prompt_of(vocabulary: int, tokens: int) -> list[int]:
+    """What they say costs no more and no less."""
+    return [(7 * i + 3) % vocabulary for i in range(tokens)]
+
+
+def estimated_at(sketch: Sketch, tokens: int) -> dict[str, Any]:
     """What was to be expected of this run, to stand beside what was measured."""
-    sketch = sketch_of(model)
     return footprint(sketch, sketch.weights, sketch.runtime, sketch.kv, tokens)
 
 
-def describe(handle: Any, kind: str, runtime: str, size: int) -> dict[str, Any]:
+def describe(handle: Any, kind: str, runtime: str) -> dict[str, Any]:
     config = handle.config
     return {
         "ref": handle.ref,
@@ -158,34 +200,40 @@ def describe(handle: Any, kind: str, runtime: str, size: int) -> dict[str, Any]:
         "runtime": runtime,
         "architecture": handle.architecture.name,
         "layers": config.layers,
-        "size_bytes": size,
+        "size_bytes": handle.size_bytes,
         "longest_context": config.context,
     }
 
 
-def common_details(
-    session: Session, handle: Any, stored: list[weights.Stored], times: dict[str, dict[str, float]]
-) -> dict[str, Any]:
+def common_details(session: Session, sketch: Sketch, times: dict[str, dict[str, Any]], request: dict[str, Any]) -> dict[str, Any]:
     """Weights, KV cache and the layer table. The KV cache is spread over layers evenly, as every layer has the same heads."""
-    used, layers = session.kv_bytes, handle.config.layers
-    rows = weights.by_layer(stored)
-    nothing = {"prefill_seconds": 0.0, "decode_seconds": 0.0}
+    used, stored = session.kv_bytes, sketch.weights
+    rows, counted = weights.by_layer(stored), layers.by_layer(sketch, request["prompt_tokens"], session.position)
+    nothing = {"prefill_seconds": 0.0, "decode_seconds": 0.0, "activation_bytes": None}
+    uncounted = dict.fromkeys(("prefill_flops", "decode_flops", "moved_bytes"), 0)
     return {
-        "what_if": what_if(sketch_of(handle)),
+        "what_if": what_if(sketch),
+        "model": {"parameters": sketch.parameters, "active_parameters": layers.active_parameters(sketch)},
         "weights": weights.by_form(stored),
+        "tensors": layers.tensors(stored),
         "kv": {
             "used_bytes": used,
             "reserved_bytes": used * session.context // max(session.position, 1),
             "positions": session.position,
             "context": session.context,
             "bytes_per_token": used // max(session.position, 1),
+            "bytes_per_value": KV_BYTES[sketch.kv],
+            "kinds": kinds(sketch),
         },
         "layers": [
             {
                 "layer": name,
                 "weights_bytes": rows.get(name, 0),
-                "kv_bytes": used // layers if name.isdigit() else 0,
-                **times.get(name, nothing),
+                "kv_bytes": used // sketch.config.layers if name.isdigit() else 0,
+                **uncounted,
+                **counted.get(name, {}),
+                **nothing,
+                **times.get(name, {}),
             }
             for name in [*rows, *(n for n in times if n not in rows)]
         ],

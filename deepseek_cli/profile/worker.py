@@ -1,7 +1,7 @@
-"""The measured process: import, load, prefill, decode, and nothing else, so that every byte belongs to one of them.
+"""The measured process: import, load, prepack, prefill, decode, and nothing else, so that every byte belongs to one of them.
 
 It writes one JSON object a line to its real standard output: `model`, a `phase` at the end of each phase, `details`
-(weights, KV cache, layers, operators), or `error`. What was written before a crash stays with whoever reads.
+(weights, KV cache, layers, operators), `leak`, and `end` or `error`. What was written before a crash stays with whoever reads.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from typing import Any, TextIO
 
 from deepseek_cli.errors import DeepseekError, MemoryShort
 from deepseek_cli.profile import memory
+from deepseek_cli.profile.machine import process_limit
+from deepseek_cli.spec import format_size
 
 
 @dataclass
@@ -29,6 +31,8 @@ class Worker:
     session: Any = None
     logits: Any = None
     current: str = "import"
+    start: float = 0.0
+    tokens: int = 0
 
     def emit(self, event: str, **facts: Any) -> None:
         self.out.write(json.dumps({"event": event, **facts}) + "\n")
@@ -37,28 +41,42 @@ class Worker:
     @contextmanager
     def phase(self, name: str, tokens: int = 0) -> Iterator[None]:
         """Time what is inside; then read the memory, and let the peak start anew."""
-        self.current = name
-        start = self.request["started"] if name == "import" else time.monotonic()
+        self.current, self.tokens = name, tokens
+        self.start = self.request["started"] if name == "import" else time.monotonic()
         yield
+        self.end()
+
+    def pack(self) -> None:
+        """Loading has come to packing: a phase of its own. It goes on while this reads, so that counters differ by some MB."""
+        self.start, self.current = self.end(unpacked=True), "prepack"
+
+    def end(self, unpacked: bool = False) -> float:
+        """Say what the phase took; `unpacked` where its weights are not packed yet."""
         end = time.monotonic()
-        peak, now = memory.peak(), memory.resident(self.model_files)
+        peak, now, heap = memory.peak(), memory.resident(self.model_files), memory.heap()
         self.emit(
             "phase",
-            name=name,
-            start=start,
+            name=self.current,
+            unpacked=unpacked,
+            start=self.start,
             end=end,
-            tokens=tokens,
+            tokens=self.tokens,
             rss_bytes=now.rss,
             anonymous_bytes=now.anonymous,
             model_file_bytes=now.model_file,
             other_file_bytes=now.other_file,
+            other_private_bytes=now.other_private,
             peak_bytes=None if peak is None else max(peak, now.rss),
             weights_memory_bytes=weights_in_memory(self.session, self.model_files),
             kv_resident_bytes=kv_resident(self.session),
+            kv_heap_bytes=kv_on_heap(self.session),
             logits_bytes=array_bytes(self.logits),
-            heap_free_bytes=memory.heap_free(),
+            heap_used_bytes=heap.used,
+            heap_free_bytes=heap.free,
+            python_bytes=memory.python_bytes(),
             peak_reset=memory.reset_peak(),
         )
+        return end
 
 
 def main(request: dict[str, Any]) -> None:
@@ -83,23 +101,43 @@ def work(worker: Worker) -> None:
     request = worker.request
     with worker.phase("import"):
         from deepseek_cli.handle import open_any
-        from deepseek_cli.profile.subject import subject_of
+        from deepseek_cli.profile.subject import prompt_of, subject_of
         from deepseek_cli.store import Store
 
         handle = open_any(request["ref"], Store(Path(request["home"])))
         subject = subject_of(handle, request)
         worker.model_files = files_of(handle.root)
     worker.emit("model", **subject.describe())
+    require_limit(subject.weights_bytes, handle.name)
     with worker.phase("load"):
-        worker.session = subject.open()
-    vocabulary = handle.config.vocabulary
-    prompt = [(7 * i + 3) % vocabulary for i in range(request["prompt_tokens"])]  # what they say costs no more and no less
+        worker.session = subject.open(worker.pack)
+    prompt = prompt_of(handle.config.vocabulary, request["prompt_tokens"])
     with worker.phase("prefill", len(prompt)):
         worker.logits = worker.session.feed(prompt)
     with worker.phase("decode", request["new_tokens"]):
         for _ in range(request["new_tokens"]):
             worker.logits = worker.session.feed([int(worker.logits[-1].argmax())])
-    worker.emit("details", **subject.details(worker.session))
+    if not request["plain"]:
+        worker.emit("details", **subject.details(worker.session))
+    if request["leak"]:
+        from deepseek_cli.profile.leak import leak_of
+
+        worker.current = "leak test"
+        worker.emit("leak", **leak_of(worker.session, prompt, request["new_tokens"], request["leak"]))
+    worker.emit("end")
+
+
+def require_limit(weights: int, name: str) -> None:
+    """Raises MemoryShort where what this process may hold is less than the weights alone will take."""
+    limit = process_limit()
+    if limit is not None and weights > limit:
+        raise MemoryShort(
+            "{model} takes {needed} of memory for its weights alone, and this process may hold {limit}.",
+            hint="Raise the limit of its control group (or ulimit -v), or make the model smaller: deepseek quantize --int4.",
+            model=name,
+            needed=format_size(weights),
+            limit=format_size(limit),
+        )
 
 
 def array_bytes(array: Any) -> int:
@@ -140,3 +178,9 @@ def kv_buffers(session: Any) -> list[tuple[int, int]]:
     if hasattr(cache, "ctypes"):
         return [(cache.ctypes.data, cache.nbytes)]
     return [(t.data_ptr(), t.nbytes) for pair in getattr(cache, "rows", {}).values() for t in pair]
+
+
+def kv_on_heap(session: Any) -> int:
+    """Bytes of the KV cache that the C library's allocator counts: PyTorch's lies there, others have pages of their own."""
+    rows: Any = getattr(getattr(session, "cache", None), "rows", {})
+    return sum(t.nbytes for row in rows.values() for t in row if t.device.type == "cpu")

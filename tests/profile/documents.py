@@ -48,6 +48,16 @@ ARENA = {
     "lifetime_peak_bytes": 140 * MIB,
     "held_bytes": 150 * MIB,
     "growths": 3,
+    "requested_bytes": 105 * MIB,
+    "unpacked_bytes": 10 * MIB,
+    "start": {"in_use": 90 * MIB, "requested": 90 * MIB, "held": 100 * MIB},
+    "phases": {
+        "prefill": {
+            "fullest": {"in_use": 110 * MIB, "requested": 105 * MIB, "held": 150 * MIB},
+            "end": {"in_use": 92 * MIB, "requested": 91 * MIB, "held": 150 * MIB},
+        },
+    },
+    "points": [[0.0, 90 * MIB, 90 * MIB, 100 * MIB]],
 }
 
 

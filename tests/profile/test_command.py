@@ -51,6 +51,8 @@ def test_the_whole_command(toy: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert [p["phase"] for p in saved["phases"]] == ["import", "load", "prefill", "decode"]
     assert saved["what_if"]["now"] == {"context": saved["kv"]["context"], "batch": 1, "kv": "fp32", "scheme": "as it is"}
     assert saved["what_if"]["schemes"]["as it is"] == sum(row["bytes"] for row in saved["weights"])
+    assert saved["overhead"]["plain_seconds"] > 0
+    assert "Watching cost" in shown
     assert saved["run"]["command"] == "deepseek profile toy --memory-profile --save toy.json --prompt-tokens 12 --new-tokens 3"
     assert Path("toy-memory.html").read_text().startswith("<!doctype html>")
 
@@ -63,7 +65,7 @@ def test_quiet_prints_the_page(quick: list[Any], capsys: pytest.CaptureFixture[s
 def test_json_is_the_document(quick: list[Any], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["profile", "toy", "--json", "--html", "page.html"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert found["schema"] == "deepseek.profile/1"
+    assert found["schema"] == "deepseek.profile/2"
     assert found["ok"] is True
     assert found["page"] == "page.html"
     assert found["moments"][0]["parts"][-1]["part"] == "unattributed"
@@ -81,6 +83,25 @@ def test_a_peak_above_the_gate_is_exit_1(quick: list[Any], capsys: pytest.Captur
     assert main(["profile", "toy", "--max-peak", "100MiB", "--save", "x.md"]) == 1
     assert "--max-peak: 220.0 MiB is above 100.0 MiB." in capsys.readouterr().out
     assert Path("x.md").exists()
+
+
+def test_a_leak_is_exit_1(quick: list[Any], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    leak = {"iterations": 9, "slope_bytes": 2048.0 * 1024, "low_bytes": 2e6, "high_bytes": 3e6, "leaks": True, "points": []}
+    monkeypatch.setattr(measure, "profile", lambda *_, **__: ({**document(), "leak": leak}, None))
+    assert main(["profile", "toy", "--leak", "9"]) == 1
+    assert "Memory grows by 2,048.0 KiB each time" in capsys.readouterr().out
+
+
+def test_a_trace_is_saved_beside_the_figures(quick: list[Any]) -> None:
+    assert main(["profile", "toy", "--save", "x.trace.json", "--save", "x.json"]) == 0
+    assert json.loads(Path("x.trace.json").read_text())["traceEvents"]
+    assert "moments" in json.loads(Path("x.json").read_text())
+    assert main(["profile", "toy", "--save", "x.trace.json"]) == 0  # a report of ours may be replaced
+
+
+def test_a_baseline_of_the_schema_before_is_read(quick: list[Any]) -> None:
+    Path("old.json").write_text(json.dumps({**document(), "schema": "deepseek.profile/1"}))
+    assert main(["profile", "toy", "--baseline", "old.json", "--max-growth", "5%"]) == 0
 
 
 def test_growth_above_the_gate_is_exit_1(quick: list[Any], capsys: pytest.CaptureFixture[str]) -> None:
@@ -125,6 +146,7 @@ def test_a_baseline_that_is_none_is_exit_2(
         (["--max-growth", "much", "--baseline", "x"], "much"),
         (["--save", "x.txt"], "x.txt"),
         (["--new-tokens", "0"], "--new-tokens"),
+        (["--leak", "2"], "--leak"),
         (["--max-peak", "many"], "many"),
         (["--set", "sample_ms=0"], "sample_ms"),
     ],

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,10 @@ from deepseek_cli.errors import DeepseekError, MemoryShort, ModelCorrupt, ModelN
 from deepseek_cli.handle import open_model
 from deepseek_cli.manifest import Manifest, write_manifest
 from deepseek_cli.ops.onnx_ops import emit
-from deepseek_cli.profile import measure
-from deepseek_cli.profile.parts import ESTIMATED
+from deepseek_cli.profile import measure, worker
+from deepseek_cli.profile.parts import ESTIMATED, unattributed_share
 from deepseek_cli.profile.spec import ProfileSpec
+from deepseek_cli.profile.trace import PROFILED, render_trace
 from deepseek_cli.store import Store
 from tests.profile.documents import phases
 from tests.toys import DEPLOYABLE, make_toy
@@ -37,7 +39,7 @@ def measured(toy: Path) -> dict[str, Any]:
 
 
 def test_all_phases_are_measured_in_order(measured: dict[str, Any]) -> None:
-    assert [p["phase"] for p in measured["phases"]] == list(measure.PHASES)
+    assert [p["phase"] for p in measured["phases"]] == ["import", "load", "prefill", "decode"]
     assert [p["tokens"] for p in measured["phases"]] == [0, 0, 12, 3]
     ends = [p["start_seconds"] + p["seconds"] for p in measured["phases"]]
     assert all(p["start_seconds"] >= end for p, end in zip(measured["phases"][1:], ends, strict=False))
@@ -78,11 +80,38 @@ def test_layers_are_timed(measured: dict[str, Any]) -> None:
 
 def test_the_document_is_json_with_these_keys(measured: dict[str, Any]) -> None:
     assert json.loads(json.dumps(measured, allow_nan=False)) == measured
-    assert measured["schema"] == "deepseek.profile/1"
+    assert measured["schema"] == "deepseek.profile/2"
     assert " ".join(measured) == (
-        "schema failed model run machine peak phases moments estimate weights kv layers operators arena overhead timeline "
-        "what_if advice"
+        "schema failed model run machine peak phases moments estimate weights tensors kv layers operators nodes arena leak"
+        " overhead timeline what_if advice"
     )
+
+
+def test_layers_tell_what_they_compute_move_and_allocate(measured: dict[str, Any]) -> None:
+    rows = {layer["layer"]: layer for layer in measured["layers"]}
+    assert all(row["decode_flops"] > 0 and row["prefill_flops"] > row["decode_flops"] for n, row in rows.items() if n.isdigit())
+    weights, cache = 4 * parameters_of(measured, "0"), 15 * 2 * 2 * 16 * 4
+    assert rows["0"]["moved_bytes"] == weights + cache
+    assert all(row["activation_bytes"] > 0 for row in rows.values())
+    hidden = 12 * 64 * 4  # a row of float32 for each token of the prompt
+    assert rows["0"]["activation_bytes"] >= 2 * hidden
+
+
+def parameters_of(document: dict[str, Any], layer: str) -> int:
+    return sum(tensor["parameters"] for tensor in document["tensors"] if tensor["layer"] == layer)
+
+
+def test_tensors_and_kinds_are_exact(measured: dict[str, Any]) -> None:
+    assert sum(tensor["bytes"] for tensor in measured["tensors"]) == sum(w["bytes"] for w in measured["weights"])
+    assert measured["kv"]["kinds"] == [{"kind": "full", "layers": 2, "values_per_token": 2 * 2 * 16, "window": None}]
+    assert measured["kv"]["bytes_per_value"] == 4
+    assert measured["model"]["parameters"] == measured["model"]["active_parameters"]
+    assert measured["model"]["parameters"] == sum(tensor["parameters"] for tensor in measured["tensors"])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere only the total is known")
+def test_nearly_all_is_attributed(measured: dict[str, Any]) -> None:
+    assert all(unattributed_share(moment) <= 0.05 for moment in measured["moments"])
 
 
 def test_the_timeline_runs_to_the_end(measured: dict[str, Any]) -> None:
@@ -102,13 +131,22 @@ def bundle(toy: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_a_bundle_adds_operators_and_the_arena(bundle: Path, tmp_path: Path) -> None:
-    document, error = measure.profile(str(bundle), SMALL, home=tmp_path, context=64, threads=1)
+@pytest.fixture(scope="module")
+def bundled(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """A bundle's document, with everything that can be asked for, and the nodes that ran."""
+    nodes: list[dict[str, Any]] = []
+    spec = replace(SMALL, leak=5, overhead=True)
+    document, error = measure.profile(str(bundle), spec, home=tmp_path_factory.mktemp("home"), context=64, threads=1, nodes=nodes)
     assert error is None
+    return document, nodes
+
+
+def test_a_bundle_adds_operators_and_the_arena(bundled: tuple[dict[str, Any], list[Any]]) -> None:
+    document, _ = bundled
     assert document["model"]["runtime"] == "ONNX Runtime"
     assert document["arena"]["weights_bytes"] > 0
     assert {"GroupQueryAttention", "FusedMatMul"} <= {row["operator"] for row in document["operators"]}
-    assert set(document["overhead"]) == {"plain_seconds", "profiled_seconds"}
+    assert {row["operator"] for row in document["nodes"]} == {row["operator"] for row in document["operators"]}
     assert all(layer["decode_seconds"] > 0 for layer in document["layers"] if layer["layer"] != "other")
     assert sum(w["bytes"] for w in document["weights"]) == sum(layer["weights_bytes"] for layer in document["layers"])
     assert document["kv"]["used_bytes"] == 15 * 2 * 2 * 2 * 16 * 4 <= document["kv"]["resident_bytes"]
@@ -116,11 +154,48 @@ def test_a_bundle_adds_operators_and_the_arena(bundle: Path, tmp_path: Path) -> 
         assert sum(p["bytes"] for p in moment["parts"]) == moment["bytes"]
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the log is not read back")
+def test_packing_is_a_phase_of_its_own(bundled: tuple[dict[str, Any], list[Any]]) -> None:
+    document, _ = bundled
+    phases = document["phases"]
+    assert [p["phase"] for p in phases] == ["import", "load", "prepack", "prefill", "decode"]
+    assert phases[1]["start_seconds"] + phases[1]["seconds"] == pytest.approx(phases[2]["start_seconds"])
+    parts = {m["moment"]: {p["part"]: p["bytes"] for p in m["parts"]} for m in document["moments"]}
+    packed = document["arena"]["weights_bytes"] - document["arena"]["unpacked_bytes"]
+    assert parts["load"]["prepacked"] == 0 < packed == parts["prepack"]["prepacked"] == parts["decode"]["prepacked"]
+
+
+def test_watching_is_held_against_a_run_unwatched(bundled: tuple[dict[str, Any], list[Any]]) -> None:
+    document, _ = bundled
+    assert set(document["overhead"]) == {"plain_seconds", "sampled_seconds", "profiled_seconds"}
+    assert all(seconds > 0 for seconds in document["overhead"].values())
+
+
+def test_the_leak_test_repeats_the_work(bundled: tuple[dict[str, Any], list[Any]]) -> None:
+    document, _ = bundled
+    leak = document["leak"]
+    assert leak["iterations"] == len(leak["points"]) == 5
+    assert leak["leaks"] is False
+    assert document["kv"]["positions"] == 15
+
+
+def test_a_trace_is_read_back(bundled: tuple[dict[str, Any], list[Any]]) -> None:
+    document, nodes = bundled
+    trace = json.loads(render_trace(document, nodes))
+    spans = [e for e in trace["traceEvents"] if e["ph"] == "X"]
+    assert all({"name", "cat", "pid", "tid", "ts", "dur"} <= set(e) and e["ts"] >= 0 <= e["dur"] for e in spans)
+    assert [e["name"] for e in spans if e["cat"] == "phase"] == [p["phase"] for p in document["phases"]]
+    assert sum(e["pid"] == PROFILED for e in spans) == len(nodes) > 100
+    counters = [e for e in trace["traceEvents"] if e["ph"] == "C"]
+    assert [sum(e["args"].values()) for e in counters] == [point[1] for point in document["timeline"]["points"]]
+    assert {e["ph"] for e in trace["traceEvents"]} == {"M", "X", "C"}
+
+
 def test_operators_may_be_left_out(bundle: Path, tmp_path: Path) -> None:
     spec = ProfileSpec(prompt_tokens=12, new_tokens=3, operators=False)
     document, _ = measure.profile(str(bundle), spec, home=tmp_path, context=64)
-    assert document["operators"] == []
-    assert document["arena"] is document["overhead"] is None
+    assert document["operators"] == document["nodes"] == []
+    assert document["arena"] is document["overhead"] is document["leak"] is None
     assert document["weights"]
 
 
@@ -184,13 +259,12 @@ def test_an_error_crosses_the_process_as_it_was() -> None:
     assert str(run.error) == "f has 1.2. H"
 
 
-def test_thinning_keeps_the_peak_and_the_order() -> None:
-    samples = [(float(i), 10 + (990 if i == 4321 else i % 5), 0) for i in range(9000)]
-    kept = measure.thin(samples, 1500)
-    assert len(kept) <= 1500
-    assert kept == sorted(kept)
-    assert (4321.0, 1000, 0) in kept
-    assert min(s[1] for s in kept) == 10
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such limit")
+def test_a_limit_smaller_than_the_model_is_said_before_loading(toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker, "process_limit", lambda: 1000)
+    with pytest.raises(MemoryShort, match=r"toy takes 2[.\d]* .B of memory for its weights alone, .* may hold 1.0 kB"):
+        worker.require_limit(2_000_000, "toy")
+    worker.require_limit(999, "toy")
 
 
 def test_the_folder_the_user_stands_in_lends_no_modules(toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

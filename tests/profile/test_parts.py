@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 from deepseek_cli.profile.parts import PARTS, moments, unattributed_share
 from tests.profile.documents import ARENA, MIB, phases
 
@@ -21,17 +23,50 @@ def test_the_peak_is_its_phase_and_what_was_freed_in_it() -> None:
     assert {p["part"]: p["bytes"] for p in peak["parts"]}["transient"] == 60 * MIB
 
 
+def parts_of(moment: dict[str, Any]) -> dict[str, int]:
+    return {p["part"]: p["bytes"] for p in moment["parts"]}
+
+
 def test_what_is_not_explained_is_shown() -> None:
     decode = moments(phases(), None)[-1]
-    parts = {p["part"]: p["bytes"] for p in decode["parts"]}
-    assert parts["weights_memory"] == parts["activations"] == 0
-    assert parts["unattributed"] == 201 * MIB - (5 + 15 + 40 + 9) * MIB - 4096
-    assert 0.6 < unattributed_share(decode) < 0.7
+    parts = parts_of(decode)
+    assert parts["weights_memory"] == parts["activations"] == parts["runtime_heap"] == 0
+    assert parts["unattributed"] == 201 * MIB - (5 + 15 + 1 + 9) * MIB - 4096
+    assert unattributed_share(decode) == parts["unattributed"] / (201 * MIB)
 
 
-def test_the_import_phase_explains_itself() -> None:
-    start = moments(phases(), ARENA)[1]
-    assert start["parts"][-1]["bytes"] == 0
+def test_the_heap_is_what_is_handed_out_less_what_is_known_on_it() -> None:
+    made = phases()
+    made[-1].update(heap_used_bytes=60 * MIB, kv_heap_bytes=12 * MIB, weights_memory_bytes=30 * MIB, python_bytes=7 * MIB)
+    parts = parts_of(moments(made, None)[-1])
+    assert parts["runtime_heap"] == 60 * MIB - 12 * MIB - 30 * MIB - 4096
+    assert parts["kv"] == 9 * MIB  # its pages that are resident, of the 12 that are reserved
+    assert parts["python"] == 7 * MIB
+
+
+def test_the_arena_is_told_apart_by_its_own_counters() -> None:
+    made = phases()
+    prefill = parts_of(moments(made, ARENA)[3])
+    assert prefill["weights_memory"] == 10 * MIB
+    assert prefill["prepacked"] == 80 * MIB
+    assert (prefill["activations"], prefill["arena_padding"], prefill["arena_slack"]) == (MIB, MIB, 58 * MIB)
+    made[2]["peak_bytes"] = 400 * MIB
+    peak = parts_of(moments(made, ARENA)[0])
+    assert (peak["activations"], peak["arena_padding"], peak["arena_slack"]) == (15 * MIB, 5 * MIB, 40 * MIB)
+
+
+def test_nothing_is_packed_before_packing() -> None:
+    made = phases()
+    made[1]["unpacked"] = True
+    made.insert(2, {**made[1], "name": "prepack", "unpacked": False})
+    load, prepack = map(parts_of, moments(made, ARENA)[2:4])
+    assert (load["weights_memory"], load["prepacked"], load["arena_slack"]) == (10 * MIB, 0, 0)
+    assert (prepack["weights_memory"], prepack["prepacked"], prepack["arena_slack"]) == (10 * MIB, 80 * MIB, 10 * MIB)
+
+
+def test_an_arena_that_was_not_asked_about_packing_counts_weights() -> None:
+    parts = parts_of(moments(phases(), {**ARENA, "unpacked_bytes": None})[-1])
+    assert (parts["weights_memory"], parts["prepacked"]) == (90 * MIB, 0)
 
 
 def test_a_system_that_tells_only_the_total() -> None:
