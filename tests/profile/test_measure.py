@@ -103,7 +103,9 @@ def parameters_of(document: dict[str, Any], layer: str) -> int:
 
 def test_tensors_and_kinds_are_exact(measured: dict[str, Any]) -> None:
     assert sum(tensor["bytes"] for tensor in measured["tensors"]) == sum(w["bytes"] for w in measured["weights"])
-    assert measured["kv"]["kinds"] == [{"kind": "full", "layers": 2, "values_per_token": 2 * 2 * 16, "window": None}]
+    assert measured["kv"]["kinds"] == [
+        {"kind": "full", "layers": 2, "values_per_token": 2 * 2 * 16, "rows_per_token": 4, "window": None}
+    ]
     assert measured["kv"]["bytes_per_value"] == 4
     assert measured["model"]["parameters"] == measured["model"]["active_parameters"]
     assert measured["model"]["parameters"] == sum(tensor["parameters"] for tensor in measured["tensors"])
