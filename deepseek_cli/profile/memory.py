@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import ctypes
 import mmap
+import os
 import re
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Collection, Iterable
@@ -22,6 +24,8 @@ MAPPING = re.compile(r"([0-9a-f]+)-([0-9a-f]+) \S+ \S+ \S+ \d+\s*(.*)")  # addre
 WITHOUT_FILE = ("/dev/zero", "/dev/shm/", "/memfd:", "/SYSV")  # how shared memory is named
 STATUS = re.compile(rb"VmRSS:\s+(\d+).*RssFile:\s+(\d+)", re.DOTALL)
 MALLOC_FIELDS = "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost"
+PYTHON_ARENAS = re.compile(rb"(\d+) arenas \* (\d+) bytes/arena")
+STANDARD_ERROR = 2
 PRESENT = 0x80  # bit 63 of a pagemap entry, in its last byte
 
 
@@ -33,6 +37,7 @@ class Resident:
     anonymous: int | None = None  # heaps, stacks, private copies of file pages, shared memory without a file
     model_file: int | None = None  # pages of the model's own files, mapped
     other_file: int | None = None  # libraries, data files
+    other_private: int | None = None  # of `anonymous`: pages of libraries that were written, such as relocated tables
 
 
 def resident(model_files: Collection[str] = ()) -> Resident:
@@ -48,7 +53,7 @@ def resident(model_files: Collection[str] = ()) -> Resident:
 
 def parse_smaps(lines: Iterable[str], model_files: Collection[str] = ()) -> Resident:
     """Sum the mappings of an smaps file, given line by line so that reading it costs no memory of its own."""
-    rss = anonymous = model = size = 0
+    rss = anonymous = model = private = size = 0
     path = ""
     for line in lines:
         if line.startswith("Rss:"):
@@ -57,10 +62,13 @@ def parse_smaps(lines: Iterable[str], model_files: Collection[str] = ()) -> Resi
         elif line.startswith("Anonymous:"):
             own = size if path.startswith(WITHOUT_FILE) else int(line.split()[1]) * 1024
             anonymous += own
-            model += size - own if path in model_files else 0
+            if path in model_files:
+                model += size - own
+            elif path.startswith("/") and not path.startswith(WITHOUT_FILE):
+                private += own
         elif match := MAPPING.match(line.rstrip("\n")):
             path = path_of(match)
-    return Resident(rss, anonymous, model, rss - anonymous - model)
+    return Resident(rss, anonymous, model, rss - anonymous - model, private)
 
 
 def path_of(mapping: re.Match[str]) -> str:
@@ -129,14 +137,43 @@ class MallocInfo(ctypes.Structure):
     _fields_ = tuple((name, ctypes.c_size_t) for name in MALLOC_FIELDS.split())
 
 
-def heap_free() -> int:
-    """Bytes that the program freed and the C library's allocator keeps; 0 where it does not tell."""
+@dataclass(frozen=True, slots=True)
+class Heap:
+    """The C library's allocator, as it counts itself: bytes handed out, and bytes that were freed and are kept."""
+
+    used: int = 0
+    free: int = 0
+
+
+def heap() -> Heap:
+    """Zeros where it does not tell."""
     try:
         mallinfo2 = ctypes.CDLL(None).mallinfo2
     except (AttributeError, OSError, TypeError):  # not glibc, or older than 2.33
-        return 0
+        return Heap()
     mallinfo2.restype = MallocInfo
-    return int(mallinfo2().fordblks)
+    found = mallinfo2()
+    return Heap(int(found.uordblks + found.hblkhd), int(found.fordblks))
+
+
+def python_bytes() -> int:
+    """Bytes of the arenas that CPython keeps its small objects in, as it counts them; larger ones are on the heap.
+
+    The counters are only ever printed, to the C library's standard error, which is led aside meanwhile.
+    """
+    if not hasattr(sys, "_debugmallocstats"):
+        return 0
+    with tempfile.TemporaryFile() as file:
+        kept = os.dup(STANDARD_ERROR)
+        os.dup2(file.fileno(), STANDARD_ERROR)
+        try:
+            sys._debugmallocstats()
+        finally:
+            os.dup2(kept, STANDARD_ERROR)
+            os.close(kept)
+        file.seek(0)
+        match = PYTHON_ARENAS.search(file.read())
+    return int(match[1]) * int(match[2]) if match else 0
 
 
 class Sampler(threading.Thread):

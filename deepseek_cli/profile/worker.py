@@ -56,7 +56,7 @@ class Worker:
             weights_memory_bytes=weights_in_memory(self.session, self.model_files),
             kv_resident_bytes=kv_resident(self.session),
             logits_bytes=array_bytes(self.logits),
-            heap_free_bytes=memory.heap_free(),
+            heap_free_bytes=memory.heap().free,
             peak_reset=memory.reset_peak(),
         )
 
