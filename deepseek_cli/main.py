@@ -77,7 +77,7 @@ def dispatch(words: list[str], output: Output) -> int:
     if file and file.exists() and not call.common.force:
         raise UsageError("{path} exists.", hint="Use --force to replace it, or another -o.", path=file)
     with memory_cap(call.common.memory):
-        result = module.run(call)
+        result = _app.run(module, call)
     return output.result(result, file)
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from deepseek_cli.deploy.engine import Deployed
 
 ARGUMENTS = ("model?",)
-COMMON = ("dry_run", "strict", "threads", "context", "memory")
+COMMON = ("dry_run", "strict", "threads", "context", "memory", "memory_profile", "optimize_memory")
 SPEC = DeploySpec
 EXAMPLES = [
     "deepseek deploy smollm2@int4-g32-balanced --target cpu",

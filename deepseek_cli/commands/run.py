@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from deepseek_cli.runtime.chat_session import Chat
 
 ARGUMENTS = ("model?", "prompt?")
-COMMON = ("threads", "context", "memory", "seed", "device")
+COMMON = ("threads", "context", "memory", "seed", "device", "memory_profile", "optimize_memory")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +58,7 @@ def run(call: Call) -> Result:
 
     sampling = Sampling(spec.repetition_penalty, spec.temperature, spec.top_k, spec.top_p, spec.min_p, call.common.seed)
     common = call.common
+    call.reporter.step("load")
     chat = open_chat(
         model,
         sampling,
@@ -96,10 +97,12 @@ def _prompt(call: Call) -> tuple[str | None, str | None]:
 def _answer(call: Call, chat: Chat, prompt: str) -> str:
     """The answer goes to stdout, the thinking before it to stderr."""
     text = ""
+    call.reporter.step("prefill", chat.session)
     for piece in chat.ask(prompt, call.reporter.stream_aside):
         if piece and not text and chat.splitter.thinking:
             call.reporter.stream_aside("\n\n")
         text += piece
+        call.reporter.step("decode")
         call.reporter.stream(piece)
     call.reporter.stream("\n")
     if chat.still_thinking and chat.last.finish != "stop":
