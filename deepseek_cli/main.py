@@ -76,7 +76,7 @@ def dispatch(words: list[str], output: Output) -> int:
     file = call.common.output if commands.COMMANDS[name].prints else None
     if file and file.exists() and not call.common.force:
         raise UsageError("{path} exists.", hint="Use --force to replace it, or another -o.", path=file)
-    with memory_cap(call.common.memory):
+    with memory_cap(call.cap):
         result = _app.run(module, call)
     return output.result(result, file)
 

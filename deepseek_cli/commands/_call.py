@@ -64,6 +64,12 @@ class Call:
     settings: Settings
 
     @property
+    def cap(self) -> int | None:
+        """Of this process's memory. With --optimize-memory, --memory speaks of processes to come, where the work is theirs."""
+        elsewhere = self.common.optimize_memory and self.command in ("bench", "deploy")
+        return None if elsewhere else self.common.memory
+
+    @property
     def model(self) -> str:
         """What MODEL says, or else the settings. Raises UsageError where neither names a model."""
         model = self.arguments.get("model") or self.settings.model

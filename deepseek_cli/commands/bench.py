@@ -36,6 +36,7 @@ def run(call: Call) -> Result:
         threads=common.threads,
         device=common.device,
         seed=common.seed or 0,
+        most=common.memory if common.optimize_memory else None,
         reporter=call.reporter,
     )
     for file in spec.save:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from deepseek_cli.commands._call import Call
+from deepseek_cli.commands._optimize import plan_deploy
 from deepseek_cli.commands._subject import reference, shown, store_of
 from deepseek_cli.deploy.auto import concrete
 from deepseek_cli.deploy.spec import DeploySpec
@@ -46,6 +48,7 @@ def run(call: Call) -> Result:
         "context": done.context,
         "unchanged": done.unchanged,
         "verification": done.verification,
+        **({"memory_plan": done.memory_plan} if done.memory_plan else {}),
         "bytes": sum(f["bytes"] for f in done.manifest.files) if done.manifest else None,
     }
     quiet = shown(call, done.name, done.path)
@@ -71,6 +74,9 @@ def made(call: Call, spec: DeploySpec) -> Deployed:
     if model.handle is None:
         name = result_name(model.name, target=target)
         return Deployed(name, common.output or store.models / name, target, common.context)
+    optimized = plan_deploy(call, model.handle, target, spec.kv)
+    if optimized and optimized.kv == "fp16":
+        spec = replace(spec, kv="fp16")
     return deploy(
         model.handle,
         spec,
@@ -80,6 +86,7 @@ def made(call: Call, spec: DeploySpec) -> Deployed:
         threads=common.threads,
         force=common.force,
         dry_run=common.dry_run,
+        plan=optimized and optimized.plan,
         reporter=reporter,
     )
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from deepseek_cli.commands._call import Call
 from deepseek_cli.commands._offer import subject_or_made
+from deepseek_cli.commands._optimize import outcome, plan_run
 from deepseek_cli.commands._subject import store_of
 from deepseek_cli.errors import UsageError
 from deepseek_cli.ops import SparseSpec
@@ -58,6 +59,7 @@ def run(call: Call) -> Result:
 
     sampling = Sampling(spec.repetition_penalty, spec.temperature, spec.top_k, spec.top_p, spec.min_p, call.common.seed)
     common = call.common
+    optimized = plan_run(call, model)
     call.reporter.step("load")
     chat = open_chat(
         model,
@@ -72,11 +74,10 @@ def run(call: Call) -> Result:
         device=common.device,
         drafts=spec.draft,
         sparse=sparse,
+        plan=optimized and optimized.plan,
     )
-    if prompt is None:
-        return _converse(call, chat)
-    answer = _answer(call, chat, prompt)
-    return Result({"text": answer, **chat.last_record()}, quiet="")
+    said = _converse(call, chat) if prompt is None else {"text": _answer(call, chat, prompt), **chat.last_record()}
+    return Result({**said, **outcome(call, optimized, chat.session)}, quiet="")
 
 
 def _prompt(call: Call) -> tuple[str | None, str | None]:
@@ -130,7 +131,7 @@ def _answer(call: Call, chat: Chat, prompt: str) -> str:
     return text
 
 
-def _converse(call: Call, chat: Chat) -> Result:
+def _converse(call: Call, chat: Chat) -> dict[str, Any]:
     """Turn after turn on a terminal, until an empty line or the end of input."""
     turns: list[dict[str, Any]] = []
     call.reporter.note("An empty line ends the conversation.")
@@ -142,4 +143,4 @@ def _converse(call: Call, chat: Chat) -> Result:
         if not prompt.strip():
             break
         turns.append({"prompt": prompt, "text": _answer(call, chat, prompt), "thinking": chat.splitter.thinking})
-    return Result({"turns": turns})
+    return {"turns": turns}
