@@ -97,7 +97,9 @@ def plan_within(settings: dict[str, Any], model: Any) -> Any:
 
     if getattr(model, "target", "") != "cpu":
         raise UsageError(
-            "--optimize-memory is for cpu bundles, and {model} is none.", hint="Use: deepseek deploy --target cpu", model=model.name
+            "--optimize-memory is for cpu bundles, and {model} is none.",
+            hint="Use: deepseek deploy --target cpu",
+            model=model.name,
         )
     return optimize_apart(model.root, Path(settings["home"]), settings["most"], settings["context"]).plan
 

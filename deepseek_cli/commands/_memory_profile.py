@@ -50,9 +50,7 @@ def recorded(run: Callable[[Call], Result], call: Call) -> Result:
 
 
 def with_page(result: Result, page: Path, sentence: str) -> Result:
-    return replace(
-        result, data={**result.data, "memory_profile": page}, lines=[*result.lines, Line(sentence, path=page)]
-    )
+    return replace(result, data={**result.data, "memory_profile": page}, lines=[*result.lines, Line(sentence, path=page)])
 
 
 def page_of(call: Call) -> Path:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from deepseek_cli.commands._call import Call
 from deepseek_cli.errors import UsageError
+from deepseek_cli.i18n import t
 from deepseek_cli.spec import format_size
 
 if TYPE_CHECKING:
@@ -48,8 +49,10 @@ def require_cpu(name: str, target: str) -> None:
 
 
 def announce(call: Call, made: Optimized) -> None:
+    from deepseek_cli.profile.optimize import CHOICES
+
     for name, saved in made.choices:
-        call.reporter.note("To save {size}: {choice}.", size=format_size(saved), choice=name)
+        call.reporter.note("To save {size}: {choice}.", size=format_size(saved), choice=t(CHOICES[name]))
     call.reporter.note(
         "Memory: at most {predicted} predicted for {tokens} tokens, {plain} without a plan.",
         predicted=format_size(made.predicted_bytes),

@@ -23,7 +23,7 @@ from deepseek_cli.profile.sketch import Sketch, sketch_of, total
 from deepseek_cli.profile.weights import Stored
 from deepseek_cli.runtime.context import DEFAULT_CONTEXT
 from deepseek_cli.runtime.memory_plan import MemoryPlan
-from deepseek_cli.schemes import PATTERN
+from deepseek_cli.schemes import PATTERN, parse_scheme
 from deepseek_cli.spec import format_size
 
 RUNTIME = "ONNX Runtime"
@@ -39,9 +39,18 @@ main(request)
 """
 
 
+CHOICES = {
+    "release": "pages of the file that loading has read are let go",
+    "unpacked": "weights stay as they lie in the file",
+    "chunk": "prompts are computed in shorter chunks",
+    "kv": "the cache of latents is kept in fp16",
+    "context": "the context is shorter",
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Optimized:
-    """`choices` are names with the bytes that each takes off the predicted peak, in the order they were made."""
+    """`choices` are keys of CHOICES with the bytes that each takes off the predicted peak, in the order they were made."""
 
     plan: MemoryPlan
     kv: str
@@ -59,15 +68,15 @@ def optimize(sketch: Sketch, most: int, context: int | None = None, may_narrow: 
     wanted = context or min(sketch.config.context, DEFAULT_CONTEXT)
     steps = list(ladder(sketch, MemoryPlan(context=wanted), may_narrow))
     if context is None and predict(sketch, *steps[-1][1:]) > most:
-        steps.append(("a shorter context", fitted(sketch, *steps[-1][1:], most), steps[-1][2]))
+        steps.append(("context", fitted(sketch, *steps[-1][1:], most), steps[-1][2]))
     plain = before = predict(sketch, *steps[0][1:])
-    choices: list[tuple[str, int]] = []
+    choices: dict[str, int] = {}
     for name, plan, kv in steps:
         now = predict(sketch, plan, kv)
         if name:
-            choices.append((name, before - now))
+            choices[name] = choices.get(name, 0) + before - now
         if now <= most:
-            return Optimized(plan, kv, now, plain, tuple(c for c in choices if c[1] > 0))
+            return Optimized(plan, kv, now, plain, tuple((name, saved) for name, saved in choices.items() if saved > 0))
         before = now
     _, plan, kv = steps[-1]
     raise MemoryShort(
@@ -87,15 +96,15 @@ def ladder(sketch: Sketch, plan: MemoryPlan, may_narrow: bool) -> Iterator[tuple
     yield "", plan, kv
     if any(PATTERN.fullmatch(s.form) for s in sketch.weights):
         plan = replace(plan, release=True)
-        yield "pages of the file let go after loading", plan, kv
+        yield "release", plan, kv
     else:
         plan = replace(plan, prepack=False)
-        yield "weights not packed", plan, kv
+        yield "unpacked", plan, kv
     for chunk in CHUNKS:
         plan = replace(plan, chunk=chunk)
-        yield f"prompts in chunks of {chunk}", plan, kv
+        yield "chunk", plan, kv
     if may_narrow and kv == "fp32" and getattr(sketch.config, "latent", None):
-        yield "the cache in fp16", plan, "fp16"
+        yield "kv", plan, "fp16"
 
 
 def fitted(sketch: Sketch, plan: MemoryPlan, kv: str, most: int) -> MemoryPlan:
@@ -134,18 +143,27 @@ def left_mapped(weights: tuple[Stored, ...], tied: bool) -> int:
 
 
 def as_bundle(sketch: Sketch, kv: str) -> Sketch:
-    """A model as `deploy --target cpu` writes it: what is not quantized becomes float32."""
-    wide = tuple(
-        s if PATTERN.fullmatch(s.form) or not s.parameters else replace(s, form="f32", size_bytes=FLOAT32 * s.parameters)
-        for s in sketch.weights
-    )
-    return replace(sketch, known=wide, runtime=RUNTIME, kv=kv)
+    """A model as `deploy --target cpu` writes it: scales beside their codes, and they and what is dense in float32."""
+    return replace(sketch, known=tuple(w for s in sketch.weights for w in _widened(s)), runtime=RUNTIME, kv=kv)
+
+
+def _widened(s: Stored) -> Iterator[Stored]:
+    if not PATTERN.fullmatch(s.form):
+        yield replace(s, form="f32", size_bytes=FLOAT32 * s.parameters)
+        return
+    scheme = parse_scheme(s.form)
+    codes = s.parameters * scheme.bits // 8
+    scales = FLOAT32 * s.parameters // scheme.group if scheme.group else 2 * max(s.size_bytes - codes, 0)
+    yield replace(s, size_bytes=codes)
+    yield replace(s, parameters=0, size_bytes=scales)
 
 
 def optimize_apart(ref: str | Path, home: Path, most: int, context: int | None) -> Optimized:
     """`optimize` of a bundle in a process of its own: reading its graph takes more memory than many a cap allows."""
     request = {"ref": str(ref), "home": str(home), "most": most, "context": context, "path": sys.path}
-    done = subprocess.run([sys.executable, "-P", "-c", BOOT], input=json.dumps(request), capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", BOOT], input=json.dumps(request), capture_output=True, text=True, check=False
+    )
     if done.returncode:
         raise DeepseekError(
             "The process that plans memory failed: {reason}",

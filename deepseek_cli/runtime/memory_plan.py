@@ -48,7 +48,8 @@ def read_plan(resolved: Mapping[str, Any], file: Path) -> MemoryPlan | None:
 
 
 def release_pages(files: frozenset[str]) -> int:
-    """Let go of the resident pages of mapped files that nobody wrote to; reading them again brings them back. Bytes, 0 off Linux."""
+    """Let go of the resident pages of mapped files that nobody wrote to; reading them again brings them back. Bytes let go:
+    0 off Linux."""
     if not (hasattr(mmap, "MADV_DONTNEED") and SMAPS.exists()):
         return 0
     madvise, released = ctypes.CDLL(None).madvise, 0

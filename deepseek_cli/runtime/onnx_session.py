@@ -55,7 +55,9 @@ class OnnxSession:
         plan: MemoryPlan | None = None,
     ) -> None:
         plan = plan or MemoryPlan()
-        self.session = self._load(folder / GRAPH, session_options(threads, profile, spinning, plan.prepack), accuracy_level, rewrite)
+        self.session = self._load(
+            folder / GRAPH, session_options(threads, profile, spinning, plan.prepack), accuracy_level, rewrite
+        )
         self.released_bytes = release_pages(mapped_files(folder)) if plan.release else 0
         self.context = min(context, int(self.session.get_modelmeta().custom_metadata_map.get("context", context)))
         self.vocabulary, self.position = config.vocabulary, 0

@@ -17,6 +17,7 @@ from deepseek_cli.messages_zh import MESSAGES
 from deepseek_cli.profile.estimate import AS_IT_IS
 from deepseek_cli.profile.fit import VERDICTS
 from deepseek_cli.profile.measure import PHASES
+from deepseek_cli.profile.optimize import CHOICES
 from deepseek_cli.profile.parts import ESTIMATED, PARTS
 from deepseek_cli.profile.runtimes import RUNTIMES
 from deepseek_cli.settings import EXPECTED, VARIABLES
@@ -29,7 +30,7 @@ FIRST |= {"corrupt", "_corrupt", "_missing"}  # and so it is of what makes an er
 
 def templates() -> dict[str, str]:
     """Each template with the first place that uses it."""
-    tables = [*PANELS, *VARIABLES.values(), *EXPECTED.values(), *PHASES, *PARTS.values(), *ESTIMATED.values()]
+    tables = [*PANELS, *VARIABLES.values(), *EXPECTED.values(), *PHASES, *PARTS.values(), *ESTIMATED.values(), *CHOICES.values()]
     found = dict.fromkeys([*tables, *VERDICTS, AS_IT_IS, *(runtime.help for runtime in RUNTIMES.values())], "a table")
     for file in sorted(PACKAGE.rglob("*.py")):
         tree = ast.parse(file.read_text(encoding="utf-8"))
