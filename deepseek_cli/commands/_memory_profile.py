@@ -1,9 +1,10 @@
-"""--memory-profile on a command: its own run as a page, with a phase for each of its steps. `profile` has a process of its own."""
+"""--memory-profile on a command: its own run as a page, a phase for each of its steps. (`profile` starts a process instead.)"""
 
 from __future__ import annotations
 
 import shlex
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from deepseek_cli.errors import DeepseekError
 from deepseek_cli.output import Line, Result
 from deepseek_cli.sources import locate
 
+SETTLED = 1.0  # seconds after which a step may come again
 STARTS_PROCESSES = ("bench",)  # whose work is done in others
 
 
@@ -35,9 +37,13 @@ def recorded(run: Callable[[Call], Result], call: Call) -> Result:
         family=call.command in STARTS_PROCESSES,
     )
 
+    seen: set[str] = set()
+
     def heard(step: str, session: object) -> None:
         profile.session = session or profile.session
-        profile.begin(step)
+        if step not in seen or time.monotonic() - profile.since > SETTLED:  # two steps may report in turn
+            seen.add(step)
+            profile.begin(step)
 
     call.reporter.heard = heard
     try:

@@ -86,7 +86,7 @@ def made(call: Call, spec: DeploySpec) -> Deployed:
         threads=common.threads,
         force=common.force,
         dry_run=common.dry_run,
-        plan=optimized and optimized.plan,
+        plan=optimized.plan if optimized else None,
         reporter=reporter,
     )
 

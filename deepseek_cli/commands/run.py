@@ -74,7 +74,7 @@ def run(call: Call) -> Result:
         device=common.device,
         drafts=spec.draft,
         sparse=sparse,
-        plan=optimized and optimized.plan,
+        plan=optimized.plan if optimized else None,
     )
     said = _converse(call, chat) if prompt is None else {"text": _answer(call, chat, prompt), **chat.last_record()}
     return Result({**said, **outcome(call, optimized, chat.session)}, quiet="")

@@ -1,4 +1,4 @@
-"""--memory-profile on the commands that work in this process: a page of each command's own run, and nothing where it is absent."""
+"""--memory-profile on commands that work in this process: a page of each one's own run, and nothing where it is absent."""
 
 from __future__ import annotations
 
