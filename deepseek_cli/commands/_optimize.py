@@ -29,8 +29,8 @@ def plan_run(call: Call, model: ModelHandle | Bundle) -> Optimized | None:
 
 
 def plan_deploy(call: Call, handle: ModelHandle, target: str, kv: str) -> Optimized | None:
-    """Of a bundle that is about to be written."""
-    if not call.common.optimize_memory:
+    """Of a bundle that is about to be written; one that `run` makes in passing is planned when it runs."""
+    if not call.common.optimize_memory or call.command != "deploy":
         return None
     require_cpu(handle.name, target)
     from deepseek_cli.profile.optimize import as_bundle, optimize

@@ -8,6 +8,7 @@ and a hundred times as long; smaller chunks of a prompt save a few MiB; without 
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -180,9 +181,12 @@ def main(request: dict[str, Any]) -> None:
     from deepseek_cli.handle import open_any
     from deepseek_cli.store import Store
 
+    out = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # what a library prints must not mix with the answer
     try:
         sketch = sketch_of(open_any(request["ref"], Store(Path(request["home"]))))
         answer = asdict(optimize(sketch, request["most"], request["context"]))
     except MemoryShort as error:
         answer = {"short": {"message": error.message, "hint": error.hint, "facts": error.facts}}
-    sys.stdout.write(json.dumps(answer))
+    with out:
+        json.dump(answer, out)

@@ -35,17 +35,45 @@ Anonymous:             8 kB
 
 def test_the_kinds_sum_to_what_is_resident() -> None:
     found = memory.parse_smaps(SMAPS.splitlines(keepends=True), {"/models/a model/weights.bin"})
-    assert found == memory.Resident(rss=1122 * 1024, anonymous=412 * 1024, model_file=610 * 1024, other_file=100 * 1024)
+    sizes = {"rss": 1122, "anonymous": 412, "model_file": 610, "other_file": 100, "other_private": 0}
+    assert found == memory.Resident(**{name: size * 1024 for name, size in sizes.items()})
     assert found.rss == found.anonymous + found.model_file + found.other_file  # type: ignore[operator]
 
 
-def test_the_allocator_tells_what_it_keeps() -> None:
-    assert memory.heap_free() >= 0
+def test_the_allocator_tells_what_it_handed_out_and_what_it_keeps() -> None:
+    before = memory.heap()
+    block = bytearray(8 << 20)
+    assert before == memory.Heap() or memory.heap().used >= before.used + len(block)
+
+
+def test_python_tells_what_its_objects_take() -> None:
+    before = memory.python_bytes()
+    objects = [[i] for i in range(100_000)]
+    assert before == 0 or memory.python_bytes() >= before + 5 * len(objects)
+
+
+def test_asking_python_leaves_standard_error_as_it_was(capfd: pytest.CaptureFixture[str]) -> None:
+    memory.python_bytes()
+    os.write(2, b"still here")
+    assert capfd.readouterr().err == "still here"
+
+
+def test_written_pages_of_libraries_are_told_apart() -> None:
+    lines = [
+        "7f00-7f01 rw-p 0 fe:00 3 /usr/lib/libm.so",
+        "Rss: 12 kB",
+        "Anonymous: 8 kB",
+        "7f01-7f02 rw-p 0 fe:00 12 /m/w",
+        "Rss: 4 kB",
+        "Anonymous: 4 kB",
+    ]
+    found = memory.parse_smaps(lines, {"/m/w"})
+    assert (found.anonymous, found.other_file, found.other_private) == (12 * 1024, 4 * 1024, 8 * 1024)
 
 
 def test_an_allocator_that_tells_nothing_is_zero(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory.ctypes, "CDLL", lambda name: object())
-    assert memory.heap_free() == 0
+    assert memory.heap() == memory.Heap()
 
 
 def test_without_proc_only_the_total_is_known(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
