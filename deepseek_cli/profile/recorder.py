@@ -65,7 +65,7 @@ class DeepSeekProfiler:
         html: str | Path | None = None,
         json: str | Path | None = None,
         *,
-        sample_ms: float = 5.0,
+        sample_ms: float = 10.0,
         command: str = "",
         force: bool = False,
         family: bool = False,
