@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip -qq --disable-pip-version-check install
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format bench verify-vllm completions docs clean
+.PHONY: help setup demo test lint format bench verify-vllm completions docs pictures clean
 
 help:
 	@echo "make demo          set up, and take a real model from pull to a memory report (all of it under ./demo)"
@@ -22,6 +22,7 @@ help:
 	@echo "make verify-vllm   run bundles in vLLM itself, on the CPU: 3.5 GB in $(VLLM), once, and some minutes"
 	@echo "make completions   write the shell completion scripts anew"
 	@echo "make docs          write the command reference and the READMEs' figures anew"
+	@echo "make pictures      measure a real model and take the memory guide's pictures of its report anew"
 	@echo "make clean         remove $(VENV), $(VLLM), ./demo and every cache"
 	@echo
 	@echo "PYTHON=$(PYTHON)  TORCH=$(TORCH)  VENV=$(VENV)  VLLM=$(VLLM)"
@@ -47,6 +48,9 @@ $(VENV)/test.stamp: $(VENV)/demo.stamp
 	@$(BIN)/python -c 'from deepseek_cli.runtime.node_packages import FOLDER, LIBRARY, VERSION; print(FOLDER, LIBRARY + "@" + VERSION)' \
 	  | { read -r folder package; npm install --ignore-scripts --no-audit --no-fund --silent --prefix "$$folder" "$$package"; } \
 	  || echo "npm could not install what web bundles run in; the tests that need it are skipped."
+	@$(BIN)/python -m tests.profile.browser \
+	  | { read -r folder package; npm install --ignore-scripts --no-audit --no-fund --silent --prefix "$$folder" "$$package"; } \
+	  || echo "npm could not install what looks at the report for those who read it by ear; the tests that need it are skipped."
 	@touch $@
 
 setup: $(VENV)/test.stamp
@@ -90,6 +94,9 @@ completions: setup
 docs: setup
 	$(BIN)/python docs/make_reference.py
 	$(BIN)/python docs/make_readme.py
+
+pictures: setup
+	$(BIN)/python docs/make_pictures.py
 
 clean:
 	rm -rf $(VENV) $(VLLM) demo dist .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache

@@ -2,11 +2,12 @@
 Register-ArgumentCompleter -Native -CommandName deepseek -ScriptBlock {
     param($word, $tree, $cursor)
     $flags = @{
-        'pull' = '--revision --source --include --exclude --workers --max-rate -o --output --force --json -q --quiet -v --verbose --offline --color -y --yes -h --help -n --dry-run --strict'
+        'pull' = '--revision --source --include --exclude --lock --locked --allow-pickle --workers --max-rate -o --output --force --json -q --quiet -v --verbose --offline --color -y --yes -h --help -n --dry-run --strict --set'
+        'search' = '--domain --fits --supported -o --output --force --json -q --quiet -v --verbose --offline --color -y --yes -h --help'
         'demo' = '-o --output --force --json -q --quiet -v --verbose --offline --color -y --yes -h --help'
         'quantize' = '--int4 --int8 --scheme --group --level --algorithm --rule --qat --to-bpw --to-size --calibration --tokens -o --output --force --json -q --quiet -v --verbose --offline --color -y --yes -h --help -n --dry-run --strict --threads --memory --seed --engine --address --memory-profile --set'
         'compress' = '--smaller --to-size --relative-to -o --output --force --json -q --quiet -v --verbose --offline --color -y --yes -h --help -n --dry-run --strict --threads --memory'
-        'deploy' = '--target --verify --kv --pull --int4 --int8 --list -o --output --force --json -q --quiet -v --verbose --offline --color -y --yes -h --help -n --dry-run --strict --threads --context --memory --memory-profile --optimize-memory --set'
+        'deploy' = '--target --verify --kv --precision --pull --int4 --int8 --list -o --output --force --json -q --quiet -v --verbose --offline --color -y --yes -h --help -n --dry-run --strict --threads --context --memory --memory-profile --optimize-memory --set'
         'run' = '--max-tokens --temperature --top-k --top-p --min-p --repetition-penalty --stop --system --raw --draft --sparse-attention -o --output --force --json -q --quiet -v --verbose --offline --color -y --yes -h --help --threads --context --memory --seed --device --memory-profile --optimize-memory --set'
         'bench' = '--prompt-tokens --new-tokens --depth --sparse-attention --rounds --save -o --output --force --json -q --quiet -v --verbose --offline --color -y --yes -h --help --strict --threads --context --memory --seed --device --memory-profile --optimize-memory'
         'profile' = '--memory-profile --html --save --estimate --batch --kv --scheme --prompt-tokens --new-tokens --max-peak --baseline --max-growth -o --output --force --json -q --quiet -v --verbose --offline --color -y --yes -h --help -n --dry-run --strict --threads --context --device --set'
@@ -25,11 +26,18 @@ Register-ArgumentCompleter -Native -CommandName deepseek -ScriptBlock {
         'pull --source' = ''
         'pull --include' = ''
         'pull --exclude' = ''
+        'pull --lock' = 'files'
         'pull --workers' = ''
         'pull --max-rate' = ''
         'pull -o' = 'files'
         'pull --output' = 'files'
         'pull --color' = 'auto always never'
+        'pull --set' = ''
+        'search --domain' = ''
+        'search --fits' = ''
+        'search -o' = 'files'
+        'search --output' = 'files'
+        'search --color' = 'auto always never'
         'demo -o' = 'files'
         'demo --output' = 'files'
         'demo --color' = 'auto always never'
@@ -61,7 +69,8 @@ Register-ArgumentCompleter -Native -CommandName deepseek -ScriptBlock {
         'compress --memory' = ''
         'deploy --target' = ''
         'deploy --verify' = 'structure weights logits tokens'
-        'deploy --kv' = 'fp32 fp16'
+        'deploy --kv' = 'fp32 fp16 int8'
+        'deploy --precision' = 'fp32 fp16 bf16'
         'deploy -o' = 'files'
         'deploy --output' = 'files'
         'deploy --color' = 'auto always never'
@@ -167,17 +176,19 @@ Register-ArgumentCompleter -Native -CommandName deepseek -ScriptBlock {
         'eval' = 'models'
         'show' = 'models'
         'verify' = 'models'
-        'rm' = 'models'
+        'rm' = 'names'
         'config' = 'show path'
         'plugins' = 'list check'
         'completion' = 'bash zsh fish powershell'
     }
     $words = @($tree.CommandElements | Where-Object { $_.Extent.EndOffset -lt $cursor } | ForEach-Object { "$_" })
-    $offer = if ($words.Count -le 1) { 'pull demo quantize compress deploy run bench profile eval show verify list rm doctor config plugins completion --help --version' }
+    $offer = if ($words.Count -le 1) { 'pull search demo quantize compress deploy run bench profile eval show verify list rm doctor config plugins completion --help --version' }
         elseif ($values.ContainsKey("$($words[1]) $($words[-1])")) { $values["$($words[1]) $($words[-1])"] }
         elseif ($word -like '-*') { $flags[$words[1]] }
         else { $arguments[$words[1]] }
-    $names = if ($offer -eq 'models') { deepseek list -q 2>$null } elseif ($offer -ne 'files') { "$offer" -split ' ' }
+    $names = if ($offer -eq 'models') { @(deepseek list -q 2>$null) + ('v4.1-flash v4-pro v4-pro-base v4-pro-0813 v4-pro-dspark v4-flash v4-flash-base v4-flash-0731 v4-flash-dspark v3.2 v3.2-speciale v3.2-exp v3.2-exp-base math-v2 v3.1-terminus v3.1 v3.1-base r1-0528 v3-0324 r1 r1-zero v3 v3-base r1-distill-1.5b r1-distill-7b r1-distill-8b r1-distill-14b r1-distill-32b r1-distill-70b r1-0528-8b v2.5-1210 v2.5 v2-chat-0628 v2-chat v2 v2-lite-chat v2-lite coder-v2 coder-v2-0724 coder-v2-base coder-v2-lite coder-v2-lite-base coder-1.3b coder-1.3b-base coder-5.7b-base coder-6.7b coder-6.7b-base coder-7b-v1.5 coder-7b-v1.5-base coder-33b coder-33b-base llm-7b llm-7b-base llm-67b llm-67b-base moe-16b moe-16b-base math-7b math-7b-base math-7b-rl prover-v1.5 prover-v1.5-sft prover-v1.5-base prover-v2-7b prover-v2-671b ocr-2 ocr vl2 vl2-small vl2-tiny vl-7b vl-7b-base vl-1.3b vl-1.3b-base janus-pro-7b janus-pro-1b janusflow-1.3b janus-1.3b smolvlm-256m smollm2-135m smollm2-360m smollm2-1.7b tinyllama-1.1b qwen2.5-0.5b qwen2.5-1.5b qwen2.5-7b qwen2.5-coder-0.5b qwen2.5-coder-1.5b qwen2.5-math-1.5b qwen3-0.6b qwen3-1.7b qwen3-4b qwen3-4b-2507 qwen3-embedding-0.6b bge-m3 bge-small-en minilm-l6' -split ' ') }
+        elseif ($offer -eq 'names') { deepseek list -q 2>$null }
+        elseif ($offer -ne 'files') { "$offer" -split ' ' }
     # Where nothing is offered, PowerShell completes file names.
     $names | Where-Object { $_ -and $_ -like "$word*" } |
         ForEach-Object { [System.Management.Automation.CompletionResult]::new($_) }

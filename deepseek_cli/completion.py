@@ -1,8 +1,8 @@
-"""Completion scripts, written once from the commands' specs: static, but for the names of models.
+"""Completion scripts, written once from the commands' specs: static, but for what the store holds.
 
     python -m deepseek_cli.completion completions/        # writes the committed copies again; a test compares them
 
-What a script offers after a word is a `Slot`: fixed words, files, or model names (with files).
+What a script offers after a word is a `Slot`: fixed words, files, or names of models (with files).
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ from pathlib import Path
 
 from deepseek_cli.commands import COMMANDS, load
 from deepseek_cli.commands._app import Argument, arguments_of, flags_of
+from deepseek_cli.sources.catalogue import entries
 from deepseek_cli.spec import Field
 
 FILES = {"bash": "deepseek.bash", "zsh": "_deepseek", "fish": "deepseek.fish", "powershell": "deepseek.ps1"}
-MODELS, PATHS = "models", "files"
+MODELS, NAMES, PATHS = "models", "names", "files"  # a model, what the store holds, a file
 HEADER = "# Completion for deepseek. Written by `deepseek completion {shell}`: changes made here are lost."
 
 BASH = r"""
@@ -26,12 +27,13 @@ _deepseek_files() {
     compopt -o filenames 2>/dev/null
     COMPREPLY=($(compgen -f -- "$word"))
 }
-_deepseek_models() { # bash ends words at the @ of our names
+_deepseek_names() { # and the words of $1; bash ends words at the @ of our names
     local IFS=$'\n' whole="${COMP_LINE:0:COMP_POINT}"
     whole="${whole##* }"
-    COMPREPLY=($(compgen -W "$(deepseek list -q 2>/dev/null)" -f -- "$whole"))
+    COMPREPLY=($(compgen -W "$(deepseek list -q 2>/dev/null)"$'\n'"${1// /$'\n'}" -f -- "$whole"))
     COMPREPLY=("${COMPREPLY[@]#"${whole%"$word"}"}")
 }
+_deepseek_models() { _deepseek_names '@ALIASES@'; }
 _deepseek() {
     local word="${COMP_WORDS[COMP_CWORD]}" before="${COMP_WORDS[COMP_CWORD-1]}" command="${COMP_WORDS[1]}"
     COMPREPLY=()
@@ -51,11 +53,12 @@ complete -F _deepseek deepseek
 """
 
 ZSH = r"""
-_deepseek_models() {
-    local -a names=(${(f)"$(deepseek list -q 2>/dev/null)"})
+_deepseek_names() {
+    local -a names=(${(f)"$(deepseek list -q 2>/dev/null)"} $@)
     compadd -a names
     _files
 }
+_deepseek_models() { _deepseek_names @ALIASES@ }
 _deepseek() {
     local command=$words[2]
     local -a commands=(
@@ -91,7 +94,9 @@ Register-ArgumentCompleter -Native -CommandName deepseek -ScriptBlock {
         elseif ($values.ContainsKey("$($words[1]) $($words[-1])")) { $values["$($words[1]) $($words[-1])"] }
         elseif ($word -like '-*') { $flags[$words[1]] }
         else { $arguments[$words[1]] }
-    $names = if ($offer -eq 'models') { deepseek list -q 2>$null } elseif ($offer -ne 'files') { "$offer" -split ' ' }
+    $names = if ($offer -eq 'models') { @(deepseek list -q 2>$null) + ('@ALIASES@' -split ' ') }
+        elseif ($offer -eq 'names') { deepseek list -q 2>$null }
+        elseif ($offer -ne 'files') { "$offer" -split ' ' }
     # Where nothing is offered, PowerShell completes file names.
     $names | Where-Object { $_ -and $_ -like "$word*" } |
         ForEach-Object { [System.Management.Automation.CompletionResult]::new($_) }
@@ -103,7 +108,7 @@ Register-ArgumentCompleter -Native -CommandName deepseek -ScriptBlock {
 class Flag:
     names: tuple[str, ...]
     help: str
-    takes: str | None  # None for a switch; MODELS, PATHS, words with spaces between, or "" for anything else
+    takes: str | None  # None for a switch; MODELS, NAMES, PATHS, words with spaces between, or "" for anything else
     many: bool
 
     @property
@@ -153,11 +158,16 @@ def _taken_by_argument(arguments: list[Argument]) -> str:
     if not arguments:
         return ""
     first = arguments[0]
-    return " ".join(first.choices) or (MODELS if first.name in ("model", "models", "name", "names") else "")
+    kinds = {"model": MODELS, "models": MODELS, "name": NAMES, "names": NAMES}
+    return " ".join(first.choices) or kinds.get(first.name, "")
+
+
+def aliases() -> str:
+    return " ".join(entry.alias for entry in entries())
 
 
 def _fill(frame: str, shell: str, **parts: str) -> str:
-    for name, text in parts.items():
+    for name, text in {**parts, "ALIASES": aliases()}.items():
         frame = frame.replace(f"@{name}@", text)
     return HEADER.format(shell=shell) + frame
 
@@ -179,7 +189,9 @@ def _bash(lines: list[CommandLine]) -> str:
 
 
 def _bash_reply(takes: str) -> str:
-    return {MODELS: "_deepseek_models", PATHS: "_deepseek_files", "": ":"}.get(takes, f"_deepseek_words '{takes}'")
+    return {MODELS: "_deepseek_models", NAMES: "_deepseek_names", PATHS: "_deepseek_files", "": ":"}.get(
+        takes, f"_deepseek_words '{takes}'"
+    )
 
 
 def _zsh(lines: list[CommandLine]) -> str:
@@ -203,11 +215,15 @@ def _zsh_flag(flag: Flag) -> str:
 
 
 def _zsh_action(takes: str) -> str:
-    return {MODELS: "_deepseek_models", PATHS: "_files", "": " "}.get(takes, f"({takes})")
+    return {MODELS: "_deepseek_models", NAMES: "_deepseek_names", PATHS: "_files", "": " "}.get(takes, f"({takes})")
 
 
 def _fish(lines: list[CommandLine]) -> str:
-    out = [HEADER.format(shell="fish"), "complete -c deepseek -f"]
+    out = [
+        HEADER.format(shell="fish"),
+        f"function __deepseek_aliases; string split ' ' '{aliases()}'; end",
+        "complete -c deepseek -f",
+    ]
     out += [f"complete -c deepseek -n __fish_use_subcommand -a {line.name} -d {_quoted(line.help)}" for line in lines]
     for line in lines:
         start = f"complete -c deepseek -n '__fish_seen_subcommand_from {line.name}'"
@@ -221,7 +237,9 @@ def _fish(lines: list[CommandLine]) -> str:
 
 
 def _fish_value(takes: str) -> str:
-    return {MODELS: " -F -a '(deepseek list -q 2>/dev/null)'", PATHS: " -F", "": ""}.get(takes, f" -f -a '{takes}'")
+    names = "deepseek list -q 2>/dev/null"
+    models = f" -F -a '({names}; __deepseek_aliases)'"
+    return {MODELS: models, NAMES: f" -F -a '({names})'", PATHS: " -F", "": ""}.get(takes, f" -f -a '{takes}'")
 
 
 def _powershell(lines: list[CommandLine]) -> str:

@@ -74,12 +74,21 @@ def _cut(tokenizer: Tokenizer, text: Path, most: int) -> tuple[Tensor, Text]:
 
 
 class HandlePredictor:
-    """A model folder, one block's weights in memory at a time; only the last hidden states stay."""
+    """A model folder, one block's weights in memory at a time; only the last hidden states stay.
+
+    `interpreter` may look at what is computed on the way.
+    """
 
     @torch.inference_mode()
-    def __init__(self, handle: ModelHandle, tokens: Tensor, on_layer: Callable[[int], None] = lambda done: None) -> None:
+    def __init__(
+        self,
+        handle: ModelHandle,
+        tokens: Tensor,
+        on_layer: Callable[[int], None] = lambda done: None,
+        interpreter: Callable[[HeldWeights], TorchOps] = TorchOps,
+    ) -> None:
         self.handle, self.weights = handle, HeldWeights(handle.weights)
-        ops, arch, config = TorchOps(self.weights), handle.architecture, handle.config
+        ops, arch, config = interpreter(self.weights), handle.architecture, handle.config
         x = arch.embed(ops, config, tokens)
         for layer in range(config.layers):
             self.weights.forget()

@@ -23,9 +23,16 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         if path.stat().st_size > MAX_JSON_BYTES:
             raise ModelCorrupt("{file} is larger than any real configuration.", hint="Look at where it comes from.", file=path)
-        value = json.loads(path.read_bytes())
+        data = path.read_bytes()
     except FileNotFoundError:
         raise ModelCorrupt("{file} is missing.", hint="Pull the model again, or name another folder.", file=path) from None
+    return parse_json(data, path)
+
+
+def parse_json(data: bytes, path: Path) -> dict[str, Any]:
+    """A JSON object from the bytes of a file. Raises ModelCorrupt when it is none."""
+    try:
+        value = json.loads(data)
     except (ValueError, RecursionError) as error:
         raise ModelCorrupt("{file} is not valid JSON: {reason}.", hint="Pull the model again.", file=path, reason=error) from None
     if not isinstance(value, dict):

@@ -16,7 +16,7 @@ from deepseek_cli.sources import PICKLES, Located, locate
 from deepseek_cli.store import Store
 
 if TYPE_CHECKING:  # a bundle opens without torch, which would be most of the memory it runs in
-    from deepseek_cli.tensors import TensorRef
+    from deepseek_cli.refs import TensorRef
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,14 +128,14 @@ def _open_model(ref: str, located: Located) -> ModelHandle:
         file = located.path / "config.json"
         raw = quantized.normalized(read_json(file))
         architecture, config = read_config(file, raw)  # first: a family that is refused may have tensors we cannot read
-        tensors = quantized.assemble(_read_tensors(located.path), raw, file)
+        tensors = quantized.assemble(_read_tensors(located.path, config.layers), raw, file)
     _check_weights(architecture.weights(config), tensors, file)
     _check_draft(architecture, config, tensors, file)
     manifest = located.manifest or Manifest(located.name, source=located.source)
     return ModelHandle(ref, located.name, located.path, architecture, config, tensors, manifest, raw)
 
 
-def _read_tensors(folder: Path) -> dict[str, TensorRef]:
+def _read_tensors(folder: Path, layers: int) -> dict[str, TensorRef]:
     pickles = sorted(f.name for f in folder.iterdir() if f.suffix in PICKLES)
     if pickles and not any(folder.glob("*.safetensors")):
         raise ModelUnsupported(
@@ -144,9 +144,9 @@ def _read_tensors(folder: Path) -> dict[str, TensorRef]:
             folder=folder,
             files=", ".join(pickles[:3]),
         )
-    from deepseek_cli.formats import safetensors
+    from deepseek_cli.formats.headers import read_folder
 
-    return safetensors.read_folder(folder)
+    return read_folder(folder, layers)
 
 
 def read_config(file: Path, raw: Mapping[str, Any]) -> tuple[Architecture, Any]:

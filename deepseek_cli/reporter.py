@@ -26,4 +26,11 @@ class Silent:
     def progress(self, step: str, done: int, total: int, unit: str = "") -> None: ...
 
 
+class WithoutProgress(Silent):
+    """For small work inside larger work: its words pass, its steps do not."""
+
+    def __init__(self, reporter: Reporter) -> None:
+        self.note, self.warn = reporter.note, reporter.warn  # type: ignore[method-assign]
+
+
 SILENT: Reporter = Silent()

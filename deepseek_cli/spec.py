@@ -16,17 +16,21 @@ Size = NewType("Size", int)  # a field of this type is written "4GB" and read as
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """What the command line says about a field. A rare one has no flag: `--set name=value` or deepseek.toml reach it."""
+    """What the command line says about a field. A rare one has no flag: `--set name=value` or deepseek.toml reach it.
+
+    `bare` is what the flag means where no value follows it; without it there must be one.
+    """
 
     help: str
     flag: str = ""  # overrides the flag made from the field's name
     metavar: str = ""
     rare: bool = False
+    bare: str = ""
 
 
-def option(default: Any, *, help: str, flag: str = "", metavar: str = "", rare: bool = False) -> Any:
+def option(default: Any, *, help: str, flag: str = "", metavar: str = "", rare: bool = False, bare: str = "") -> Any:
     """A dataclass field that carries its help."""
-    return dataclasses.field(default=default, metadata={"option": Option(help, flag, metavar, rare)})
+    return dataclasses.field(default=default, metadata={"option": Option(help, flag, metavar, rare, bare)})
 
 
 def as_record(spec: Any) -> dict[str, Any]:
@@ -88,6 +92,15 @@ def parse_size(text: str) -> int:
         raise UsageError("{text!r} is not a size.", hint="Write it like 900MB, 4GB or 1.5GiB.", text=text)
     amount, prefix, binary = match.groups()
     return round(float(amount) * (1024 if binary else 1000) ** " kmgt".index(prefix or " "))
+
+
+def format_count(count: float) -> str:
+    """Parameters as people read them: "1.78 B", "135 M"."""
+    for unit in ("", "k", "M", "B"):
+        if abs(count) < 999.5:
+            return f"{count:.3g} {unit}".rstrip()
+        count /= 1000
+    return f"{count:.3g} T"
 
 
 def format_size(size_bytes: float) -> str:

@@ -1,17 +1,18 @@
-"""Tensors as they lie in files: lazy references, group-wise quantized weights, and block formats that are carried as they are."""
+"""Tensors as they lie in files: group-wise quantized weights, and block formats that are carried as they are."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from deepseek_cli import blocks, e4m3
+from deepseek_cli.refs import TensorRef as TensorRef
+
+PIECE_VALUES = 1 << 22  # 16 MB in float32: an allocator gives these pages again, and asks the system for new ones for more
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,34 +108,6 @@ Quantized = QuantizedTensor | BlockTensor  # what `quantize` makes
 Weight = Tensor | Quantized | Fp8Tensor
 
 
-@dataclass(frozen=True, slots=True)
-class TensorRef:
-    """A tensor in a file. Nothing is read until `read` is called."""
-
-    name: str
-    shape: tuple[int, ...]
-    stored: str  # how its bytes lie on disk: "bf16", "f32", "int4-g32", "q4_k"
-    size_bytes: int  # on disk, with scales
-    read: Callable[[], Weight]
-    release: Callable[[], None] = lambda: None  # lets the pages that `read` touched go
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Another process may not have the file: the values go along."""
-        return TensorRef, (self.name, self.shape, self.stored, self.size_bytes, partial(_given, self.read()))
-
-    @property
-    def values(self) -> int:
-        return math.prod(self.shape)
-
-    def with_rows(self, order: Sequence[int]) -> TensorRef:
-        """The same tensor, its rows in another order."""
-        return replace(self, read=lambda: take_rows(self.read(), torch.tensor(order)))
-
-    @property
-    def quantized(self) -> bool:
-        return self.stored not in DENSE_DTYPES
-
-
 class HeldWeights:
     """Weights by name in one dtype, dequantized; each is read when it is first wanted, and kept until `forget`."""
 
@@ -154,10 +127,6 @@ class HeldWeights:
         self.held.clear()
 
 
-def _given(weight: Weight) -> Weight:
-    return weight
-
-
 DENSE_DTYPES = {"f64": torch.float64, "f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
 
 
@@ -168,6 +137,13 @@ def dense(weight: Weight) -> Tensor:
 
 def take_rows(weight: Weight, index: Tensor | slice) -> Weight:
     return weight[index] if isinstance(weight, Tensor) else weight.rows(index)
+
+
+def in_pieces(weight: Weight, most: int = PIECE_VALUES) -> Iterator[Weight]:
+    """The weight, some rows at a time: at most `most` values, or one row."""
+    rows = max(most // max(math.prod(weight.shape[1:]), 1), 1)
+    for start in range(0, weight.shape[0], rows):
+        yield take_rows(weight, slice(start, start + rows))
 
 
 def pack(codes: Tensor, bits: int) -> Tensor:

@@ -24,6 +24,9 @@ class Command:
 
 COMMANDS = {
     "pull": Command("deepseek_cli.commands.pull", "Get", "Fetch a model, or take in one that is on this machine."),
+    "search": Command(
+        "deepseek_cli.commands.search", "Get", "Find a model in the catalogue, also by what fits a device.", prints=True
+    ),
     "demo": Command("deepseek_cli.commands.demo", "Get", "Walk the whole way with a small real model, in ./demo."),
     "quantize": Command("deepseek_cli.commands.quantize", "Transform", "Write the weights with 4 or 8 bits."),
     "compress": Command("deepseek_cli.commands.compress", "Transform", "Make a model fit a size, at the least loss."),

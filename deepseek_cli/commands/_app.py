@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -76,11 +77,18 @@ def parse(name: str, module: ModuleType, argv: Sequence[str]) -> dict[str, Any]:
     app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
     app.command(name, add_help_option=False)(collect)
     try:
-        return typer.main.get_command(app).main(list(argv), prog_name=f"deepseek {name}", standalone_mode=False)
+        return typer.main.get_command(app).main(_with_values(argv, fields), prog_name=f"deepseek {name}", standalone_mode=False)
     except Exception as error:
         if getattr(error, "exit_code", None) != 2:
             raise
         raise _explain(name, error) from None
+
+
+def _with_values(argv: Sequence[str], fields: Sequence[Field]) -> list[str]:
+    """Typer has no flag that may stand alone or before a value: one that may, and stands alone, gets what it means there."""
+    bare = {flag: f"{flag}={field.option.bare}" for field in fields if field.option.bare for flag in field.flags}
+    pairs = itertools.zip_longest(argv, argv[1:], fillvalue="-")
+    return [bare.get(word, word) if following.startswith("-") else word for word, following in pairs]
 
 
 def _shape(field: Field) -> Any:

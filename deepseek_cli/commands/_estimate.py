@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from deepseek_cli.commands._call import Call
@@ -12,20 +13,35 @@ from deepseek_cli.profile.estimate import estimate
 from deepseek_cli.profile.gates import Gate, gates
 from deepseek_cli.profile.parts import ESTIMATED
 from deepseek_cli.profile.runtimes import RUNTIMES
-from deepseek_cli.profile.sketch import open_sketch
+from deepseek_cli.profile.sketch import Sketch, open_sketch
 from deepseek_cli.store import Store
 
 KIB = 1024
 
 
-def run_estimate(call: Call, ref: str, store: Store) -> Result:
+def run_estimate(call: Call, ref: str, store: Store, command: str) -> Result:
+    from deepseek_cli.profile.report import check_writable
+
     spec = call.spec
+    if spec.html:
+        check_writable(spec.html, call.common.force)
     sketch = open_sketch(ref, store, offline=call.common.offline, shapes_only=spec.scheme is not None)
     found = estimate(sketch, call.common.context, spec.batch, spec.kv, spec.scheme, spec.bandwidth)
     checked = gates({"peak": {"bytes": found["total_bytes"]}}, spec, None)
     lines: list[str | Line | Table] = [_parts(found), "", *_totals(found, checked), "", _devices(found)]
+    if spec.html:
+        _write_page(spec.html, found, sketch, spec.scheme, command)
+        lines += ["", Line("{path} is written.", path=spec.html)]
     code = int(not all(gate.passed for gate in checked))
-    return Result({**found, "gates": checked}, lines, quiet=str(found["total_bytes"]), exit_code=code)
+    quiet = str(spec.html or found["total_bytes"])
+    return Result({**found, "gates": checked, "page": spec.html}, lines, quiet=quiet, exit_code=code)
+
+
+def _write_page(path: Path, found: dict[str, Any], sketch: Sketch, scheme: str | None, command: str) -> None:
+    from deepseek_cli.profile.report import render_html, write
+    from deepseek_cli.profile.whatif import as_document
+
+    write(path, render_html(as_document(found, sketch, scheme, command)))
 
 
 def _parts(found: dict[str, Any]) -> Table:

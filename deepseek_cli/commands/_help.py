@@ -12,7 +12,7 @@ from deepseek_cli.commands._call import EVERYWHERE, Common
 from deepseek_cli.i18n import NO_BREAK, cells, t, wrap
 from deepseek_cli.spec import Field, fields_of
 
-MODEL = "{name} is a path, a name in the store, hf:ORG/NAME, ms:ORG/NAME or pkg:PACKAGE."
+MODEL = "{name} is a path, stored name, alias, hf:ORG/NAME, ms:ORG/NAME or pkg:PACKAGE."
 EXAMPLES = [
     "deepseek demo",
     "deepseek pull hf:deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B",

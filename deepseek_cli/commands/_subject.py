@@ -25,12 +25,13 @@ def store_of(call: Call) -> Store:
 def reference(call: Call, wants: Wants) -> str:
     """A reference to open: MODEL as typed, or what came last of `model = "…"` in deepseek.toml."""
     from deepseek_cli.sources import HUB_ID, canonical, locate
+    from deepseek_cli.sources.catalogue import by_alias
 
     store = store_of(call)
     if call.arguments.get("model"):
         ref = str(call.arguments["model"])
         located = locate(ref, store)  # a name that is wrong fails before the engine is loaded
-        if HUB_ID.fullmatch(ref):
+        if HUB_ID.fullmatch(ref) or by_alias(ref):
             call.reporter.note("{ref} is read as {path}.", ref=ref, path=located.path)
         return ref
     project = call.model

@@ -13,6 +13,7 @@ from deepseek_cli.deploy.spec import DeploySpec
 from deepseek_cli.errors import ModelNotFound
 from deepseek_cli.output import Line, Result, Table
 from deepseek_cli.sources import canonical
+from deepseek_cli.sources.catalogue import by_alias
 from deepseek_cli.store import result_name
 
 if TYPE_CHECKING:
@@ -97,7 +98,8 @@ def _reference(call: Call, spec: DeploySpec) -> str:
     except ModelNotFound:
         if not spec.pull:
             raise
-        return canonical(str(call.model))
+        ref = str(call.model)
+        return ref if by_alias(ref) else canonical(ref)  # an alias is pulled at its commit
 
 
 def _lines(done: Deployed) -> list[str | Line | Table]:

@@ -24,7 +24,7 @@ EXAMPLES = [
     "deepseek profile smollm2@int4-g32-balanced+cpu --memory-profile",
     "deepseek profile smollm2 --prompt-tokens 128 --save before.json",
     "deepseek profile smollm2 --baseline before.json --max-growth 5%",
-    "deepseek profile ./DeepSeek-V3/config.json --estimate --context 131072 --scheme int4",
+    "deepseek profile ./DeepSeek-V3/config.json --estimate --context 131072 --scheme int4 --html v3.html",
 ]
 
 
@@ -70,9 +70,12 @@ def run(call: Call) -> Result:
 
 def _estimated(call: Call) -> Result:
     from deepseek_cli.commands._estimate import run_estimate
+    from deepseek_cli.sources.catalogue import by_alias
 
     ref = call.arguments.get("model") or reference(call, "any")  # a bare config is nothing that `reference` would find
-    return run_estimate(call, ref, store_of(call))
+    if entry := by_alias(ref):
+        call.reporter.note("{alias} is {ref} in the catalogue.", alias=ref, ref=entry.ref)
+    return run_estimate(call, ref, store_of(call), _command(call))
 
 
 def _page(call: Call, name: str) -> Path | None:
@@ -89,6 +92,7 @@ def _command(call: Call) -> str:
     for name, value in as_record(call.spec).items():
         for item in value if isinstance(value, list) else [value]:
             words += [fields[name].flags[-1]] if item is True else [fields[name].flags[-1], str(item)]
+    words += ["--context", str(call.common.context)] if call.common.context else []
     return shlex.join(words)
 
 
@@ -123,7 +127,11 @@ def _lines(document: dict[str, Any], checked: list[Gate], targets: list[Path]) -
     )
     peak = document["moments"][0]
     yield ""
-    rows = [[t(PARTS[p["part"]]), mib(p["bytes"]), f"{p['bytes'] / peak['bytes']:.1%}"] for p in peak["parts"] if p["bytes"]]
+    rows = [
+        [t(PARTS.get(p["part"], p["part"])), mib(p["bytes"]), f"{p['bytes'] / peak['bytes']:.1%}"]
+        for p in peak["parts"]
+        if p["bytes"]
+    ]
     yield Table(["where the bytes are", "MiB", "share"], [*rows, [t("resident memory"), mib(peak["bytes"]), "100.0%"]])
     yield ""
     yield Line("The peak was {peak} MiB, during {phase}.", peak=mib(peak["bytes"]), phase=t(peak["phase"]))

@@ -5,15 +5,14 @@ from __future__ import annotations
 import dataclasses
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from deepseek_cli.commands._call import Call
+from deepseek_cli.commands._catalogue import describe, plain, shape
 from deepseek_cli.commands._report import report_lines
 from deepseek_cli.commands._subject import subject
+from deepseek_cli.errors import ModelNotFound
 from deepseek_cli.output import Line, Result, Table
-
-if TYPE_CHECKING:
-    from deepseek_cli.handle import Bundle, ModelHandle
 
 ARGUMENTS = ("model?",)
 
@@ -24,13 +23,16 @@ class ShowSpec:
 
 
 SPEC = ShowSpec
-EXAMPLES = ["deepseek show smollm2", "deepseek show ./my-model --json"]
+EXAMPLES = ["deepseek show smollm2", "deepseek show r1-distill-1.5b", "deepseek show ./my-model --json"]
 
 
 def run(call: Call) -> Result:
     from deepseek_cli.handle import ModelHandle
 
-    opened = subject(call, "any")
+    try:
+        opened = subject(call, "any")
+    except ModelNotFound as missing:
+        return describe(call, missing)
     manifest = opened.manifest
     facts: dict[str, Any] = {
         "name": opened.name,
@@ -38,12 +40,12 @@ def run(call: Call) -> Result:
         "path": opened.root,
         "architecture": opened.architecture.name,
         "bytes": opened.size_bytes,
-        **_shape(opened),
+        **shape(opened.config),
     }
     stored = Counter(ref.stored for ref in opened.weights.values()) if isinstance(opened, ModelHandle) else Counter()
     data = {
         **facts,
-        "config": _plain(dataclasses.asdict(opened.config)),
+        "config": plain(dataclasses.asdict(opened.config)),
         "tensors": dict(stored),
         "manifest": dataclasses.asdict(manifest),
     }
@@ -62,22 +64,6 @@ def run(call: Call) -> Result:
             )
         )
     return Result(data, lines, quiet=str(opened.root))
-
-
-def _shape(opened: ModelHandle | Bundle) -> dict[str, Any]:
-    config = opened.config
-    shape = {"layers": config.layers, "hidden": config.hidden, "heads": config.heads, "kv_heads": config.kv_heads}
-    if latent := getattr(config, "latent", None):
-        shape |= {"latent": latent.rank, "rotated": latent.rope_dim}
-    if gate := getattr(config, "gate", None):
-        shape |= {"experts": gate.experts, "experts_per_token": gate.top_k}
-    return shape | {"vocabulary": config.vocabulary, "context": config.context}
-
-
-def _plain(config: dict[str, Any]) -> dict[str, Any]:
-    """A config as JSON holds it, without its tables of rotary frequencies."""
-    nested = {k: _plain(v) if isinstance(v, dict) else v for k, v in config.items() if k != "rope"}
-    return {k: sorted(v) if isinstance(v, frozenset) else v for k, v in nested.items()}
 
 
 def _options(resolved: dict[str, Any]) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from deepseek_cli.deploy.kv_scales import kv_scales
 from deepseek_cli.deploy.readback import left_out, read_back
 from deepseek_cli.deploy.spec import DeploySpec
 from deepseek_cli.deploy.target import Target, require
@@ -46,24 +47,31 @@ def emit_bundle(
     the model.
     """
     latent = getattr(handle.config, "latent", None)
-    if not latent and (spec.kv, spec.latent_cache) != ("fp32", "plain"):
-        raise UsageError(
-            "{name} has no latent attention, whose cache kv and latent_cache describe.",
-            hint="Leave --kv and latent_cache out.",
-            name=handle.name,
-        )
-    caches: dict[str, Any] = {"kv": spec.kv, "latent_cache": spec.latent_cache}
+    caches = _caches(handle, spec, reporter)
     fallbacks = emit(handle.architecture, handle.config, handle.weights, folder / GRAPH, context, reporter, **caches)
     report(fallbacks, reporter)
     open_tokenizer(handle.root).save(folder)
     write_json(folder / "config.json", clean_config(handle.raw_config))
     readers, readme = ["deepseek", "onnxruntime"], README.format(name=handle.name)
-    if not latent or spec.latent_cache == "gqa":
+    if spec.latent_cache == "gqa" or (not latent and spec.kv == "fp32"):
         write_json(folder / "genai_config.json", genai_config(handle, context))
         readers.append("onnxruntime-genai")
         readme += GENAI
     (folder / "README.md").write_text(readme, encoding="utf-8")
     return {"readers": readers, "dense_fallbacks": [name for name, _ in fallbacks]}
+
+
+def _caches(handle: ModelHandle, spec: DeploySpec, reporter: Reporter) -> dict[str, Any]:
+    """The interpreter's options."""
+    latent = getattr(handle.config, "latent", None)
+    if not latent and spec.latent_cache != "plain":
+        raise UsageError(
+            "{name} has no latent attention, whose cache latent_cache describes.", hint="Leave it out.", name=handle.name
+        )
+    if latent and spec.kv == "int8":
+        raise UsageError("{name} caches latents, which are not rounded to int8.", hint="Use --kv fp16.", name=handle.name)
+    scales = kv_scales(handle, reporter) if spec.kv == "int8" else ()
+    return {"kv": spec.kv, "latent_cache": spec.latent_cache, "kv_scales": scales}
 
 
 def report(fallbacks: list[tuple[str, str]], reporter: Reporter) -> None:

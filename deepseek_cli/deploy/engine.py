@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from deepseek_cli.deploy import find_target
 from deepseek_cli.deploy.auto import concrete
+from deepseek_cli.deploy.precision import in_precision, require_precision
 from deepseek_cli.deploy.spec import DeploySpec
 from deepseek_cli.deploy.verify import needs_runtime, runtime_of, verify
 from deepseek_cli.errors import UsageError
@@ -67,6 +69,9 @@ def deploy(
     spec = concrete(spec, reporter)
     target = find_target(spec.target)
     name = target.name
+    if spec.precision:
+        require_precision(name, target.precisions, spec.precision)
+        handle = in_precision(handle, spec.precision)
     check_context(handle, context)
     context = within_index(handle, context or min(handle.config.context, target.longest_context), reporter)
     bundle_name = result_name(handle.name, target=name)
@@ -86,7 +91,9 @@ def deploy(
     with staged(final, force) as folder:
         shutil.copyfile(CHECK, folder / CHECK.name)
         record = target.emit(handle, spec, folder, context, threads, reporter)
-        verification = verify(target, handle, folder, spec.verify, threads, reporter)
+        with ThreadPoolExecutor(1) as beside:
+            files = beside.submit(list_files, folder, deep=True)
+            verification = verify(target, handle, folder, spec.verify, threads, reporter)
         verification["dense_fallbacks"] = record.get("dense_fallbacks", [])  # all of them, where a warning names a few
         manifest = Manifest(
             bundle_name,
@@ -94,7 +101,7 @@ def deploy(
             parent=handle.digest,
             source=lineage(handle),
             steps=(*handle.manifest.steps, step("deploy", as_record(spec), resolved)),
-            files=list_files(folder, deep=True),
+            files=files.result(),
             quantization=handle.manifest.quantization,
             readers=tuple(record.get("readers", ())),
             report=handle.manifest.report,
@@ -125,5 +132,7 @@ def bundle_bytes(handle: ModelHandle, target: str = "") -> int:
 
 def verify_again(bundle: Bundle, handle: ModelHandle, threads: int | None, reporter: Reporter = SILENT) -> dict[str, Any]:
     """The verification that the bundle's manifest records, done again against the model it was made from."""
-    level = str(bundle.manifest.steps[-1]["resolved"].get("verify") or "tokens")
+    resolved = bundle.manifest.steps[-1]["resolved"]
+    level = str(resolved.get("verify") or "tokens")
+    handle = in_precision(handle, resolved.get("precision"))
     return verify(find_target(bundle.target), handle, bundle.root, level, threads, reporter)

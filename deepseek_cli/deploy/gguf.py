@@ -114,4 +114,13 @@ def read_back(handle: ModelHandle, folder: Path) -> Iterator[tuple[str, Weight]]
     return read_pieces(handle, read_gguf(folder / MODEL))
 
 
-TARGET = Target("gguf", emit_bundle, unexpected, read_back, open_folder, lambda: require(DISTRIBUTION, "gguf"), left_out)
+TARGET = Target(
+    "gguf",
+    emit_bundle,
+    unexpected,
+    read_back,
+    open_folder,
+    lambda: require(DISTRIBUTION, "gguf"),
+    left_out,
+    precisions=("fp32", "fp16", "bf16"),
+)

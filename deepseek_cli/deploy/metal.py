@@ -96,5 +96,12 @@ def _write_json(path: Path, value: dict[str, Any]) -> None:
 
 
 TARGET = Target(
-    "metal", emit_bundle, unexpected, read_back, open_folder, runtime, slowness=1.0 if platform.system() == "Darwin" else 20.0
+    "metal",
+    emit_bundle,
+    unexpected,
+    read_back,
+    open_folder,
+    runtime,
+    precisions=("fp32", "fp16", "bf16"),
+    slowness=1.0 if platform.system() == "Darwin" else 20.0,
 )

@@ -113,4 +113,6 @@ def reference(handle: ModelHandle, folder: Path) -> ModelHandle:
     return replace(handle, tensors={name: held(ref) for name, ref in handle.tensors.items()})
 
 
-TARGET = Target("openvino", emit_bundle, unexpected, read_back, open_folder, runtime, reference=reference)
+TARGET = Target(
+    "openvino", emit_bundle, unexpected, read_back, open_folder, runtime, reference=reference, precisions=("fp32", "fp16", "bf16")
+)

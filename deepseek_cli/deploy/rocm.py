@@ -63,6 +63,7 @@ TARGET = Target(
     vllm.FOLDER.open_folder,
     runtime,
     reference=vllm.reopen,
+    precisions=("fp16", "bf16"),
     unrun=("vllm on ROCm", "llama.cpp on ROCm"),
     parts={PART: gguf.TARGET},
 )

@@ -17,7 +17,12 @@ class DeploySpec:
     verify: Literal["structure", "weights", "logits", "tokens"] | None = option(
         None, help="how far to verify; by default as far as memory and two minutes go"
     )
-    kv: Literal["fp32", "fp16"] = option("fp32", help="how wide latent attention's cache is: fp16 is half the memory, and slower")
+    kv: Literal["fp32", "fp16", "int8"] = option(
+        "fp32", help="how wide the KV cache is: fp16 is half the memory, and slower; int8 a quarter, rounded by channel"
+    )
+    precision: Literal["fp32", "fp16", "bf16"] | None = option(
+        None, help="what is not quantized becomes this; by default it stays, as far as the target has it"
+    )
     latent_cache: Literal["plain", "gqa"] = option(
         "plain",
         help="gqa for GroupQueryAttention: rows of a batch may differ in length, and onnxruntime-genai runs it",

@@ -37,6 +37,7 @@ class Target:
     left_out: Callable[[ModelHandle], set[str]] = lambda _: set()  # weights that no bundle of this target holds
     # The model that L2 and L3 compare with, where read_back's roundings are allowed for: what the bundle holds.
     reference: Callable[[ModelHandle, Path], ModelHandle] = lambda handle, _: handle
+    precisions: tuple[str, ...] = ()  # what its bundles can hold dense weights in, where there is a choice
     longest_context: int = 32768  # positions that get rotary tables or a cache, unless --context says more
     unrun: tuple[str, ...] = ()  # runtimes that bundles are for, where another one stands in for them
     slowness: float = 1.0  # of a token in its runtime here, over one in PyTorch: how far to verify depends on it

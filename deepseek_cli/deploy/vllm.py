@@ -9,14 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from deepseek_cli.deploy.cpu import report
+from deepseek_cli.deploy.precision import NAMES
 from deepseek_cli.deploy.serving import absent, write_server_files
 from deepseek_cli.deploy.spec import DeploySpec
 from deepseek_cli.deploy.target import Target
-from deepseek_cli.deploy.vllm_layout import Layout, make_layout
+from deepseek_cli.deploy.vllm_layout import SCALES, Layout, make_layout
 from deepseek_cli.errors import UsageError
 from deepseek_cli.fields import read_json
-from deepseek_cli.formats import quantized
-from deepseek_cli.formats.safetensors import NAMES, Writer, read_folder
+from deepseek_cli.formats import quantized, safetensors
+from deepseek_cli.formats.safetensors import Writer, read_folder
 from deepseek_cli.handle import ModelHandle
 from deepseek_cli.quantize.folder import copy_licence
 from deepseek_cli.reporter import SILENT, Reporter
@@ -50,6 +51,13 @@ def emit_folder(
     if (spec.kv, spec.latent_cache) != ("fp32", "plain"):
         raise UsageError("vLLM keeps its own cache, which kv and latent_cache do not describe.", hint="Leave them out.")
     layout, refs = make_layout(handle), handle.stored
+    if spec.precision and layout.schemes and SCALES[layout.dtype] != NAMES[spec.precision]:
+        raise UsageError(
+            "{model} has scales that {precision} does not hold.",
+            hint="Leave --precision out.",
+            model=handle.name,
+            precision=spec.precision,
+        )
     report(layout.fallbacks, reporter)
     _warn_of_sizes(handle, layout, reporter)
     total, done = sum(ref.size_bytes for ref in refs.values()), 0
@@ -91,7 +99,7 @@ def unlike(handle: ModelHandle, folder: Path, threads: int | None) -> list[str]:
     """Tensors by name, dtype and shape; config.json with its quantization_config; the tokenizer's files."""
     layout, found = make_layout(handle), read_folder(folder)
     planned = [part for name, ref in handle.stored.items() for part in layout.planned(name, ref)]
-    wanted = {(part.name, NAMES[part.dtype].lower(), part.shape) for part in planned}
+    wanted = {(part.name, safetensors.NAMES[part.dtype].lower(), part.shape) for part in planned}
     tensors = {name for name, _, _ in wanted ^ {(ref.name, ref.stored, ref.shape) for ref in found.values()}}
     config, expected = read_json(folder / "config.json"), layout.config(handle)
     fields = {f"config.json: {key}" for key in config.keys() | expected if config.get(key) != expected.get(key)}
@@ -111,4 +119,4 @@ def read_back(handle: ModelHandle, folder: Path) -> Iterator[tuple[str, Weight]]
 
 
 FOLDER = Target("vllm", emit_folder, unlike, read_back, open_folder, runtime, reference=reopen)  # as other bundles hold it
-TARGET = replace(FOLDER, emit=emit_bundle, unexpected=unexpected, unrun=("vllm",))
+TARGET = replace(FOLDER, emit=emit_bundle, unexpected=unexpected, unrun=("vllm",), precisions=("fp16", "bf16"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,7 +19,7 @@ from deepseek_cli.handle import ModelHandle
 from deepseek_cli.ops.cost import count, count_draft
 from deepseek_cli.quantize.folder import clean_config
 from deepseek_cli.schemes import Scheme
-from deepseek_cli.tensors import DENSE_DTYPES, BlockTensor, Fp8Tensor, QuantizedTensor, TensorRef, Weight, dense
+from deepseek_cli.tensors import DENSE_DTYPES, BlockTensor, Fp8Tensor, QuantizedTensor, TensorRef, Weight, dense, in_pieces
 
 GROUPS = (128, 64, 32)  # that its kernels have
 SCALES = {torch.bfloat16: "bfloat16", torch.float16: "float16"}  # vLLM holds scales in the dtype of activations
@@ -48,12 +48,15 @@ class Layout:
             return compressed.planned_parts(stem, (ref.shape[0], ref.shape[1]), scheme, self.dtype)
         return [Planned(name, DENSE_DTYPES.get(ref.stored, self.dtype), ref.shape)]
 
-    def parts(self, name: str, weight: Weight) -> Iterator[tuple[str, Tensor]]:
-        """What `planned` says of it."""
+    def parts(self, name: str, weight: Weight) -> Iterator[tuple[str, Tensor | Iterable[Tensor]]]:
+        """What `planned` says of it; what becomes dense comes some rows at a time."""
         if scheme := self.schemes.get(stem := name.removesuffix(".weight")):
             assert isinstance(weight, QuantizedTensor)
-            return compressed.parts_of(stem, regrouped(weight, scheme), self.dtype)
-        return iter([(name, weight if isinstance(weight, Tensor) else dense(weight).to(self.dtype))])
+            yield from compressed.parts_of(stem, regrouped(weight, scheme), self.dtype)
+        elif isinstance(weight, Tensor):
+            yield name, weight
+        else:
+            yield name, (dense(part).to(self.dtype) for part in in_pieces(weight))
 
     def config(self, handle: ModelHandle) -> dict[str, Any]:
         """config.json. Routed experts stand first: transformers takes the first group that names any experts for theirs."""
@@ -87,7 +90,8 @@ def make_layout(handle: ModelHandle) -> Layout:
     cost, draft = count(handle.architecture, handle.config), count_draft(handle.architecture, handle.config)
     schemes: dict[str, Scheme] = {}
     fallbacks: list[tuple[str, str]] = []
-    dtypes = list(SCALES)
+    own = handle.raw_config.get("dtype", handle.raw_config.get("torch_dtype"))
+    dtypes = sorted(SCALES, key=lambda dtype: SCALES[dtype] != own)
     for name, ref in handle.stored.items():
         stem = name.removesuffix(".weight")
         if not ref.quantized:

@@ -56,7 +56,7 @@ def emit_bundle(
     count = len([*graph.parent.glob(f"{graph.name}_data*")])
     write_json(folder / "config.json", web_config(handle, dtype, graph.name, count))
     copy_licence(handle.root, folder)
-    write_page(handle, folder, context, threads, reporter)
+    write_page(handle, folder, context, threads, reporter, tested=spec.verify != "structure")
     return {"readers": ["deepseek", "transformers.js"], "dense_fallbacks": [name for name, _ in fallbacks]}
 
 

@@ -34,8 +34,13 @@ The page loads transformers.js from {CDN}: npm's package was not installed when 
 """
 
 
-def write_page(handle: ModelHandle, folder: Path, context: int, threads: int | None, reporter: Reporter) -> None:
-    """The page's files. Without the library in npm's packages the page will load it from a public server."""
+def write_page(
+    handle: ModelHandle, folder: Path, context: int, threads: int | None, reporter: Reporter, *, tested: bool = True
+) -> None:
+    """The page's files. Without the library in npm's packages the page will load it from a public server.
+
+    Where it is to be `tested`, the model is run for the tokens that the page will expect of a browser.
+    """
     offline = _write_library(folder / LIB, reporter)
     name = re.sub(r"[^\w.+@ -]", "-", handle.name)
     for template in TEMPLATES.iterdir():
@@ -45,7 +50,8 @@ def write_page(handle: ModelHandle, folder: Path, context: int, threads: int | N
         else:
             shutil.copyfile(template, folder / template.name)
     tokenizer = open_tokenizer(handle.root)
-    self_test = {"prompt": tokenizer.encode(COUNT), "tokens": sure_tokens(handle, folder, tokenizer, threads)}
+    tokens = sure_tokens(handle, folder, tokenizer, threads) if tested else []
+    self_test = {"prompt": tokenizer.encode(COUNT), "tokens": tokens}
     write_json(folder / CHAT, {"name": handle.name, "context": context, "self_test": self_test})
 
 

@@ -12,18 +12,8 @@ from typing import Any
 
 from torch import Tensor
 
-from deepseek_cli.formats.parts import (
-    check_scales,
-    check_stored,
-    grouped,
-    joined,
-    lacking,
-    supported,
-    unfitting,
-    value,
-    whole_number,
-    words,
-)
+from deepseek_cli.formats.grouped import grouped, value, words
+from deepseek_cli.formats.parts import check_scales, check_stored, joined, lacking, supported, unfitting, whole_number
 from deepseek_cli.schemes import Scheme
 from deepseek_cli.tensors import QuantizedTensor, TensorRef, pack, unpack
 

@@ -10,12 +10,11 @@ import torch
 
 from deepseek_cli.blocks import BLOCKS
 from deepseek_cli.formats.gguf import from_blocks
-from deepseek_cli.formats.parts import check_stored, joined, unfitting, value
+from deepseek_cli.formats.grouped import value
+from deepseek_cli.formats.parts import check_stored, joined, unfitting
 from deepseek_cli.formats.safetensors import Planned
 from deepseek_cli.schemes import Scheme
 from deepseek_cli.tensors import TensorRef
-
-METHOD = "ggml-blocks"
 
 
 def planned_part(stem: str, shape: tuple[int, int], scheme: Scheme) -> Planned:

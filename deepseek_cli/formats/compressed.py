@@ -16,20 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from deepseek_cli.formats.parts import (
-    INDICES,
-    check_scales,
-    check_stored,
-    corrupt,
-    grouped,
-    input_order,
-    joined,
-    supported,
-    unfitting,
-    value,
-    whole_number,
-    words,
-)
+from deepseek_cli.formats.grouped import grouped, input_order, value, words
+from deepseek_cli.formats.parts import INDICES, check_scales, check_stored, corrupt, joined, supported, unfitting, whole_number
 from deepseek_cli.formats.safetensors import Planned
 from deepseek_cli.schemes import Scheme, pattern_of
 from deepseek_cli.tensors import QuantizedTensor, TensorRef, pack, unpack

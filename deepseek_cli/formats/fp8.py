@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
+from deepseek_cli.formats.parts import corrupt, joined, supported, wrong
+from deepseek_cli.refs import TensorRef
 
-from deepseek_cli.formats.parts import corrupt, joined, supported, value, wrong
-from deepseek_cli.tensors import Fp8Tensor, TensorRef
+if TYPE_CHECKING:
+    from deepseek_cli.tensors import Fp8Tensor
 
 STORED = "f8_e4m3"
 SCALE_DTYPES = ("f32", "bf16", "f8_e8m0")
@@ -83,6 +84,11 @@ def _join(weight: TensorRef, scale: TensorRef, block: tuple[int, int], file: Pat
         )
 
     def read() -> Fp8Tensor:
+        import torch
+
+        from deepseek_cli.formats.grouped import value
+        from deepseek_cli.tensors import Fp8Tensor
+
         scales = value(scale).float().repeat_interleave(block[0], dim=0)[: weight.shape[0]]
         return Fp8Tensor(value(weight).view(torch.uint8), scales, block[1])
 

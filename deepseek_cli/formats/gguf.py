@@ -17,8 +17,8 @@ from torch import Tensor
 
 from deepseek_cli.blocks import BLOCKS
 from deepseek_cli.errors import ModelCorrupt, ModelUnsupported
+from deepseek_cli.formats.grouped import affine
 from deepseek_cli.formats.mapped import MappedFile
-from deepseek_cli.formats.parts import affine
 from deepseek_cli.tensors import BlockTensor, QuantizedTensor, Weight, pack
 
 MAGIC = b"GGUF"

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from deepseek_cli.blocks import BLOCKS
 from deepseek_cli.formats.gguf import ARRAY, DENSE, MAGIC, PACKED, STRING, Gguf, each_weight
-from deepseek_cli.tensors import BlockTensor, QuantizedTensor, Weight, dense
+from deepseek_cli.tensors import BlockTensor, QuantizedTensor, Weight, dense, in_pieces
 
 VERSION = 3
 ALIGNMENT = 32
@@ -52,7 +52,7 @@ def write_gguf(path: Path, metadata: Mapping[str, Any], entries: Sequence[Entry]
         file.write(_header(metadata, entries))
         for entry in entries:
             written = 0
-            for part in entry.read():
+            for part in (rows for weight in entry.read() for rows in in_pieces(weight)):
                 data = encode(part, entry.kind).contiguous().view(torch.uint8).flatten()
                 written += file.write(data.numpy().data)
             if written != entry.size:
@@ -111,11 +111,13 @@ def encode(found: Weight, kind: str) -> Tensor:
     out, inputs = found.shape
     groups = torch.arange(0, inputs, GROUP) // found.group
     scale = found.scale[:, groups]  # [out, in / 32]
-    codes = found.codes.view(out, -1, GROUP)
+    packed = found.packed.view(out, len(groups), -1)
     if kind == "q8_0":
-        return torch.cat((halves(scale), codes ^ 0x80), dim=-1).flatten(1)
+        return torch.cat((halves(scale), packed ^ 0x80), dim=-1).flatten(1)
     least = [] if found.zero is None else [halves(-found.zero[:, groups].float() * scale)]
-    return torch.cat((halves(scale), *least, codes[..., :16] | codes[..., 16:] << 4), dim=-1).flatten(1)
+    first, second = packed.chunk(2, dim=-1)  # of ggml's bytes each holds a code of the first half, and one of the second
+    codes = torch.stack((first & 15 | second << 4, first >> 4 | second & 240), dim=-1)
+    return torch.cat((halves(scale), *least, codes.flatten(-2)), dim=-1).flatten(1)
 
 
 def halves(values: Tensor) -> Tensor:

@@ -13,18 +13,16 @@ from typing import Any
 
 import torch
 
+from deepseek_cli.formats.grouped import grouped, input_order, value
 from deepseek_cli.formats.parts import (
     BITS,
     INDICES,
     check_scales,
     check_stored,
-    grouped,
-    input_order,
     joined,
     lacking,
     supported,
     unfitting,
-    value,
     whole_number,
     wrong,
 )

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import mmap
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:  # the files of a model are checked without it
+    import torch
+    from torch import Tensor
 
 
 class MappedFile:
@@ -20,9 +23,9 @@ class MappedFile:
 
     def tensor(self, offset: int, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         """A view of shape `shape` at `offset` bytes; the caller has checked that it lies in the file."""
-        count = 1
-        for size in shape:
-            count *= size
+        import torch
+
+        count = math.prod(shape)
         if count == 0:
             return torch.empty(shape, dtype=dtype)
         aligned = offset % dtype.itemsize == 0

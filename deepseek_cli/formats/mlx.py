@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 
 from deepseek_cli.errors import ModelUnsupported
+from deepseek_cli.formats.grouped import affine, value, words
 from deepseek_cli.formats.parts import (
     BITS,
-    affine,
     check_scales,
     check_stored,
     corrupt,
@@ -27,14 +27,11 @@ from deepseek_cli.formats.parts import (
     lacking,
     supported,
     unfitting,
-    value,
     whole_number,
-    words,
 )
 from deepseek_cli.schemes import Scheme
 from deepseek_cli.tensors import DENSE_DTYPES, QuantizedTensor, TensorRef
 
-METHOD = "mlx"
 PARTS = ("weight", "scales", "biases")
 KEYS, VALUES = "embed_q", "unembed_out"  # the parts of kv_b_proj
 

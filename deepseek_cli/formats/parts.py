@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from deepseek_cli.errors import ModelCorrupt, ModelUnsupported
-from deepseek_cli.tensors import DENSE_DTYPES, QuantizedTensor, TensorRef, Weight, pack, unpack
+from deepseek_cli.refs import DENSE, TensorRef
+
+if TYPE_CHECKING:
+    from deepseek_cli.tensors import Weight
 
 BITS = (4, 8)
 INDICES = ("i32", "i64")
@@ -24,61 +24,6 @@ def joined(name: str, shape: tuple[int, ...], stored: str, parts: Sequence[Tenso
             ref.release()
 
     return TensorRef(name, shape, stored, sum(ref.size_bytes for ref in parts), read, release)
-
-
-def value(ref: TensorRef) -> Tensor:
-    found = ref.read()
-    assert isinstance(found, Tensor)  # parts are never quantized themselves
-    return found
-
-
-def words(ref: TensorRef) -> Tensor:
-    """The bytes of whole words, as unsigned codes want them: [..., words * word size]"""
-    return value(ref).contiguous().view(torch.uint8)
-
-
-def grouped(
-    packed: Tensor, scale: Tensor, zero: Tensor | None, bits: int, group: int, order: Tensor | None = None
-) -> QuantizedTensor:
-    """A weight in groups. Zero points that all lie in the middle are left out: operators are faster without them.
-
-    `order`, from `input_order`, brings codes that lie by input into groups.
-    """
-    if zero is not None and bool((zero == 1 << (bits - 1)).all()):
-        zero = None
-    if order is not None:
-        packed = pack(unpack(packed, bits)[:, order].contiguous(), bits)
-    return QuantizedTensor(packed, scale.float().contiguous(), bits, group, zero, permutation=order)
-
-
-def affine(packed: Tensor, scale: Tensor, offset: Tensor, bits: int, group: int) -> QuantizedTensor:
-    """code * scale + offset; with integer zero points for the offsets where all values stay the same, bit for bit."""
-    zero = torch.where(scale == 0, 0, (-offset / scale).round())
-    exact = bool((scale.view(torch.int32) & 0xFF == 0).all())  # 16 significant bits: times a code they still fit float32
-    if exact and bool(((zero >= 0) & (zero < 1 << bits)).all()) and torch.equal(zero * scale, -offset):
-        return grouped(packed, scale, zero.to(torch.uint8), bits, group)
-    return QuantizedTensor(packed, scale, bits, group, offset=offset)
-
-
-def input_order(ref: TensorRef | None, group: int, file: Path) -> Tensor | None:
-    """The inputs in the order of their groups, int64 [in], from the group of each input; None where they lie in it already.
-
-    Raises ModelCorrupt where the groups are not of one size.
-    """
-    if ref is None:
-        return None
-    groups = value(ref).long()
-    if bool((groups == -1).all()):  # what compressed-tensors writes for none
-        return None
-    straight = torch.arange(len(groups)) // group
-    if torch.equal(groups, straight):
-        return None
-    order = groups.argsort(stable=True)
-    if not torch.equal(groups[order], straight):
-        raise corrupt(
-            "{file}: tensor {tensor} does not put its inputs into groups of {group}.", file, tensor=ref.name, group=group
-        )
-    return order
 
 
 def check_stored(file: Path, known: Sequence[str], *parts: TensorRef) -> None:
@@ -95,7 +40,7 @@ def check_stored(file: Path, known: Sequence[str], *parts: TensorRef) -> None:
 
 
 def check_scales(file: Path, *parts: TensorRef) -> None:
-    check_stored(file, tuple(DENSE_DTYPES), *parts)
+    check_stored(file, DENSE, *parts)
 
 
 def whole_number(settings: Mapping[str, Any], field: str, file: Path, default: int = 0) -> int:

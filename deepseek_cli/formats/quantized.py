@@ -7,25 +7,29 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from deepseek_cli.errors import ModelUnsupported
-from deepseek_cli.formats import awq, block_folder, compressed, fp8, gptq, mlx
-from deepseek_cli.formats.gguf_writer import encode
-from deepseek_cli.formats.safetensors import Planned
+from deepseek_cli.formats import fp8
+from deepseek_cli.plugins import load
+from deepseek_cli.refs import TensorRef
 from deepseek_cli.schemes import Scheme
-from deepseek_cli.tensors import Quantized, QuantizedTensor, TensorRef
+
+if TYPE_CHECKING:  # dense and FP8 checkpoints are opened without it
+    from torch import Tensor
+
+    from deepseek_cli.formats.safetensors import Planned
+    from deepseek_cli.tensors import Quantized
 
 Assemble = Callable[[Mapping[str, TensorRef], Mapping[str, Any], Path], dict[str, TensorRef]]
-METHODS: dict[str, Assemble] = {
-    "compressed-tensors": compressed.assemble,
-    "fp8": fp8.assemble,
-    "gptq": gptq.assemble,
-    "awq": awq.assemble,
-    mlx.METHOD: mlx.assemble,
-    block_folder.METHOD: block_folder.assemble,
+MLX, BLOCKS = "mlx", "ggml-blocks"
+METHODS = {
+    "compressed-tensors": "deepseek_cli.formats.compressed:assemble",
+    "fp8": "deepseek_cli.formats.fp8:assemble",
+    "gptq": "deepseek_cli.formats.gptq:assemble",
+    "awq": "deepseek_cli.formats.awq:assemble",
+    MLX: "deepseek_cli.formats.mlx:assemble",
+    BLOCKS: "deepseek_cli.formats.block_folder:assemble",
 }
 AUTO_ROUND = {  # its own name for what others' layouts hold
     "auto_round:auto_gptq": {"quant_method": "gptq"},
@@ -41,7 +45,7 @@ def normalized(config: Mapping[str, Any]) -> dict[str, Any]:
     known = config.get("quantization_config")
     if not isinstance(settings, dict) or (isinstance(known, dict) and "quant_method" in known):
         return rest
-    return rest | {"quantization_config": {**settings, "quant_method": mlx.METHOD}}
+    return rest | {"quantization_config": {**settings, "quant_method": MLX}}
 
 
 def assemble(tensors: Mapping[str, TensorRef], config: Mapping[str, Any], file: Path) -> dict[str, TensorRef]:
@@ -63,18 +67,25 @@ def assemble(tensors: Mapping[str, TensorRef], config: Mapping[str, Any], file: 
             method=settings.get("packing_format") or method,
             known=", ".join(METHODS),
         )
-    joined = METHODS[method](tensors, settings, file)
+    assembler: Assemble = load(METHODS[method])
+    joined = assembler(tensors, settings, file)
     fp8.refuse_unscaled(joined, file)
     return joined
 
 
 def planned_parts(stem: str, shape: tuple[int, int], scheme: Scheme) -> list[Planned]:
     """What `parts_of` will give for a weight called `stem` (without `.weight`)."""
+    from deepseek_cli.formats import block_folder, compressed
+
     return [block_folder.planned_part(stem, shape, scheme)] if scheme.block else compressed.planned_parts(stem, shape, scheme)
 
 
 def parts_of(stem: str, weight: Quantized, scheme: Scheme) -> Iterable[tuple[str, Tensor]]:
     """The tensors that hold a quantized weight on disk."""
+    from deepseek_cli.formats import compressed
+    from deepseek_cli.formats.gguf_writer import encode
+    from deepseek_cli.tensors import QuantizedTensor
+
     if scheme.block:  # a Q8_0 that was read again is codes and scales
         return [(f"{stem}.weight.{scheme.block}", encode(weight, scheme.block))]
     assert isinstance(weight, QuantizedTensor)
@@ -83,6 +94,8 @@ def parts_of(stem: str, weight: Quantized, scheme: Scheme) -> Iterable[tuple[str
 
 def quantization_config(schemes: Mapping[str, Scheme], left: list[str]) -> dict[str, Any]:
     """The `quantization_config` of config.json: weights by `schemes`, all blocks or none, and dense ones."""
+    from deepseek_cli.formats import compressed
+
     if any(scheme.block for scheme in schemes.values()):
-        return {"quant_method": block_folder.METHOD}
+        return {"quant_method": BLOCKS}
     return compressed.quantization_config(schemes, left)

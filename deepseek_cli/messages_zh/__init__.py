@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from deepseek_cli.messages_zh.deploying import DEPLOYING
 from deepseek_cli.messages_zh.making import MAKING
 from deepseek_cli.messages_zh.measuring import MEASURING
 from deepseek_cli.messages_zh.models import MODELS
+from deepseek_cli.messages_zh.pulling import PULLING
 from deepseek_cli.messages_zh.shell import SHELL
 
-AREAS = (SHELL, MODELS, MAKING, MEASURING)
-MESSAGES: dict[str, str] = {**SHELL, **MODELS, **MAKING, **MEASURING}
+AREAS = (SHELL, MODELS, PULLING, MAKING, DEPLOYING, MEASURING)
+MESSAGES: dict[str, str] = {**SHELL, **MODELS, **PULLING, **MAKING, **DEPLOYING, **MEASURING}

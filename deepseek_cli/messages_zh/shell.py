@@ -35,8 +35,8 @@ SHELL: dict[str, str] = {
     "Exit codes: 0 done, 1 the answer is no, 2 usage, 3 model, 4 resources, 5 network, 70 a bug of ours, 130 interrupted.": (
         "退出码：0 完成，1 答案为否，2 用法，3 模型，4 资源，5 网络，70 程序缺陷，130 被中断。"
     ),
-    "{name} is a path, a name in the store, hf:ORG/NAME, ms:ORG/NAME or pkg:PACKAGE.": (
-        "{name} 是路径、仓库中的名称、hf:ORG/NAME、ms:ORG/NAME 或 pkg:PACKAGE。"
+    "{name} is a path, stored name, alias, hf:ORG/NAME, ms:ORG/NAME or pkg:PACKAGE.": (
+        "{name} 是路径、仓库中的名称、别名、hf:ORG/NAME、ms:ORG/NAME 或 pkg:PACKAGE。"
     ),
     "Options:": "选项：",
     "Common options:": "通用选项：",

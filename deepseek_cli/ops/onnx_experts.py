@@ -33,7 +33,7 @@ def route(ops: OnnxOps, x: ir.Value, name: str, spec: GateSpec) -> Routes:
     x [batch, length, hidden]
     """
     node = ops.graph.node
-    weight = ops.graph.constant(f"{name}.weight", ops._dense(name, "the choice of experts is made in float32"))
+    weight = ops.graph.constant(f"{name}.weight", ops._values(name, "the choice of experts is made in float32"))
     rows = node("Reshape", [node("FusedMatMul", [x, weight], name, weights=name, transB=1), ops._integers(-1, spec.experts)])
     ops._done(name)
     scores = node("Sigmoid", [rows]) if spec.scoring == "sigmoid" else node("Softmax", [rows], axis=-1)

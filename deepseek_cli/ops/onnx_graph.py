@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,29 @@ Inputs = Sequence[ir.Value | None]
 
 
 @dataclass(frozen=True, slots=True)
+class Rows:
+    """A tensor whose rows are made some at a time, as they are written."""
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    make: Callable[[], Iterable[Tensor]]
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    @property
+    def nbytes(self) -> int:
+        return math.prod(self.shape) * self.dtype.itemsize
+
+    @property
+    def whole(self) -> Tensor:
+        return torch.cat([*self.make()])
+
+
+Part = Tensor | Rows
+
+
+@dataclass(frozen=True, slots=True)
 class DataFiles:
     """What a graph's data is called behind the graph's own name. `most` bytes go into one file, and then _1, _2 … follow."""
 
@@ -45,6 +69,11 @@ class DataFiles:
 
 
 ONE_FILE = DataFiles()
+
+
+def pieces(parts: Iterable[Part]) -> Iterator[Tensor]:
+    for part in parts:
+        yield from part.make() if isinstance(part, Rows) else [part]
 
 
 class Graph:
@@ -115,14 +144,14 @@ class Graph:
         branch, self.nodes = ir.Graph([], [outcome], nodes=self.nodes, name=f"branch_{self.written}"), outer
         return branch
 
-    def constant(self, name: str, *parts: Tensor, shape: Sequence[int] | None = None) -> ir.Value:
+    def constant(self, name: str, *parts: Part, shape: Sequence[int] | None = None) -> ir.Value:
         """An initializer whose bytes are those of `parts`, one after another; the same name gives the same initializer."""
         if name not in self.initializers:
             shape = shape or (sum(len(p) for p in parts), *parts[0].shape[1:])
             self._add(name, self._store(name, parts, shape))
         return self.initializers[name]
 
-    def stream(self, name: str, parts: Iterable[Tensor], shape: Sequence[int], dtype: ir.DataType | None = None) -> ir.Value:
+    def stream(self, name: str, parts: Iterable[Part], shape: Sequence[int], dtype: ir.DataType | None = None) -> ir.Value:
         """An initializer whose parts are written as they come, so that memory holds one of them; by default of their dtype."""
         self._add(name, self._append(name, parts, shape, dtype=dtype))
         return self.initializers[name]
@@ -136,10 +165,10 @@ class Graph:
     def _add(self, name: str, tensor: Any) -> None:
         self.initializers[name] = ir.Value(name=name, shape=tensor.shape, type=ir.TensorType(tensor.dtype), const_value=tensor)
 
-    def _store(self, name: str, parts: Sequence[Tensor], shape: Sequence[int]) -> Any:
+    def _store(self, name: str, parts: Sequence[Part], shape: Sequence[int]) -> Any:
         size = sum(p.nbytes for p in parts)
         if size < INLINE_BYTES:
-            return ir.tensor(np.concatenate([p.numpy().reshape(-1) for p in parts]).reshape(shape), name=name)
+            return ir.tensor(np.concatenate([p.numpy().reshape(-1) for p in pieces(parts)]).reshape(shape), name=name)
         if self.files.most and self.data.tell() and self.data.tell() + PAGE_BYTES + size > self.files.most:
             self._next_file()
         return self._append(name, parts, shape, PAGE_BYTES if size >= PAGE_BYTES else LINE_BYTES)
@@ -152,14 +181,14 @@ class Graph:
     def _append(
         self,
         name: str,
-        parts: Iterable[Tensor],
+        parts: Iterable[Part],
         shape: Sequence[int],
         border: int = PAGE_BYTES,
         dtype: ir.DataType | None = None,
     ) -> Any:
         self.data.write(bytes(-self.data.tell() % border))
         start, held = self.data.tell(), torch.uint8
-        for part in parts:
+        for part in pieces(parts):
             held = part.dtype
             self.data.write(part.contiguous().numpy().reshape(-1).view(np.uint8).data)
         self.places[name] = self.data_paths[-1], dtype or DTYPES[held], start, self.data.tell() - start

@@ -18,8 +18,9 @@ from torch import Tensor
 from deepseek_cli.errors import ModelUnsupported
 from deepseek_cli.formats.nbits import NBits, to_nbits, unfit
 from deepseek_cli.ops import Rope
-from deepseek_cli.ops.onnx_graph import Graph
-from deepseek_cli.ops.onnx_ops import FLOAT, OnnxOps
+from deepseek_cli.ops.onnx_graph import Graph, Rows
+from deepseek_cli.ops.onnx_ops import OnnxOps
+from deepseek_cli.ops.onnx_weights import FLOAT
 from deepseek_cli.tensors import BlockTensor, Fp8Tensor, QuantizedTensor, TensorRef, Weight
 
 FLOAT16, INT4 = ir.DataType.FLOAT16, ir.DataType.INT4
@@ -33,7 +34,7 @@ class HalfOps(OnnxOps):
     dtype = FLOAT16
 
     def __init__(self, graph: Graph, tensors: Mapping[str, TensorRef], context: int, **options: Any) -> None:
-        super().__init__(graph, tensors, context, accuracy_level=0, **options)
+        super().__init__(graph, tensors, context, accuracy_level=0, kv="fp16", **options)
 
     def _unfit(self, weight: QuantizedTensor | BlockTensor | Fp8Tensor) -> str:
         if reason := super()._unfit(weight):
@@ -65,7 +66,7 @@ class QdqOps(HalfOps):
     """For TensorRT. Logits are those of every position: a slice whose start is an input would be one more shape to plan for."""
 
     def embed(self, tokens: Any, name: str) -> ir.Value:
-        weight = self._dense(name, "TensorRT looks nothing up in packed rows")
+        weight = self._values(name, "TensorRT looks nothing up in packed rows")
         x = self.graph.node("Gather", [self.graph.constant(f"{name}.weight", weight), tokens], f"{name}.gather", weights=name)
         self._done(name)
         return x
@@ -87,9 +88,9 @@ class QdqOps(HalfOps):
     def _kept(self, x: Any) -> ir.Value:
         return self._value(x)
 
-    def _weight(self, name: str) -> Tensor | NBits:
+    def _weight(self, name: str) -> Rows | NBits:
         """What was looked up is dense already: a tied head takes the same rows."""
-        return self._dense(name) if f"{name}.weight" in self.graph.initializers else super()._weight(name)
+        return self._values(name) if f"{name}.weight" in self.graph.initializers else super()._weight(name)
 
     def _unfit(self, weight: QuantizedTensor | BlockTensor | Fp8Tensor) -> str:
         return super()._unfit(weight) or unfit_for_tensorrt(weight)
@@ -97,13 +98,13 @@ class QdqOps(HalfOps):
     def _nbits(self, weight: QuantizedTensor) -> NBits:
         return to_nbits(weight, block_for_tensorrt(weight))
 
-    def _product(self, x: Any, names: Sequence[str], weights: Sequence[Tensor | NBits]) -> ir.Value:
+    def _product(self, x: Any, names: Sequence[str], weights: Sequence[Rows | NBits]) -> ir.Value:
         label, bias = ",".join(names), self._bias(names)
         if packed := [w for w in weights if isinstance(w, NBits)]:
             rows = self._dequantized(label, packed)
             turned = self.graph.node("Transpose", [rows], perm=[1, 0])
         else:
-            rows = self.graph.constant(f"{label}.weight", *(w for w in weights if isinstance(w, Tensor)))
+            rows = self.graph.constant(f"{label}.weight", *(w for w in weights if isinstance(w, Rows)))
             turned = self.graph.node("Transpose", [rows], f"{label}.turned", weights=label, perm=[1, 0])
         y = self.graph.node("MatMul", [self._value(x), turned], label)
         self._done(*names)

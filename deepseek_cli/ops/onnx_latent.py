@@ -90,7 +90,7 @@ class LatentAttention:
     def __init__(self, ops: OnnxOps, up: str, layer: int, spec: LatentSpec) -> None:
         self.ops, self.graph, self.layer, self.spec = ops, ops.graph, layer, spec
         self.step = ops.step = ops.step or Step(ops)
-        keys, values = split_expansion(ops._dense(up), spec)
+        keys, values = split_expansion(ops._values(up).whole, spec)
         self.keys = self.graph.constant(f"{up}.{KEYS}", keys)
         self.values = self.graph.constant(f"{up}.{VALUES}", values)
         ops._done(up)

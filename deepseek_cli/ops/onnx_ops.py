@@ -15,20 +15,22 @@ import torch
 from torch import Tensor
 
 from deepseek_cli.errors import ModelUnsupported
-from deepseek_cli.formats.nbits import NBits, to_nbits, unfit
+from deepseek_cli.formats.nbits import NBits
 from deepseek_cli.ops import Architecture, AttentionSpec, GateSpec, IndexSpec, LatentSpec, Rope, forward
 from deepseek_cli.ops.onnx_experts import Routes, mixture, route
-from deepseek_cli.ops.onnx_graph import ONE_FILE, DataFiles, Graph
+from deepseek_cli.ops.onnx_graph import ONE_FILE, DataFiles, Graph, Rows
 from deepseek_cli.ops.onnx_latent import Step, latent_attention
 from deepseek_cli.ops.onnx_lazy import Part, Product, Sum
 from deepseek_cli.ops.onnx_rows import gather_rows
+from deepseek_cli.ops.onnx_weights import FLOAT, WeightOps
+from deepseek_cli.ops.rounded_cache import BETWEEN, BY_CHANNEL
 from deepseek_cli.ops.torch_ops import rope_table
 from deepseek_cli.reporter import SILENT, Reporter
-from deepseek_cli.tensors import BlockTensor, Fp8Tensor, QuantizedTensor, TensorRef, dense
+from deepseek_cli.tensors import TensorRef
 
 INT64_MAX = (1 << 63) - 1
-FLOAT, INT32, INT64 = ir.DataType.FLOAT, ir.DataType.INT32, ir.DataType.INT64
-CACHE_DTYPES = {"fp32": FLOAT, "fp16": ir.DataType.FLOAT16}
+INT32, INT64 = ir.DataType.INT32, ir.DataType.INT64
+CACHE_DTYPES = {"fp32": FLOAT, "fp16": ir.DataType.FLOAT16, "int8": ir.DataType.INT8}
 HEAD_MULTIPLE = 16  # of GroupQueryAttention's fused rotary embedding
 
 
@@ -50,15 +52,14 @@ class Reader:
 ORT = Reader()
 
 
-class OnnxOps:
+class OnnxOps(WeightOps):
     """Values are graph values, or the lazy ones above.
 
     `context` positions get rotary tables. `accuracy_level` 4 lets MatMulNBits round its input to int8, 0 does not.
-    `kv` is how latents are cached, `latent_cache` the form in which they are: `plain` for one row of a batch at a time, or
-    `gqa`, GroupQueryAttention's. `dense_fallbacks` lists quantized tensors that are written dense, with the reason.
+    `kv` is how keys and values, or latents, are cached. Of int8 `kv_scales` has those of each layer's keys and values,
+    [kv_heads, head_dim]. `latent_cache` is the form of latents: `plain` for one row of a batch at a time, or `gqa`,
+    GroupQueryAttention's.
     """
-
-    dtype = FLOAT  # of activations, caches, scales and what is dense
 
     def __init__(
         self,
@@ -70,25 +71,23 @@ class OnnxOps:
         kv: str = "fp32",
         latent_cache: str = "plain",
         reader: Reader = ORT,
+        kv_scales: Sequence[tuple[Tensor, Tensor]] = (),
     ) -> None:
-        self.graph, self.tensors, self.context, self.reader = graph, tensors, context, reader
-        self.cache_dtype, self.latent_cache = CACHE_DTYPES[kv], latent_cache
-        self.accuracy_level, self.reporter = accuracy_level, reporter
-        self.dense_fallbacks: list[tuple[str, str]] = []
+        super().__init__(graph, tensors, reporter)
+        self.context, self.reader, self.accuracy_level = context, reader, accuracy_level
+        self.cache_dtype, self.latent_cache, self.kv_scales = CACHE_DTYPES[kv], latent_cache, kv_scales
         self.tokens = graph.input("input_ids", INT64, [reader.batch, "sequence"])
         self.mask = graph.input("attention_mask", INT64, [reader.batch, "total"])
         self.lengths: tuple[ir.Value, ir.Value] | None = None
         self.step: Step | None = None
         self.rotary: dict[Rope, list[ir.Value]] = {}
-        self.written: set[str] = set()
-        self.written_bytes, self.size_bytes = 0, sum(ref.size_bytes for ref in tensors.values())
 
     def embed(self, tokens: Any, name: str) -> ir.Value:
         """A tied head will point at the same bytes."""
         weight = self._weight(name)
         if isinstance(weight, NBits) and weight.inputs % weight.block:
-            weight = self._fall_back(name, f"its rows are no multiple of {weight.block}")
-        if isinstance(weight, Tensor):
+            weight = self._values(name, f"its rows are no multiple of {weight.block}")
+        if isinstance(weight, Rows):
             x = self.graph.node("Gather", [self.graph.constant(f"{name}.weight", weight), tokens], f"{name}.gather", weights=name)
         else:
             codes, scale, zero = self._constants(name, [weight])
@@ -136,15 +135,25 @@ class OnnxOps:
                 head_dim=spec.head_dim,
             )
         kinds, shape = ("key", "value"), lambda length: [self.reader.batch, spec.kv_heads, length, spec.head_dim]
-        past = [self.graph.input(f"past_key_values.{layer}.{kind}", self.dtype, shape(self.reader.past)) for kind in kinds]
+        dtype = self.cache_dtype
+        past = [self.graph.input(f"past_key_values.{layer}.{kind}", dtype, shape(self.reader.past)) for kind in kinds]
+        scales, rounding = self._cache_scales(layer)
         y, *present = self.graph.outputs_of(
-            "GroupQueryAttention", [*self._packed(q, k, v), *past, *self._lengths(), *self._rotary(spec.rope)], 3,
+            "GroupQueryAttention", [*self._packed(q, k, v), *past, *self._lengths(), *self._rotary(spec.rope), *scales], 3,
             f"layers.{layer}.attention",
-            num_heads=spec.heads, kv_num_heads=spec.kv_heads, scale=spec.scale, do_rotary=1,
+            num_heads=spec.heads, kv_num_heads=spec.kv_heads, scale=spec.scale, do_rotary=1, **rounding,
         )  # fmt: skip
         for value, kind in zip(present, kinds, strict=True):
-            self.graph.output(value, f"present.{layer}.{kind}", self.dtype, shape("reserved"))
+            self.graph.output(value, f"present.{layer}.{kind}", dtype, shape("reserved"))
         return y
+
+    def _cache_scales(self, layer: int) -> tuple[list[ir.Value | None], dict[str, Any]]:
+        """The attention's inputs and attributes that say how its cache is rounded; none where it is not."""
+        if not self.kv_scales:
+            return [], {}
+        scales = zip(("key", "value"), self.kv_scales[layer], strict=True)
+        held = [self.graph.constant(f"layers.{layer}.attention.{kind}_scales", s[None, :, None]) for kind, s in scales]
+        return [*[None] * BETWEEN, *held], BY_CHANNEL
 
     def latent_attention(
         self, q: Any, kv: Any, norm: str, up: str, layer: int, spec: LatentSpec, selected: None = None
@@ -216,7 +225,7 @@ class OnnxOps:
         inputs = [x, self._vector(name)]
         return self.graph.node("SimplifiedLayerNormalization", inputs, name, weights=name, axis=-1, stash_type=1, epsilon=eps)
 
-    def _product(self, x: Any, names: Sequence[str], weights: Sequence[Tensor | NBits]) -> ir.Value:
+    def _product(self, x: Any, names: Sequence[str], weights: Sequence[Rows | NBits]) -> ir.Value:
         """x @ [rows of all weights]ᵀ + bias; the weights share one layout."""
         label, bias = ",".join(names), self._bias(names)
         packed = [w for w in weights if isinstance(w, NBits)]
@@ -227,59 +236,11 @@ class OnnxOps:
                 K=packed[0].inputs, N=sum(map(len, packed)), bits=packed[0].bits, block_size=packed[0].block,
             )  # fmt: skip
         else:
-            weight = self.graph.constant(f"{label}.weight", *(w for w in weights if isinstance(w, Tensor)))
+            weight = self.graph.constant(f"{label}.weight", *(w for w in weights if isinstance(w, Rows)))
             y = self.graph.node("FusedMatMul", [self._value(x), weight], label, weights=label, transB=1)
             y = y if bias is None else self.graph.node("Add", [y, bias], f"{label}.biased", weights=label)
         self._done(*names)
         return y
-
-    def _constants(self, label: str, weights: Sequence[NBits]) -> tuple[ir.Value, ir.Value, ir.Value | None]:
-        codes = self.graph.constant(f"{label}.codes", *(w.packed for w in weights))
-        scale = self.graph.constant(f"{label}.scales", *(self._cast(w.scale, label) for w in weights))
-        zeros = [w.zero for w in weights if w.zero is not None]
-        return codes, scale, self.graph.constant(f"{label}.zeros", *zeros) if zeros else None
-
-    def _bias(self, names: Sequence[str]) -> ir.Value | None:
-        """The biases of a product's linears, zeros for one that has none."""
-        if not any(f"{name}.bias" in self.tensors for name in names):
-            return None
-        parts = []
-        for name in names:
-            bias = self.tensors.get(f"{name}.bias")
-            parts.append(dense(bias.read()) if bias else torch.zeros(self.tensors[f"{name}.weight"].shape[0]))
-        label = ",".join(names)
-        return self.graph.constant(f"{label}.bias", *(self._cast(part, label) for part in parts))
-
-    def _vector(self, name: str) -> ir.Value:
-        return self.graph.constant(f"{name}.weight", self._cast(dense(self.tensors[f"{name}.weight"].read()), name))
-
-    def _dense(self, name: str, reason: str = "no operator that takes its codes splits it as this model does") -> Tensor:
-        """Its values, whatever it is stored as; a quantized tensor is listed with the reason."""
-        weight = self.tensors[f"{name}.weight"].read()
-        return self._cast(weight, name) if isinstance(weight, Tensor) else self._fall_back(name, reason)
-
-    def _weight(self, name: str) -> Tensor | NBits:
-        weight = self.tensors[f"{name}.weight"].read()
-        if isinstance(weight, Tensor):
-            return self._cast(weight, name)
-        reason = self._unfit(weight)
-        return self._nbits(weight) if isinstance(weight, QuantizedTensor) and not reason else self._fall_back(name, reason)
-
-    def _unfit(self, weight: QuantizedTensor | BlockTensor | Fp8Tensor) -> str:
-        """Why the graph cannot hold these codes; "" where it can."""
-        return unfit(weight)
-
-    def _nbits(self, weight: QuantizedTensor) -> NBits:
-        return to_nbits(weight)
-
-    def _cast(self, values: Tensor, name: str) -> Tensor:
-        """As the graph holds what it computes with; `name` is whose values they are."""
-        return values.float()
-
-    def _fall_back(self, name: str, reason: str) -> Tensor:
-        if all(listed != f"{name}.weight" for listed, _ in self.dense_fallbacks):  # a tied head asks again
-            self.dense_fallbacks.append((f"{name}.weight", reason))
-        return self._cast(dense(self.tensors[f"{name}.weight"].read()), name)
 
     def _lengths(self) -> tuple[ir.Value, ir.Value]:
         """seqlens_k int32 [batch], one less than each row's length, and the longest row's length, int32."""
@@ -297,21 +258,6 @@ class OnnxOps:
             cos, sin = rope_table(rope, 0, self.context, torch.device("cpu"))
             self.rotary[rope] = [self.graph.constant(f"{name}.cos", cos), self.graph.constant(f"{name}.sin", sin)]
         return self.rotary[rope]
-
-    def _integers(self, *numbers: int) -> ir.Value:
-        return self.graph.constant(f"integers.{'.'.join(map(str, numbers))}", torch.tensor(numbers))
-
-    def _floats(self, *numbers: float) -> ir.Value:
-        return self.graph.constant(f"floats.{'.'.join(map(str, numbers))}", torch.tensor(numbers))
-
-    def _done(self, *names: str) -> None:
-        """These weights are in the file: let their pages go."""
-        for name in names:
-            self.tensors[f"{name}.weight"].release()
-        new = {f"{name}.weight" for name in names} - self.written
-        self.written |= new
-        self.written_bytes += sum(self.tensors[name].size_bytes for name in new)
-        self.reporter.progress("write", self.written_bytes, self.size_bytes, "B")
 
 
 def emit(

@@ -12,12 +12,14 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from deepseek_cli.errors import UsageError
 from deepseek_cli.profile.machine import cgroup_limit
+from deepseek_cli.spec import parse_size
 
 GB, GIB = 10**9, 1 << 30
-THIS = "this machine"
+THIS, HERE = "this machine", "here"
 BUFFER = 48 << 20  # bytes; more than most last caches, less than an estimate may hold
 ROUNDS = 5
 
@@ -68,12 +70,40 @@ DEVICES = (
 )
 
 
+def find_device(text: str) -> Device:
+    """`text` is HERE, a part of the name of one of DEVICES, or a size, all of which may be taken.
+
+    Raises UsageError for what is none of them, or could be several.
+    """
+    if text == HERE:
+        return this_machine()
+    found = [device for device in DEVICES if text.lower() in device.name.lower()]
+    if len(found) > 1:
+        names = "; ".join(device.name for device in found)
+        raise UsageError("{text} could be any of {names}.", hint="Write more of the name.", text=text, names=names)
+    if found:
+        return found[0]
+    try:
+        size = parse_size(text)
+    except UsageError:
+        names = "; ".join(device.name for device in DEVICES)
+        raise UsageError(
+            "{text!r} is neither a device nor a size.", hint="A size is like 8GB. Known are: {names}.", text=text, names=names
+        ) from None
+    return Device(text, "size", size, 1.0, None)
+
+
 def this_machine(bandwidth: int | None = None) -> Device:
-    """Its memory, within its control group's limit; `bandwidth` is measured where it is not given."""
+    """`bandwidth` is measured where it is not given."""
+    return replace(memory_here(), bandwidth=bandwidth or read_bandwidth())
+
+
+def memory_here() -> Device:
+    """This machine's memory, within its control group's limit; its bandwidth is not measured."""
     import psutil
 
     memory = psutil.virtual_memory().total
-    return Device(THIS, "here", min(memory, cgroup_limit() or memory), 0.9, bandwidth or read_bandwidth())
+    return Device(THIS, "here", min(memory, cgroup_limit() or memory), 0.9, None)
 
 
 def read_bandwidth() -> int | None:

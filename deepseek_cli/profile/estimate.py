@@ -7,8 +7,8 @@ from typing import Any, Literal
 
 from deepseek_cli.handle import Bundle, ModelHandle
 from deepseek_cli.profile import runtimes
-from deepseek_cli.profile.devices import DEVICES, this_machine
-from deepseek_cli.profile.fit import Need, as_rows, fit
+from deepseek_cli.profile.devices import DEVICES, Device, this_machine
+from deepseek_cli.profile.fit import Fit, Need, as_rows, fit
 from deepseek_cli.profile.runtimes import RUNTIMES
 from deepseek_cli.profile.sketch import EXPERTS, Sketch, sketch_of, total
 from deepseek_cli.profile.weights import Stored, by_form
@@ -63,6 +63,13 @@ def estimate(
         },
         "devices": as_rows(fit(device, needs, tokens, sketch.config.context) for device in (machine, *DEVICES)),
     }
+
+
+def fit_on(device: Device, sketch: Sketch) -> Fit:
+    """The model at an everyday context, as it is or in whatever scheme would make it fit."""
+    tokens = min(sketch.config.context, DEFAULT_CONTEXT)
+    needs = _needs(sketch, _forms(sketch, sketch.weights, None), "fp16", tokens, batch=1)
+    return fit(device, needs, tokens, sketch.config.context)
 
 
 def footprint(sketch: Sketch, stored: Sequence[Stored], runtime: str, kv: str, tokens: int, batch: int = 1) -> dict[str, Any]:

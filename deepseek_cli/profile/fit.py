@@ -42,9 +42,9 @@ class Fit:
 def fit(device: Device, needs: Sequence[Need], context: int, longest: int) -> Fit:
     """`needs` are the model's as asked for, then in other forms from most bits to fewest."""
     asked = needs[0]
-    verdict = verdict_of(asked.at(context), device)
+    verdict = verdict_of(asked.at(context), device.usable_bytes)
     room = device.usable_bytes - asked.at(0)
-    smaller = next((need for need in needs if verdict_of(need.at(context), device) != "does not fit"), None)
+    smaller = next((need for need in needs if verdict_of(need.at(context), device.usable_bytes) != "does not fit"), None)
     read = asked.read_bytes + asked.token_bytes * context
     return Fit(
         device,
@@ -55,10 +55,10 @@ def fit(device: Device, needs: Sequence[Need], context: int, longest: int) -> Fi
     )
 
 
-def verdict_of(needed: int, device: Device) -> Verdict:
-    if needed > device.usable_bytes:
+def verdict_of(needed: int, usable: int, tight: float = TIGHT) -> Verdict:
+    if needed > usable:
         return "does not fit"
-    return "fits" if needed <= TIGHT * device.usable_bytes else "tight"
+    return "fits" if needed <= tight * usable else "tight"
 
 
 def as_rows(fits: Iterable[Fit]) -> list[Mapping[str, Any]]:

@@ -50,7 +50,7 @@ def read_baseline(path: Path) -> dict[str, Any]:
         raise UsageError("{file} is of a run that failed.", hint=SAVE, file=path)
     if not is_whole(document):
         raise UsageError("{file} is damaged: its peak or its parts are missing.", hint=SAVE, file=path)
-    return {key: document[key] for key in ("schema", "model", "run", "peak", "moments")}
+    return {key: document.get(key) for key in ("schema", "model", "run", "peak", "moments", "timeline")}
 
 
 SAVE = "Make one with: deepseek profile MODEL --save baseline.json"

@@ -18,6 +18,7 @@ from typing import Any
 
 from deepseek_cli import errors
 from deepseek_cli.errors import DeepseekError, MemoryShort
+from deepseek_cli.profile.advice import advise
 from deepseek_cli.profile.machine import machine
 from deepseek_cli.profile.memory import Sampler
 from deepseek_cli.profile.parts import beside, moments
@@ -159,7 +160,7 @@ def document(run: Run, traced: Run | None, settings: dict[str, Any]) -> dict[str
     details = traced.details if traced else run.details
     arena = details.get("arena")
     found = moments(run.phases, arena)
-    return {
+    made = {
         "schema": SCHEMA,
         "failed": failure(run),
         "model": run.model,
@@ -176,7 +177,9 @@ def document(run: Run, traced: Run | None, settings: dict[str, Any]) -> dict[str
         "arena": arena,
         "overhead": overhead(run, traced),
         "timeline": timeline(run, settings["sample_ms"]),
+        "what_if": run.details.get("what_if"),
     }
+    return {**made, "advice": advise(made)}
 
 
 def failure(run: Run) -> dict[str, Any] | None:

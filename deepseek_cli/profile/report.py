@@ -19,21 +19,28 @@ import jinja2
 from markupsafe import Markup
 
 from deepseek_cli.errors import ResourceError, UsageError
+from deepseek_cli.profile.pack import pack
 from deepseek_cli.profile.parts import ESTIMATED, PARTS
 
 TEMPLATES = Path(__file__).parent / "templates"
 MARK = "deepseek.profile/"  # stands near the start of everything written here
+SCRIPTS = (  # one after the other they are the page's script; the first four draw nothing
+    *("format", "data", "whatif", "icicle", "dom", "chart", "state", "verdict", "memory", "layers", "weights"),
+    *("reckon", "health", "compare", "method", "page"),
+)
 MIB = 1 << 20
 
 
 def render_html(document: dict[str, Any], baseline: dict[str, Any] | None = None) -> str:
-    """The page. `baseline` is an earlier document to compare with."""
+    """The page, of at most 2 MB. `baseline` is an earlier document to compare with."""
     read = lambda name: (TEMPLATES / name).read_text(encoding="utf-8")  # noqa: E731
-    style, script = read("report.css"), read("charts.js") + read("report.js")
-    data = {"document": document, "baseline": baseline, "texts": json.loads(read("texts.json"))}
+    style = read("report.css")
+    script = '(() => {\n"use strict";\n' + "".join(read(f"scripts/{name}.js") for name in SCRIPTS) + "})();\n"
+    data = {**pack(document, baseline), "texts": json.loads(read("texts.json"))}
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     return environment.from_string(read("report.html")).render(
         title=document["model"].get("name", ""),
+        schema=document["schema"],
         policy=f"default-src 'none'; style-src {digest(style)}; script-src {digest(script)}; base-uri 'none'; form-action 'none'",
         style=Markup(style),
         script=Markup(script),
@@ -66,7 +73,9 @@ def render_markdown(document: dict[str, Any]) -> str:
         peak = document["moments"][0]
         lines += [f"| at the peak ({peak['phase']}) | MiB | share |", "|---|--:|--:|"]
         lines += [
-            f"| {PARTS[p['part']]} | {mib(p['bytes'])} | {p['bytes'] / peak['bytes']:.1%} |" for p in peak["parts"] if p["bytes"]
+            f"| {PARTS.get(p['part'], p['part'])} | {mib(p['bytes'])} | {p['bytes'] / peak['bytes']:.1%} |"
+            for p in peak["parts"]
+            if p["bytes"]
         ]
         lines += [
             f"| **all** | **{mib(peak['bytes'])}** | 100.0% |",

@@ -9,6 +9,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
+from deepseek_cli.architectures import find_architecture
 from deepseek_cli.errors import ModelCorrupt, ModelNotFound, ModelUnsupported, UsageError
 from deepseek_cli.fields import read_json
 from deepseek_cli.handle import Bundle, ModelHandle, open_any, read_config
@@ -21,6 +22,7 @@ from deepseek_cli.quantize.plan import make_plan
 from deepseek_cli.quantize.spec import QuantizeSpec
 from deepseek_cli.schemes import Scheme
 from deepseek_cli.sources import HUB_ID, Located, canonical, locate
+from deepseek_cli.sources.catalogue import FILE, Entry, by_ref
 from deepseek_cli.store import Store
 
 DENSE = {"float32": ("f32", 4), "float16": ("f16", 2), "bfloat16": ("bf16", 2)}
@@ -107,12 +109,15 @@ class Sketch:
 
 
 def open_sketch(ref: str, store: Store, *, offline: bool = False, shapes_only: bool = False) -> Sketch:
-    """What `ref` names: a config.json, a folder with or without weights, a GGUF file, a bundle, or a model of the hub.
+    """What `ref` names: a config.json, a folder with or without weights, a GGUF file, a bundle, a model of catalogue or hub.
 
     With `shapes_only` no weights are looked at. Raises what `open_any` raises, ModelCorrupt for sizes beyond any model,
     ModelUnsupported where only the weights could say how they are stored, UsageError for a bundle with `shapes_only`.
     """
-    located = _locate(ref, store, offline)
+    try:
+        located = _locate(ref, store)
+    except ModelNotFound as missing:
+        return _unpulled(ref, offline, shapes_only, missing)
     path = located.path
     bundle = bool(located.manifest and located.manifest.kind == "bundle")
     if bundle and shapes_only:
@@ -120,10 +125,21 @@ def open_sketch(ref: str, store: Store, *, offline: bool = False, shapes_only: b
     if bundle or path.suffix == ".gguf" or (not shapes_only and path.is_dir() and any(path.glob("*.safetensors"))):
         return sketch_of(open_any(ref, store))
     file = path if path.is_file() else path / "config.json"
-    raw = read_json(file)
+    return from_config(located.name, read_json(file), file, shapes_only=shapes_only)
+
+
+def from_config(name: str, raw: Mapping[str, Any], file: Path, *, shapes_only: bool = False) -> Sketch:
+    """By the fields of a config.json alone; `file` is where errors say that they come from."""
     architecture, config = read_config(file, raw)
     kinds = _checked_kinds(file, architecture, config)
-    return Sketch(located.name, architecture, config, kinds, _dense(raw), (), None if shapes_only else _fp8(raw, file))
+    return Sketch(name, architecture, config, kinds, _dense(raw), (), None if shapes_only else _fp8(raw, file))
+
+
+def of_entry(entry: Entry, *, shapes_only: bool = False) -> Sketch | None:
+    """A model of the catalogue, None where its config is not known there. Raises ModelUnsupported for its architecture."""
+    find_architecture(entry.architecture)
+    name = entry.id.replace("/", "--")
+    return from_config(name, entry.config, FILE, shapes_only=shapes_only) if entry.config else None
 
 
 def sketch_of(model: ModelHandle | Bundle) -> Sketch:
@@ -139,19 +155,23 @@ def sketch_of(model: ModelHandle | Bundle) -> Sketch:
     return make(dense, stored, runtime="ONNX Runtime", kv=str(resolved.get("kv", "fp32")))
 
 
-def _locate(ref: str, store: Store, offline: bool) -> Located:
+def _locate(ref: str, store: Store) -> Located:
     path = Path(ref).expanduser()
     if path.is_file() and path.suffix == ".json":
         return Located(path, path.resolve().parent.name if path.name == "config.json" else path.stem, None, {"ref": ref})
-    try:
-        return locate(ref, store)
-    except ModelNotFound:
-        scheme, _, hub_id = canonical(ref).partition(":")
-        if scheme != "hf" or not HUB_ID.fullmatch(hub_id):
-            raise
+    return locate(ref, store)
+
+
+def _unpulled(ref: str, offline: bool, shapes_only: bool, missing: ModelNotFound) -> Sketch:
+    if (entry := by_ref(ref)) and (sketch := of_entry(entry, shapes_only=shapes_only)):
+        return sketch
+    scheme, _, hub_id = canonical(ref).partition(":")
+    if scheme != "hf" or not HUB_ID.fullmatch(hub_id):
+        raise missing
     from deepseek_cli.sources.hub import fetch_config
 
-    return Located(fetch_config(hub_id, offline), hub_id.replace("/", "--"), None, {"ref": f"hf:{hub_id}"})
+    file = fetch_config(hub_id, offline)
+    return from_config(hub_id.replace("/", "--"), read_json(file), file, shapes_only=shapes_only)
 
 
 def _checked_kinds(file: Path, architecture: Architecture, config: Any) -> tuple[Kind, ...]:

@@ -16,6 +16,7 @@ from deepseek_cli.handle import Bundle, ModelHandle
 from deepseek_cli.profile import operators, weights
 from deepseek_cli.profile.estimate import footprint
 from deepseek_cli.profile.sketch import sketch_of
+from deepseek_cli.profile.whatif import what_if
 from deepseek_cli.runtime.context import DEFAULT_CONTEXT
 from deepseek_cli.runtime.session import SESSIONS, Session, check_room, open_session
 
@@ -170,6 +171,7 @@ def common_details(
     rows = weights.by_layer(stored)
     nothing = {"prefill_seconds": 0.0, "decode_seconds": 0.0}
     return {
+        "what_if": what_if(sketch_of(handle)),
         "weights": weights.by_form(stored),
         "kv": {
             "used_bytes": used,

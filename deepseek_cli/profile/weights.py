@@ -33,7 +33,7 @@ def of_bundle(bundle: Any) -> list[Stored]:
     """What a bundle's files hold, whatever its target: an ONNX graph, a GGUF file, or safetensors."""
     from deepseek_cli.formats import quantized
     from deepseek_cli.formats.gguf_model import open_gguf
-    from deepseek_cli.formats.safetensors import read_folder
+    from deepseek_cli.formats.headers import read_folder
 
     if bundle.target == "cpu":
         return of_graph(bundle.root / "model.onnx")[0]

@@ -14,6 +14,7 @@ import onnxruntime as ort
 
 from deepseek_cli.errors import DeepseekError, ModelCorrupt
 from deepseek_cli.ops.pages import PAGE
+from deepseek_cli.ops.rounded_cache import BEFORE_SCALES, BY_CHANNEL
 from deepseek_cli.runtime.memory_plan import MemoryPlan, release_pages
 from deepseek_cli.runtime.session import check_room
 
@@ -23,7 +24,7 @@ CHUNK = 128  # tokens of a prefill that are computed at once: attention skips wh
 LATENT_CHUNK = 256  # of latents, which are expanded once a chunk
 LATENT = ("latent",)
 KEEP = "num_logits_to_keep"
-CACHE_DTYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
+CACHE_DTYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(int8)": np.int8}
 ERRORS_ONLY = 3  # ONNX Runtime would warn that num_logits_to_keep has a default
 Rewrite = Callable[[Any], None]  # of an onnx.ModelProto, in place
 
@@ -97,17 +98,17 @@ class OnnxSession:
         return load(path, options, accuracy_level, rewrite)
 
     def _reserve_cache(self, config: Any) -> Any:
-        """Keys and values float32 [layers, 2, 1, heads, rows, channels], or latents [layers, 1, rows, channels]."""
+        """Keys and values [layers, 2, 1, heads, rows, channels], or latents [layers, 1, rows, channels]."""
         latent, kinds = getattr(config, "latent", None), cache_kinds(self.session)
         rows = -(-self.context // PAGE) * PAGE
+        dtype = next(CACHE_DTYPES[v.type] for v in self.session.get_inputs() if v.name.startswith("past_key_values"))
         if not latent:
-            cache = reserve((config.layers, 2, 1, config.kv_heads, rows, config.head_dim))
+            cache = reserve((config.layers, 2, 1, config.kv_heads, rows, config.head_dim), dtype)
             for layer, pair in enumerate(cache):
                 for kind, buffer in zip(kinds, pair, strict=True):
                     self._bind_cache(layer, kind, buffer)
             return cache
-        dtype = next(value.type for value in self.session.get_inputs() if value.name.startswith("past_key_values"))
-        cache = reserve((config.layers, 1, rows, latent.cached), CACHE_DTYPES[dtype])
+        cache = reserve((config.layers, 1, rows, latent.cached), dtype)
         if kinds == LATENT:
             self.rows = list(cache)
             return cache
@@ -230,9 +231,13 @@ def set_accuracy_level(model: Any, level: int, options: Any) -> None:
             settings["accuracy_level"].i = level
         if level == 0 and node.op_type == "Cast" and settings["to"].i == onnx.TensorProto.FLOAT16:
             settings["to"].i = onnx.TensorProto.FLOAT
+        if level == 0 and settings.keys() >= BY_CHANNEL.keys():
+            del node.input[BEFORE_SCALES:]
+            for name in BY_CHANNEL:
+                node.attribute.remove(settings[name])
     if level == 0:
         for value in (*model.graph.input, *model.graph.output):
-            if value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT16:
+            if value.type.tensor_type.elem_type in (onnx.TensorProto.FLOAT16, onnx.TensorProto.INT8):
                 value.type.tensor_type.elem_type = onnx.TensorProto.FLOAT
         if rounds:
             options.add_session_config_entry("session.disable_prepacking", "1")

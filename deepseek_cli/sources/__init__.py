@@ -1,4 +1,4 @@
-"""From what a user names to files on disk: a path, a store name, `hf:ORG/NAME`, `ms:ORG/NAME`, `pkg:PACKAGE`, `nano`."""
+"""From a name to files on disk: a path, a store name, an alias, `hf:ORG/NAME`, `ms:ORG/NAME`, `pkg:PACKAGE`, `nano`."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any
 
 from deepseek_cli.errors import ModelNotFound, ModelUnsupported, UsageError
 from deepseek_cli.manifest import Manifest, read_manifest
+from deepseek_cli.sources.catalogue import by_alias, nearest
 from deepseek_cli.sources.embedded import embedded_folder
+from deepseek_cli.sources.names import HUB_ID as HUB_ID
 from deepseek_cli.store import Store
-
-HUB_ID = re.compile(r"\w[\w.-]{0,95}/\w[\w.-]{0,95}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,11 +26,13 @@ class Located:
 
 
 def canonical(ref: str) -> str:
-    """One spelling per origin: `ORG/NAME` is `hf:ORG/NAME` unless a path of that name exists."""
+    """One spelling per origin: an alias is its `hf:ORG/NAME`, and so is `ORG/NAME`, unless a path of that name exists."""
     scheme, _, rest = ref.partition(":")
-    if (scheme in ("hf", "ms", "pkg") and rest) or Path(ref).expanduser().exists() or not HUB_ID.fullmatch(ref):
+    if (scheme in ("hf", "ms", "pkg") and rest) or Path(ref).expanduser().exists():
         return ref
-    return f"hf:{ref}"
+    if entry := by_alias(ref):
+        return entry.ref
+    return f"hf:{ref}" if HUB_ID.fullmatch(ref) else ref
 
 
 def locate(ref: str, store: Store) -> Located:
@@ -40,7 +42,7 @@ def locate(ref: str, store: Store) -> Located:
     """
     scheme, _, rest = ref.partition(":")
     if scheme in ("hf", "ms") and rest:
-        return _pulled(ref, rest, store)
+        return _pulled(ref, rest, store, ref)
     if scheme == "pkg" and rest:
         from deepseek_cli.sources.package import model_file
 
@@ -53,15 +55,23 @@ def locate(ref: str, store: Store) -> Located:
         return _entry(*found)
     if folder:
         return Located(folder, name_of(folder), None, {"ref": name_of(folder)})
+    if entry := by_alias(ref):
+        return _pulled(entry.ref, entry.id, store, ref)
     if HUB_ID.fullmatch(ref):
-        return _pulled(f"hf:{ref}", ref, store)
-    raise ModelNotFound("There is no model {ref}, neither as a path nor in the store.", hint="See: deepseek list", ref=ref)
+        return _pulled(f"hf:{ref}", ref, store, f"hf:{ref}")
+    close = nearest(ref, (manifest.name for _, manifest in store.entries()))
+    raise ModelNotFound(
+        "There is no model {ref}, neither as a path nor in the store nor in the catalogue.",
+        hint="Did you mean {close}?" if close else "See: deepseek list, deepseek search",
+        ref=ref,
+        close=close,
+    )
 
 
 def names_a_model(text: str, store: Store) -> bool:
     """Whether `locate` would look for a model of this name, or it is only words."""
     scheme, _, rest = text.partition(":")
-    known = (scheme in ("hf", "ms", "pkg") and rest and " " not in rest) or embedded_folder(text)
+    known = (scheme in ("hf", "ms", "pkg") and rest and " " not in rest) or embedded_folder(text) or by_alias(text)
     return bool(known or Path(text).expanduser().exists() or HUB_ID.fullmatch(text) or store.find(text))
 
 
@@ -101,7 +111,7 @@ def _entry(folder: Path, manifest: Manifest) -> Located:
     return Located(path, manifest.name, manifest, manifest.source)
 
 
-def _pulled(ref: str, hub_id: str, store: Store) -> Located:
+def _pulled(ref: str, hub_id: str, store: Store, named: str) -> Located:
     if not HUB_ID.fullmatch(hub_id):
         raise UsageError(
             "{ref} is not of the form ORG/NAME.", hint="For example: hf:deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B", ref=ref
@@ -109,7 +119,7 @@ def _pulled(ref: str, hub_id: str, store: Store) -> Located:
     for folder, manifest in reversed(store.entries()):
         if manifest.source.get("ref") == ref and not manifest.parent:
             return _entry(folder, manifest)
-    raise ModelNotFound("{ref} is not on this machine.", hint="Fetch it: deepseek pull {ref}", ref=ref)
+    raise ModelNotFound("{ref} is not on this machine.", hint="Fetch it: deepseek pull {named}", ref=ref, named=named)
 
 
 def name_of(path: Path) -> str:

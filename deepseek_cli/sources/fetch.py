@@ -6,15 +6,16 @@ import contextlib
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from deepseek_cli.errors import ModelError, UsageError
-from deepseek_cli.fields import read_json
+from deepseek_cli.errors import ModelCorrupt, ModelError, UsageError
+from deepseek_cli.fields import MAX_JSON_BYTES, read_json
 from deepseek_cli.manifest import Manifest
-from deepseek_cli.reporter import Reporter
+from deepseek_cli.reporter import Reporter, WithoutProgress
 from deepseek_cli.sources import hub
 from deepseek_cli.sources.download import Download, Transfer
 from deepseek_cli.sources.hub import Listing
@@ -40,6 +41,29 @@ def plan(listing: Listing, place: Place) -> Plan:
     existing = next(path for path in (place.folder, *place.folder.absolute().parents) if path.exists())
     sizes = {file.path: file.size for file in listing.files}
     return Plan(sizes, sum(t.file.size - t.arrived for t in transfers), shutil.disk_usage(existing).free)
+
+
+def is_held(listing: Listing, place: Place) -> bool:
+    """Whether all files are there already, each with its size."""
+    finals = ((place.final(file), file.size) for file in listing.files)
+    return all(path.is_file() and path.stat().st_size == size for path, size in finals)
+
+
+def read(listing: Listing, spec: PullSpec, reporter: Reporter) -> dict[str, bytes]:
+    """The content of small files, from the cache or the hub. Nothing of them is kept.
+
+    Raises what `fetch` does, ModelCorrupt for a file that is not small.
+    """
+    large = next((file.path for file in listing.files if file.size > MAX_JSON_BYTES), None)
+    if large:
+        raise ModelCorrupt("{file} is larger than any real configuration.", hint="Look at where it comes from.", file=large)
+    cache = Cache.of(listing.hub_id, listing.commit, None)
+    with tempfile.TemporaryDirectory() as folder:
+        place = Folder(Path(folder))
+        for file in listing.files:
+            _take(cache.final(file), place.final(file), file)
+        fetch(listing, spec, place, WithoutProgress(reporter))
+        return {file.path: place.final(file).read_bytes() for file in listing.files}
 
 
 def fetch(listing: Listing, spec: PullSpec, place: Place, reporter: Reporter) -> Records:
@@ -70,7 +94,7 @@ def repair(manifest: Manifest, root: Path, wrong: Sequence[str], reporter: Repor
     """
     source = manifest.source
     ref, commit = str(source.get("ref")), source.get("revision")
-    if manifest.parent or not ref.startswith("hf:") or not commit:
+    if manifest.parent or manifest.steps or not ref.startswith("hf:") or not commit:
         hint = "Only what was pulled from a hub can be fetched again: make this one anew."
         raise UsageError("{name} cannot be repaired.", hint=hint, name=manifest.name)
     spec = PullSpec(revision=commit, source=source.get("endpoint", "hf"))
@@ -122,7 +146,7 @@ def _transfers(files: Sequence[RemoteFile], place: Place) -> list[Transfer]:
 
 def _accept(file: RemoteFile, path: Path) -> None:
     if file.path.endswith(".safetensors"):
-        from deepseek_cli.formats.safetensors import read_header
+        from deepseek_cli.formats.headers import read_header
 
         try:
             read_header(path)

@@ -35,6 +35,7 @@ WANTED = (  # at the top of the repository; --include reaches the rest
     "LICENSE*",
     "NOTICE*",
 )
+PICKLED = ("pytorch_model*.bin", "pytorch_model.bin.index.json")  # where nothing else holds the weights, and they are allowed
 CODE = "*.py"  # is never fetched, whatever is included
 ASK_AGAIN_S = (1, 3)  # waits between the questions about one repository
 ANSWER_S = 15
@@ -77,15 +78,29 @@ def look_up(hub_id: str, spec: PullSpec, paths: Sequence[str] | None = None) -> 
     found = [entry for entry in entries if hasattr(entry, "blob_id")]
     require_inside((str(entry.path) for entry in found), ref)
     chosen = [entry for entry in found if (entry.path in paths if paths is not None else is_wanted(entry.path, spec))]
-    require_portable((entry.path for entry in chosen), ref)
     if paths is None and not any(entry.path.endswith(".safetensors") for entry in chosen):
+        chosen += _pickled(found, spec, ref)
+    require_portable((entry.path for entry in chosen), ref)
+    return Listing(hub_id, endpoint(spec), commit, tuple(_remote(e, address(spec, hub_id, commit, e.path), ref) for e in chosen))
+
+
+def address(spec: PullSpec, hub_id: str, commit: str, path: str) -> str:
+    return f"{endpoint(spec)}/{hub_id}/resolve/{commit}/{quote(path)}"
+
+
+def _pickled(found: Sequence[Any], spec: PullSpec, ref: str) -> list[Any]:
+    """The weights of a repository that has them as pickles only, where these are allowed."""
+    pickles = [e for e in found if "/" not in e.path and any(fnmatchcase(e.path, pattern) for pattern in PICKLED)]
+    if not pickles:
+        raise ModelUnsupported("{ref} holds no safetensors files.", hint="Look for a converted version.", ref=ref)
+    if not spec.allow_pickle:
         raise ModelUnsupported(
-            "{ref} holds no safetensors files.",
-            hint="Pickles are refused, since they can run code: look for a converted version.",
+            "{ref} holds its weights as pickles only ({files}), which can run code when they are opened.",
+            hint="Look for a converted version, or let --allow-pickle convert them without running any.",
             ref=ref,
+            files=", ".join(entry.path for entry in pickles[:3]),
         )
-    base = f"{endpoint(spec)}/{hub_id}/resolve/{commit}"
-    return Listing(hub_id, endpoint(spec), commit, tuple(_remote(entry, base, ref) for entry in chosen))
+    return [entry for entry in pickles if not is_wanted(entry.path, spec)]  # else it is chosen already
 
 
 def fetch_config(hub_id: str, offline: bool) -> Path:
@@ -131,13 +146,13 @@ def cached(hub_id: str, spec: PullSpec) -> Path:
     return Path(_ask(hub_id, spec, question))
 
 
-def _remote(entry: Any, base: str, ref: str) -> RemoteFile:
+def _remote(entry: Any, url: str, ref: str) -> RemoteFile:
     size, digest = (entry.lfs.size, entry.lfs.sha256) if entry.lfs else (entry.size, entry.blob_id)
     if not isinstance(size, int) or isinstance(size, bool) or size < 0 or size != entry.size:
         raise _dishonest(ref, f"the size of {entry.path}", size)
     if not re.fullmatch(r"[0-9a-f]{64}" if entry.lfs else r"[0-9a-f]{40}", str(digest)):
         raise _dishonest(ref, f"the digest of {entry.path}", digest)
-    return RemoteFile(entry.path, size, digest, f"{base}/{quote(entry.path)}")
+    return RemoteFile(entry.path, size, digest, url)
 
 
 def _dishonest(ref: str, what: str, value: object) -> ModelCorrupt:

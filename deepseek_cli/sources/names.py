@@ -1,4 +1,4 @@
-"""Which names of a repository's files may be written on any disk. A hub's answer is a claim by a stranger."""
+"""What names repositories have, and which of their files may be written on any disk. A hub's answer is a claim by a stranger."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Iterable
 
 from deepseek_cli.errors import ModelCorrupt
 
+HUB_ID = re.compile(r"\w[\w.-]{0,95}/\w[\w.-]{0,95}")
 DEVICES = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|com[0-9¹²³]|lpt[0-9¹²³])(\..*)?", re.I)  # whatever their ending
 REFUSED_CHARACTERS = re.compile(r'[\x00-\x1f\x7f<>:"|?*\\]')
 MAX_SEGMENT_BYTES = 200  # below what disks take (255), as unfinished files have longer names

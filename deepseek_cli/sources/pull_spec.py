@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from deepseek_cli.errors import UsageError
 from deepseek_cli.spec import Size, option
+
+LOCK_FILE = "deepseek.lock.json"  # of a project, beside its deepseek.toml
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,6 +17,10 @@ class PullSpec:
     source: str = option("hf", help="hf, or the address of a hub that speaks its protocol", metavar="hf|URL")
     include: tuple[str, ...] = option((), help="also these files of the repository", metavar="PATTERN")
     exclude: tuple[str, ...] = option((), help="but not these", metavar="PATTERN")
+    lock: Path | None = option(None, help="write down in FILE what was fetched", metavar="FILE")
+    locked: bool = option(False, help="fetch what the lock file says, and refuse anything else")
+    allow_pickle: bool = option(False, help="convert weights that a repository has as pickles only")
+    mtp: bool = option(False, help="also fetch shards that only draft further tokens (multi-token prediction)", rare=True)
     workers: int = option(8, help="ranges of files to fetch at once")
     max_rate: Size | None = option(None, help="most bytes to fetch in a second, such as 5MB")
 

@@ -21,6 +21,7 @@ from deepseek_cli.profile.optimize import CHOICES
 from deepseek_cli.profile.parts import ESTIMATED, PARTS
 from deepseek_cli.profile.runtimes import RUNTIMES
 from deepseek_cli.settings import EXPECTED, VARIABLES
+from deepseek_cli.sources.catalogue import OBSTACLES
 
 PACKAGE = Path(errors.__file__).parent
 ERRORS = {name for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, errors.DeepseekError)}
@@ -30,8 +31,11 @@ FIRST |= {"corrupt", "_corrupt", "_missing"}  # and so it is of what makes an er
 
 def templates() -> dict[str, str]:
     """Each template with the first place that uses it."""
-    tables = [*PANELS, *VARIABLES.values(), *EXPECTED.values(), *PHASES, *PARTS.values(), *ESTIMATED.values(), *CHOICES.values()]
-    found = dict.fromkeys([*tables, *VERDICTS, AS_IT_IS, *(runtime.help for runtime in RUNTIMES.values())], "a table")
+    tables = [*PANELS, *VARIABLES.values(), *EXPECTED.values(), *PHASES, *PARTS.values(), *ESTIMATED.values()]
+    found = dict.fromkeys(
+        [*tables, *VERDICTS, AS_IT_IS, *OBSTACLES.values(), *CHOICES.values(), *(runtime.help for runtime in RUNTIMES.values())],
+        "a table",
+    )
     for file in sorted(PACKAGE.rglob("*.py")):
         tree = ast.parse(file.read_text(encoding="utf-8"))
         assigned = _assigned(tree)

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from deepseek_cli.sources.embedded import DATA
 from tests.cli.processes import PRESENT, start
+from tests.sources.loopback_hub import Hub, serving
 
 HEAVY = ("torch", "onnx", "onnxruntime", "numpy", "huggingface_hub", "transformers", "tokenizers", "safetensors")
 MORE = {"run": ["hello"], "compress": ["--smaller", "50%"]}
@@ -44,6 +46,17 @@ def test_help_and_mistakes_are_light(name: str, tmp_path: Path) -> None:
 def test_small_commands_are_light(words: list[str], tmp_path: Path) -> None:
     codes, heavy = codes_and_heavy(tmp_path, words)
     assert (codes, heavy) == ([0], [])
+
+
+def test_a_model_is_pulled_without_pytorch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From a hub, with its header checked and its tensors held against its config: none of that needs what would compute."""
+    files = {f.name: f.read_bytes() for f in (DATA / "nano").iterdir() if f.suffix in (".json", ".safetensors")}
+    for name, path in (("HF_HOME", "hub"), ("DEEPSEEK_HOME", "home")):
+        monkeypatch.setenv(name, str(tmp_path / path))
+    with serving(Hub(files)) as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.url)
+        codes, heavy = codes_and_heavy(tmp_path, ["pull", "hf:org/name", "-n"], ["pull", "hf:org/name"], ["pull", "hf:org/name"])
+    assert (codes, heavy) == ([0, 0, 0], ["huggingface_hub"])
 
 
 @pytest.mark.parametrize(

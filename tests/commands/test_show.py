@@ -75,14 +75,14 @@ def test_o_saves_what_would_be_shown(cli: Cli, stock: Stock) -> None:
     ("name", "code", "says"),
     [
         ("nowhere", 3, "no model nowhere"),
-        ("hf:org/name", 3, "hf:org/name is not on this machine"),
+        ("hf:org/name", 3, "The config of hf:org/name is not on this machine"),
         ("empty", 3, "config.json is missing"),
         ("nothing.gguf", 3, "no model nothing.gguf"),
     ],
 )
 def test_mistakes(cli: Cli, stock: Stock, name: str, code: int, says: str) -> None:
     Path("empty").mkdir()
-    done = cli("show", name, "--json")
+    done = cli("show", name, "--offline", "--json")
     assert (done.code, done.json["error"]["exit_code"]) == (code, code)
     assert says in done.json["error"]["message"] and done.json["error"]["hint"]
 

@@ -147,7 +147,7 @@ def test_options_of_latents_concern_only_latents(tmp_path: Path) -> None:
     make_toy(tmp_path / "toy", "llama", **DEPLOYABLE)
     store = Store(tmp_path)
     with pytest.raises(UsageError, match="has no latent attention"):
-        deploy(open_model(str(tmp_path / "toy"), store), DeploySpec(kv="fp16"), store, tmp_path / "bundle")
+        deploy(open_model(str(tmp_path / "toy"), store), DeploySpec(latent_cache="gqa"), store, tmp_path / "bundle")
 
 
 def test_fp8_deployed_as_it_is_says_of_every_weight_that_it_became_float32(tmp_path: Path) -> None:

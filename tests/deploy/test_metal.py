@@ -22,7 +22,7 @@ from deepseek_cli.deploy.mlx_config import mlx_config
 from deepseek_cli.deploy.spec import DeploySpec
 from deepseek_cli.errors import MissingExtra, ModelCorrupt, ModelUnsupported, UsageError
 from deepseek_cli.fields import read_json
-from deepseek_cli.formats.safetensors import read_header
+from deepseek_cli.formats.headers import read_header
 from deepseek_cli.handle import Bundle, ModelHandle, open_model
 from deepseek_cli.quantize.engine import quantize
 from deepseek_cli.quantize.spec import QuantizeSpec

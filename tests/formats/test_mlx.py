@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from deepseek_cli.errors import ModelCorrupt, ModelError
+from deepseek_cli.formats.grouped import affine
 from deepseek_cli.formats.mlx import join_expansion, split_expansion
-from deepseek_cli.formats.parts import affine
 from deepseek_cli.tensors import QuantizedTensor, dense
 from tests.formats.imported import golden, linear, opened
 

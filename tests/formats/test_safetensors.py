@@ -8,7 +8,8 @@ import safetensors.torch
 import torch
 
 from deepseek_cli.errors import ModelCorrupt
-from deepseek_cli.formats.safetensors import INDEX, Planned, Writer, read_file, read_folder
+from deepseek_cli.formats.headers import INDEX, read_file, read_folder
+from deepseek_cli.formats.safetensors import Planned, Writer
 
 
 def test_reads_what_the_reference_library_writes(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from huggingface_hub import constants
 
 from deepseek_cli.errors import ModelCorrupt, NetworkError
 from deepseek_cli.sources import wire
+from deepseek_cli.sources.embedded import DATA
 from deepseek_cli.sources.pull import pull
 from deepseek_cli.sources.pull_spec import PullSpec
 from deepseek_cli.sources.wire import RemoteFile, Wire
@@ -18,6 +19,7 @@ from deepseek_cli.store import Store
 from tests.sources.loopback_hub import ID, TOKEN, Hub, serving
 
 EMPTY = {"type": "file", "size": 0, "oid": "e69de29bb2d1d6434b8b29ae775ad8c2e48c5391"}
+CONFIG = (DATA / "nano" / "config.json").read_bytes()
 WEIGHTS = b"\x08\0\0\0\0\0\0\0{}      "
 ALL = PullSpec(include=("*",))
 
@@ -27,7 +29,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     monkeypatch.setattr(wire, "Patience", functools.partial(wire.Patience, attempts=2, first_wait_s=0.01))
-    with serving(Hub({"config.json": b"{}", "model.safetensors": WEIGHTS})) as hub:
+    with serving(Hub({"config.json": CONFIG, "model.safetensors": WEIGHTS})) as hub:
         monkeypatch.setenv("HF_ENDPOINT", hub.url)
         yield hub
 

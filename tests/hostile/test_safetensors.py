@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from deepseek_cli.errors import ModelCorrupt, ModelError, ModelUnsupported
-from deepseek_cli.formats.safetensors import INDEX, read_folder, read_header
+from deepseek_cli.formats.headers import INDEX, read_folder, read_header
 
 
 def write(path: Path, header: Any, data: bytes = b"", length: int | None = None) -> Path:

@@ -49,6 +49,8 @@ def test_the_whole_command(toy: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert "toy-memory.html is written." in shown
     saved = json.loads(Path("toy.json").read_text())
     assert [p["phase"] for p in saved["phases"]] == ["import", "load", "prefill", "decode"]
+    assert saved["what_if"]["now"] == {"context": saved["kv"]["context"], "batch": 1, "kv": "fp32", "scheme": "as it is"}
+    assert saved["what_if"]["schemes"]["as it is"] == sum(row["bytes"] for row in saved["weights"])
     assert saved["run"]["command"] == "deepseek profile toy --memory-profile --save toy.json --prompt-tokens 12 --new-tokens 3"
     assert Path("toy-memory.html").read_text().startswith("<!doctype html>")
 

@@ -80,7 +80,8 @@ def test_the_document_is_json_with_these_keys(measured: dict[str, Any]) -> None:
     assert json.loads(json.dumps(measured, allow_nan=False)) == measured
     assert measured["schema"] == "deepseek.profile/1"
     assert " ".join(measured) == (
-        "schema failed model run machine peak phases moments estimate weights kv layers operators arena overhead timeline"
+        "schema failed model run machine peak phases moments estimate weights kv layers operators arena overhead timeline "
+        "what_if advice"
     )
 
 

@@ -2,87 +2,286 @@
 
 from __future__ import annotations
 
+import json
 import re
-import shutil
-import subprocess
+import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from deepseek_cli.main import main
 from deepseek_cli.profile.report import render_html
-from tests.profile.documents import HOSTILE, document
+from tests.profile.browser import AXE, CHROMIUM, SIZES, browser, opened
+from tests.profile.documents import HOSTILE, MIB, document, first_schema, what_if
 
-CHROMIUM = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
+BYTES = re.compile(r"([−\d,]+) B")
 
 
-def draw(folder: Path, page: str, *flags: str) -> str:
-    """The document after the page's script ran; fails on any word on the console."""
-    file = folder / "page.html"
-    file.write_text(page, encoding="utf-8")
-    command = [
-        CHROMIUM or "",
-        "--headless=new",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--disable-dev-shm-usage",
-        "--enable-logging=stderr",
-        "--host-resolver-rules=MAP * ~NOTFOUND",
-        f"--user-data-dir={folder / 'browser'}",
-        "--virtual-time-budget=4000",
-        "--dump-dom",
-        *flags,
-        file.as_uri(),
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
-    assert not [line for line in done.stderr.splitlines() if "CONSOLE" in line]
-    return done.stdout
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    with browser() as started:
+        yield started
 
 
-def section(dom: str, name: str) -> str:
-    found = re.search(rf'id="{name}".*?</(?:section|table)>', dom, re.S)
-    assert found
-    return found[0]
+@pytest.fixture(scope="module")
+def whole() -> str:
+    return render_html(document(layers=4), document())
 
 
-def test_the_page_draws_what_it_was_given(tmp_path: Path) -> None:
+def exact(tab: Any, place: str) -> list[int]:
+    """The sizes of a table, to the byte, as its cells' titles have them."""
+    titles = tab.eval_on_selector_all(f"{place} [title]", "nodes => nodes.map(n => n.title)")
+    return [int(found[1].replace(",", "").replace("−", "-")) for title in titles if (found := BYTES.fullmatch(title))]
+
+
+def rows(tab: Any, place: str) -> int:
+    return int(tab.locator(f"{place} tbody tr").count())
+
+
+def press(tab: Any, *keys: str) -> None:
+    for key in keys:
+        tab.keyboard.press(key)
+
+
+def test_the_page_draws_what_it_was_given(chromium: Any, whole: str, tmp_path: Path) -> None:
     given = document(layers=4)
-    dom = draw(tmp_path, render_html(given, document()))
-    assert 'data-ready="1"' in dom
-    peak = given["moments"][0]
-    sizes = [int(text.replace(",", "")) for text in re.findall(r'title="(-?[\d,]+) B"', section(dom, "parts"))]
-    assert sizes == [*(p["bytes"] for p in peak["parts"] if p["bytes"] or p["part"] == "unattributed"), peak["bytes"]]
-    assert section(dom, "layers").count("<tr") == 1 + len(given["layers"]) + 1
-    assert section(dom, "phases").count("<tr") == 1 + len(given["phases"])
-    assert section(dom, "operators").count("<tr") == 1 + len(given["operators"])
-    assert "Against the baseline" in dom
-    assert dom.count("<path") == 4
+    with opened(chromium, whole, tmp_path) as tab:
+        for i, moment in enumerate(given["moments"]):
+            tab.locator("#moments button").nth(i).click()
+            assert exact(tab, "#parts") == [*(p["bytes"] for p in moment["parts"]), moment["bytes"]]
+            assert sum(exact(tab, "#parts")[:-1]) == moment["bytes"]
+        for name in ("phases", "layers", "operators", "estimate"):
+            assert rows(tab, f"#{name}") == len(given[name]["rows"] if name == "estimate" else given[name]), name
+        assert tab.locator("#advice li").count() == len(given["advice"]) > 3
+        assert exact(tab, "#figures")[:2] == [given["peak"]["bytes"], given["phases"][-1]["rss_bytes"]]
+        assert "Fits this machine" in tab.inner_text("#fits")
+        assert "fits 1, is tight on 1, does not fit 1" in tab.inner_text("#devices-summary")
+        assert "No leak" in tab.inner_text("#leak-verdict")
+        assert exact(tab, "#compare")[-3:] == [220 * MIB, 220 * MIB, 0]
+        assert tab.locator("section:visible").count() == 12
+        assert not re.search(r"undefined|NaN|\{\w+\}", tab.inner_text("main").replace("{{ 7*7 }}", ""))
 
 
-def test_hostile_names_are_shown_as_text(tmp_path: Path) -> None:
-    dom = draw(tmp_path, render_html(document(name=HOSTILE)))
-    assert 'data-ready="1"' in dom
-    assert not re.search(r"<img", dom.replace("&lt;img", ""))
+def test_everything_can_be_done_from_the_keyboard(chromium: Any, whole: str, tmp_path: Path) -> None:
+    with opened(chromium, whole, tmp_path) as tab:
+        tab.focus("#moments [aria-checked=true]")
+        press(tab, "ArrowRight")
+        assert tab.inner_text("#moments [aria-checked=true]") == "After import"
+        tab.focus("#chart")
+        press(tab, "End")
+        assert tab.inner_text("#readout").startswith("2.99")
+        press(tab, "Home", "ArrowRight")
+        assert tab.inner_text("#readout").startswith("0.010")
+        labels = tab.inner_text("#chart")
+        press(tab, "+", "+")
+        assert tab.inner_text("#chart") != labels
+        press(tab, "Escape")
+        assert tab.inner_text("#chart") == labels
+        tab.focus("#spans [aria-checked=true]")
+        press(tab, "ArrowRight", "ArrowRight")
+        assert tab.inner_text("#spans [aria-checked=true]") == "load"
+        assert tab.inner_text("#chart") != labels
+
+        heading = tab.locator("#layers thead button").nth(0)
+        heading.focus()
+        press(tab, "Enter", "Enter")
+        assert tab.get_attribute("#layers thead th", "aria-sort") == "descending"
+        assert tab.inner_text("#layers tbody tr:first-child th") == "norm and head"
+        tab.focus("#layer-search")
+        tab.keyboard.type("3")
+        assert rows(tab, "#layers") == 1
+
+        tab.focus("#theme")
+        press(tab, "Enter")
+        assert tab.get_attribute("html", "data-theme") == "dark"
+        tab.focus("#language")
+        press(tab, "Enter")
+        assert tab.get_attribute("html", "lang") == "zh-CN"
+        assert "字节都在哪里" in tab.inner_text("#peak-title")
 
 
-def test_the_page_speaks_chinese_to_who_reads_it(tmp_path: Path) -> None:
-    dom = draw(tmp_path, render_html(document()), "--accept-lang=zh-CN")
-    assert '<html lang="zh-CN"' in dom
-    assert "字节都在哪里" in dom
+def test_the_weights_are_searched_and_walked_by_keyboard(chromium: Any, whole: str, tmp_path: Path) -> None:
+    given = document(layers=4)["tensors"]
+    with opened(chromium, whole, tmp_path) as tab:
+        tab.focus("#weight-search")
+        tab.keyboard.type(r"layers\.[12]\..*q_proj")
+        hits = [t for t in given if re.search(r"layers\.[12]\..*q_proj", t["name"])]
+        assert tab.inner_text("#weight-found").startswith(f"{len(hits)} tensors, 19.5 KiB")
+        assert sum(t["bytes"] for t in hits) == 20_000
+        tab.fill("#weight-search", "")
+        tab.focus("#icicle")
+        press(tab, "ArrowDown", "ArrowDown", "ArrowRight", "ArrowRight")
+        assert tab.inner_text("#icicle-readout").startswith("model.layers: ")
+        press(tab, "Enter")
+        assert tab.locator("#crumbs li").all_inner_texts() == ["toy", "model", "layers"]
+        assert rows(tab, "#children") == 4
+        assert exact(tab, "#children")[-1] == sum(t["bytes"] for t in given if ".layers." in t["name"])
+        press(tab, "Escape")
+        assert tab.locator("#crumbs li").all_inner_texts() == ["toy", "model"]
+        assert tab.evaluate("document.activeElement.id") == "icicle"
 
 
-def test_a_run_that_failed_still_draws(tmp_path: Path) -> None:
-    failed = {**document(), "failed": {"phase": "load", "code": "memory-short", "message": "Too little memory.", "exit_code": 4}}
-    failed |= {
-        "phases": [],
-        "moments": [],
-        "peak": None,
-        "weights": [],
+def test_the_sliders_move_by_keyboard(chromium: Any, whole: str, tmp_path: Path) -> None:
+    from deepseek_cli.profile.whatif import need
+
+    model = what_if(4)
+    with opened(chromium, whole, tmp_path) as tab:
+        assert exact(tab, "#w-parts")[-1] == need(model, **model["now"])["total"]
+        tab.focus("#w-context")
+        press(tab, "End")
+        tab.focus("#w-batch")
+        press(tab, "ArrowRight")
+        tab.select_option("#w-kv", "int8")
+        tab.select_option("#w-scheme", "int4-g32")
+        assert tab.inner_text("#w-context-value") == "8,192 tokens"
+        assert exact(tab, "#w-parts")[-1] == need(model, 8192, 2, "int8", "int4-g32")["total"]
+        assert rows(tab, "#w-devices") == len(model["devices"])
+
+
+def test_a_file_is_compared_with(chromium: Any, tmp_path: Path) -> None:
+    before = document(name="earlier")
+    before["moments"][0]["parts"][0]["bytes"] -= MIB
+    before["moments"][0]["bytes"] -= MIB
+    (tmp_path / "before.json").write_text(json.dumps(before))
+    (tmp_path / "other.json").write_text("[]")
+    with opened(chromium, render_html(document()), tmp_path) as tab:
+        assert tab.is_hidden("#compared")
+        tab.set_input_files("#compare-file", tmp_path / "other.json")
+        tab.locator("#compare-said", has_text="not a memory report").wait_for()
+        tab.set_input_files("#compare-file", tmp_path / "before.json")
+        tab.wait_for_selector("#compared", state="visible")
+        assert exact(tab, "#compare")[:3] == [4 * MIB + 7, 5 * MIB + 7, MIB]
+        assert exact(tab, "#compare")[-1] == MIB
+        tab.evaluate(
+            """text => { const given = new DataTransfer(); given.items.add(new File([text], 'dropped.json'));
+            dispatchEvent(new DragEvent('drop', { dataTransfer: given, cancelable: true })); }""",
+            json.dumps(document(name="dropped")),
+        )
+        tab.locator("#compare-lede", has_text="dropped").wait_for()
+        with tab.expect_download() as saved:
+            tab.click("#download")
+        assert json.loads(Path(saved.value.path()).read_text())["moments"] == document()["moments"]
+
+
+def test_a_part_of_the_timeline_is_chosen_with_the_pointer(chromium: Any, whole: str, tmp_path: Path) -> None:
+    with opened(chromium, whole, tmp_path) as tab:
+        tab.locator("#chart").scroll_into_view_if_needed()
+        labels, box = tab.inner_text("#chart"), tab.locator("#chart").bounding_box()
+        tab.mouse.move(box["x"] + 300, box["y"] + 100)
+        tab.mouse.down()
+        tab.mouse.move(box["x"] + 500, box["y"] + 110, steps=3)
+        tab.mouse.up()
+        assert tab.inner_text("#chart") != labels
+        tab.mouse.dblclick(box["x"] + 300, box["y"] + 100)
+        assert tab.inner_text("#chart") == labels
+
+
+@pytest.mark.skipif(not AXE.is_file(), reason="node and its packages are not installed")
+@pytest.mark.parametrize(
+    ("size", "options"),
+    [
+        ("wide", {"color_scheme": "light"}),
+        ("wide", {"color_scheme": "dark"}),
+        ("wide", {"forced_colors": "active"}),
+        ("narrow", {"color_scheme": "light"}),
+        ("narrow", {"color_scheme": "dark", "locale": "zh-CN"}),
+    ],
+    ids=str,
+)
+def test_everyone_can_read_it(chromium: Any, whole: str, tmp_path: Path, size: str, options: dict[str, Any]) -> None:
+    with opened(chromium, whole, tmp_path, size, bypass_csp=True, reduced_motion="reduce", **options) as tab:
+        assert tab.evaluate("document.documentElement.scrollWidth") <= SIZES[size][0]
+        tab.evaluate(AXE.read_text(encoding="utf-8"))
+        found = tab.evaluate("axe.run().then(r => r.violations.map(v => [v.impact, v.id, v.nodes.slice(0, 3).map(n => n.html)]))")
+        assert not [violation for violation in found if violation[0] in ("serious", "critical")]
+
+
+def test_hostile_names_are_shown_as_text(chromium: Any, tmp_path: Path) -> None:
+    given = document(name=HOSTILE)
+    given["tensors"] += [
+        {**given["tensors"][0], "name": name} for name in (HOSTILE, "x" * 300, "...", "", "__proto__", "a.constructor")
+    ]
+    given["moments"][0]["parts"][0]["part"] = HOSTILE
+    given["nodes"][0]["node"] = HOSTILE * 5
+    given["phases"][0]["phase"] = "constructor"
+    with opened(chromium, render_html(given, document(name=HOSTILE)), tmp_path, "narrow") as tab:
+        assert tab.locator("img").count() == 0
+        assert tab.locator("script").count() == 2
+        assert tab.evaluate("document.documentElement.scrollWidth") <= 320
+        assert "onerror=alert(1)" in tab.inner_text("#name")
+        tab.fill("#weight-search", "__proto__")
+        assert tab.inner_text("#weight-found").startswith("1 tensors")
+
+
+@pytest.mark.parametrize("layers", [0, 1, 200])
+def test_any_number_of_layers_draws_at_once(chromium: Any, tmp_path: Path, layers: int) -> None:
+    page = render_html(document(layers, points=50_000))
+    start = time.process_time()
+    with opened(chromium, page, tmp_path) as tab:
+        assert rows(tab, "#layers") == layers + 2
+        took = tab.evaluate("performance.now()")
+    assert took < 5000, "ten times what it takes at rest"
+    assert time.process_time() - start < 5
+
+
+@pytest.mark.parametrize(
+    "lacking", [(), ("moments", "phases", "layers", "weights", "operators", "tensors", "nodes")], ids=["old", "failed"]
+)
+def test_what_was_not_measured_is_left_out(chromium: Any, tmp_path: Path, lacking: tuple[str, ...]) -> None:
+    given = first_schema()
+    if lacking:
+        given |= {**{key: [] for key in lacking}, "peak": None, "kv": None, "overhead": None, "arena": None, "estimate": None}
+        given["failed"] = {"phase": "load", "code": "memory-short", "message": "Too little memory.", "exit_code": 4}
+    with opened(chromium, render_html(given), tmp_path) as tab:
+        assert tab.is_hidden("#leak-section") and tab.is_hidden("#whatif") and tab.is_hidden("#icicle-block")
+        assert "leak test" in tab.inner_text("#method").lower()
+        if lacking:
+            assert "The run failed during load: Too little memory." in tab.inner_text("#failed")
+            assert tab.locator("main > section:visible").count() == 1
+        else:
+            assert exact(tab, "#parts")[-1] == given["peak"]["bytes"]
+
+
+def test_a_recorded_program_names_its_own_phases(chromium: Any, tmp_path: Path) -> None:
+    given = document()
+    given["run"] = {}
+    given["model"] = {"name": "train.py"}
+    for phase in given["phases"]:
+        phase |= {"phase": f"epoch of {phase['phase']}", "anonymous_bytes": None, "file_bytes": None, "tokens_per_second": None}
+    given["peak"]["phase"] = "epoch of load"
+    given |= {
+        "what_if": None,
         "kv": None,
+        "weights": [],
         "layers": [],
-        "operators": [],
-        "overhead": None,
+        "estimate": None,
+        "timeline": {"period_ms": 5, "samples": 0, "points": []},
     }
-    dom = draw(tmp_path, render_html(failed))
-    assert 'data-ready="1"' in dom
-    assert "The run failed during load: Too little memory." in dom
+    with opened(chromium, render_html(given), tmp_path) as tab:
+        assert "epoch of load" in tab.inner_text("#phases")
+        assert not re.search(r"undefined|NaN", tab.inner_text("body"))
+
+
+def test_it_prints(chromium: Any, whole: str, tmp_path: Path) -> None:
+    with opened(chromium, whole, tmp_path) as tab:
+        tab.emulate_media(media="print")
+        assert tab.is_hidden("#theme") and tab.is_visible("#parts")
+        assert len(tab.pdf()) > 30_000
+
+
+def test_an_estimate_is_a_page_too(chromium: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config, page = Path(__file__).parent / "configs" / "DeepSeek-R1-Distill-Qwen-1.5B.json", tmp_path / "estimate.html"
+    asked = ["profile", str(config), "--estimate", "--scheme", "int4-g32", "--context", "2048", "--set", "bandwidth=20GB"]
+    assert main([*asked, "--html", str(page), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    with opened(chromium, page.read_text(encoding="utf-8"), tmp_path) as tab:
+        assert exact(tab, "#figures")[:2] == [found["total_bytes"], found["weights_bytes"]]
+        assert tab.locator("main > section:visible").count() == 4
+        assert rows(tab, "#w-devices") == len(found["devices"])
+        words = tab.locator("#w-devices tbody td:nth-child(2)").all_inner_texts()
+        assert [word.split("\n")[-1].strip() for word in words] == [device["verdict"] for device in found["devices"]]
+        assert exact(tab, "#weights")[-1] == found["weights_bytes"]
+        assert not re.search(r"undefined|NaN", tab.inner_text("body"))

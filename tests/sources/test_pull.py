@@ -279,9 +279,9 @@ def test_one_spelling_per_origin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         ("hf:org/name", ModelNotFound, "deepseek pull hf:org/name"),
         ("hf:name", UsageError, "not of the form ORG/NAME"),
         ("hf:a/b/c", UsageError, "not of the form ORG/NAME"),
-        ("nothing", ModelNotFound, "neither as a path nor in the store"),
-        ("./nothing", ModelNotFound, "neither as a path nor in the store"),
-        ("../nothing", ModelNotFound, "neither as a path nor in the store"),
+        ("nothing", ModelNotFound, "neither as a path nor in the store nor in the catalogue"),
+        ("./nothing", ModelNotFound, "neither as a path nor in the store nor in the catalogue"),
+        ("../nothing", ModelNotFound, "neither as a path nor in the store nor in the catalogue"),
     ],
 )
 def test_what_is_not_here_says_how_to_get_it(store: Store, ref: str, kind: type[DeepseekError], says: str) -> None:
