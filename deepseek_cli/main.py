@@ -76,8 +76,8 @@ def dispatch(words: list[str], output: Output) -> int:
     file = call.common.output if commands.COMMANDS[name].prints else None
     if file and file.exists() and not call.common.force:
         raise UsageError("{path} exists.", hint="Use --force to replace it, or another -o.", path=file)
-    with memory_cap(call.common.memory):
-        result = module.run(call)
+    with memory_cap(call.cap):
+        result = _app.run(module, call)
     return output.result(result, file)
 
 

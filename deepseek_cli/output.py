@@ -10,7 +10,7 @@ import math
 import os
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
@@ -70,6 +70,7 @@ class Output:
         self.quiet = self.strict = self.yes = False
         self.color = "auto"
         self.warnings: list[str] = []
+        self.heard: Callable[[str, object], None] = lambda step, session: None  # whoever follows the command's steps
         self.bars = Progress(lambda line: self._aside(line, DIM), sys.stderr if sys.stderr.isatty() else None)
 
     # what the engine may say
@@ -84,10 +85,15 @@ class Output:
             self._err(f"{self._styled(t('warning:'), YELLOW, sys.stderr)} {text}")
 
     def progress(self, step: str, done: int, total: int, unit: str = "") -> None:
+        self.step(step)
         if not self.quiet:
             self.bars.update(step, done, total, unit)
 
     # what commands may do
+
+    def step(self, name: str, session: object = None) -> None:
+        """A step begins that is not worth a line; `session` is what the command holds from now on."""
+        self.heard(name, session)
 
     def stream(self, text: str) -> None:
         """Part of a result that is shown while it grows; with --json the whole belongs into the document instead."""

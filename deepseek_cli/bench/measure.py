@@ -63,9 +63,11 @@ def bench(
     threads: int | None = None,
     device: str = "auto",
     seed: int = 0,
+    most: int | None = None,
     reporter: Reporter = SILENT,
 ) -> tuple[dict[str, Any], DeepseekError | None]:
-    """The document `deepseek.bench/1`, and the error of the first arm that failed, if one did.
+    """The document `deepseek.bench/1`, and the error of the first arm that failed, if one did. With `most` each bundle is
+    measured again by the plan that is to keep it within so many bytes.
 
     Raises UsageError for settings that cannot be measured, and the error itself where every arm failed.
     """
@@ -73,8 +75,10 @@ def bench(
     before = load_average()
     with contextlib.ExitStack() as stack:
         shared = {**settings, "home": str(home), "path": sys.path}
-        kinds = [None, spec.sparse_attention] if spec.sparse_attention else [None]
-        arms = [stack.enter_context(started(ref, {**shared, "ref": ref, "sparse": kind})) for ref in refs for kind in kinds]
+        kinds: list[dict[str, Any]] = [{}]
+        kinds += [{"sparse": spec.sparse_attention}] if spec.sparse_attention else []
+        kinds += [{"most": most}] if most else []
+        arms = [stack.enter_context(started(ref, {**shared, "ref": ref, **kind})) for ref in refs for kind in kinds]
         measure(arms, spec.rounds, reporter)
     name_apart(arms)
     failed = [arm.error for arm in arms if arm.error]
@@ -210,7 +214,7 @@ def arm_record(arm: Arm, first: Arm) -> dict[str, Any]:
     return {
         "ref": arm.ref,
         "name": arm.name,
-        **{key: arm.ready.get(key) for key in ("kind", "bytes", "quantization")},
+        **{key: arm.ready.get(key) for key in ("kind", "bytes", "quantization", "memory_plan")},
         "error": arm.error and {"code": arm.error.code, "message": str(arm.error), "exit_code": arm.error.exit_code},
         "warm_up": arm.warmed or None,
         "metrics": {name: summary(values) for name, values in samples.items()},

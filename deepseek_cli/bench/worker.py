@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from deepseek_cli.bench.metrics import is_stable, rank
-from deepseek_cli.errors import DeepseekError, MemoryShort
+from deepseek_cli.errors import DeepseekError, MemoryShort, UsageError
 from deepseek_cli.profile import memory
 
 MOST_WARM_UPS = 5
@@ -71,22 +71,37 @@ def load(settings: dict[str, Any]) -> tuple[Arm, dict[str, Any]]:
     else:
         import deepseek_cli.runtime.torch_session  # noqa: F401
     sparse = SparseSpec.parse(settings["sparse"]) if settings.get("sparse") else None
+    plan = plan_within(settings, model) if settings.get("most") else None
     start = time.perf_counter()
     session = open_session(
-        model, context=settings["context"], threads=settings["threads"], device=settings["device"], sparse=sparse
+        model, context=settings["context"], threads=settings["threads"], device=settings["device"], sparse=sparse, plan=plan
     )
     seconds = time.perf_counter() - start
     draw = random.Random(settings["seed"])
     longest = max(settings["prompt_tokens"], *settings["depths"])
     prompt = [draw.randrange(model.config.vocabulary) for _ in range(longest)]
     facts = {
-        "name": f"{model.name} {settings['sparse']}" if sparse else model.name,
+        "name": " ".join([model.name, *([settings["sparse"]] if sparse else []), *(["planned"] if plan else [])]),
         "kind": "bundle" if isinstance(model, Bundle) else "model",
         "bytes": model.size_bytes,
         "quantization": model.manifest.quantization,
+        "memory_plan": plan and plan.as_record(),
         "load": seconds,
     }
     return Arm(session, prompt, settings["prompt_tokens"], settings["new_tokens"], tuple(settings["depths"])), facts
+
+
+def plan_within(settings: dict[str, Any], model: Any) -> Any:
+    """The plan of --optimize-memory. Raises UsageError for anything but a cpu bundle."""
+    from deepseek_cli.profile.optimize import optimize_apart
+
+    if getattr(model, "target", "") != "cpu":
+        raise UsageError(
+            "--optimize-memory is for cpu bundles, and {model} is none.",
+            hint="Use: deepseek deploy --target cpu",
+            model=model.name,
+        )
+    return optimize_apart(model.root, Path(settings["home"]), settings["most"], settings["context"]).plan
 
 
 def warm_up(arm: Arm) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 from deepseek_cli.commands._call import EVERYWHERE, GENERAL, Call, Common
 from deepseek_cli.errors import UsageError
-from deepseek_cli.output import Output
+from deepseek_cli.output import Output, Result
 from deepseek_cli.settings import Settings, Value, convert, require_known
 from deepseek_cli.spec import Field, fields_of
 
@@ -129,6 +129,15 @@ def make_call(name: str, module: ModuleType, given: Mapping[str, Any], settings:
         if value.origin != "default":
             output.note("{option} = {value} ({origin})", option=option, value=value.value, origin=value.origin)
     return call
+
+
+def run(module: ModuleType, call: Call) -> Result:
+    """The command's work, recorded where --memory-profile asks for it."""
+    if not call.common.memory_profile:
+        return module.run(call)
+    from deepseek_cli.commands._memory_profile import recorded
+
+    return recorded(module.run, call)
 
 
 def _values(resolved: Mapping[str, Value]) -> dict[str, Any]:

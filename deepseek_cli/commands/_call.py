@@ -38,11 +38,15 @@ class Common:
     device: Literal["auto", "cpu", "cuda", "mps"] = option("auto", help="where PyTorch computes")
     engine: Literal["local", "ray"] = option("local", help="where to compute: in this process, or on a Ray cluster")
     address: str | None = option(None, help="of the Ray cluster, instead of the one that Ray finds", metavar="HOST:PORT")
+    memory_profile: bool = option(False, help="write where this run's memory goes as one offline page, <name>-memory.html")
+    optimize_memory: bool = option(False, help="choose how a bundle runs so that it stays within --memory, at the least cost")
     set: tuple[str, ...] = option((), help="set any option, also those without a flag", metavar="NAME=VALUE")
 
     def __post_init__(self) -> None:
         if self.address and self.engine != "ray":
             raise UsageError("--address is for --engine ray.", hint="Give both, or neither.")
+        if self.optimize_memory and self.memory is None:
+            raise UsageError("--optimize-memory needs to know how much there is.", hint="Add --memory, such as --memory 500MB.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +62,12 @@ class Call:
     common: Common
     reporter: Output
     settings: Settings
+
+    @property
+    def cap(self) -> int | None:
+        """Of this process's memory. With --optimize-memory, --memory speaks of processes to come, where the work is theirs."""
+        elsewhere = self.common.optimize_memory and self.command in ("bench", "deploy")
+        return None if elsewhere else self.common.memory
 
     @property
     def model(self) -> str:

@@ -11,7 +11,7 @@ from deepseek_cli.commands._subject import reference
 from deepseek_cli.output import Line, Result, Table
 
 ARGUMENTS = ("models*",)
-COMMON = ("strict", "threads", "context", "seed", "device")
+COMMON = ("strict", "threads", "context", "memory", "seed", "device", "memory_profile", "optimize_memory")
 SPEC = BenchSpec
 EXAMPLES = [
     "deepseek bench smollm2@int4-g32-balanced+cpu",
@@ -36,6 +36,7 @@ def run(call: Call) -> Result:
         threads=common.threads,
         device=common.device,
         seed=common.seed or 0,
+        most=common.memory if common.optimize_memory else None,
         reporter=call.reporter,
     )
     for file in spec.save:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from deepseek_cli.commands._call import Call
+from deepseek_cli.commands._optimize import plan_deploy
 from deepseek_cli.commands._subject import reference, shown, store_of
 from deepseek_cli.deploy.auto import concrete
 from deepseek_cli.deploy.spec import DeploySpec
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
     from deepseek_cli.deploy.engine import Deployed
 
 ARGUMENTS = ("model?",)
-COMMON = ("dry_run", "strict", "threads", "context", "memory")
+COMMON = ("dry_run", "strict", "threads", "context", "memory", "memory_profile", "optimize_memory")
 SPEC = DeploySpec
 EXAMPLES = [
     "deepseek deploy smollm2@int4-g32-balanced --target cpu",
@@ -47,6 +49,7 @@ def run(call: Call) -> Result:
         "context": done.context,
         "unchanged": done.unchanged,
         "verification": done.verification,
+        **({"memory_plan": done.memory_plan} if done.memory_plan else {}),
         "bytes": sum(f["bytes"] for f in done.manifest.files) if done.manifest else None,
     }
     quiet = shown(call, done.name, done.path)
@@ -72,6 +75,9 @@ def made(call: Call, spec: DeploySpec) -> Deployed:
     if model.handle is None:
         name = result_name(model.name, target=target)
         return Deployed(name, common.output or store.models / name, target, common.context)
+    optimized = plan_deploy(call, model.handle, target, spec.kv)
+    if optimized and optimized.kv == "fp16":
+        spec = replace(spec, kv="fp16")
     return deploy(
         model.handle,
         spec,
@@ -81,6 +87,7 @@ def made(call: Call, spec: DeploySpec) -> Deployed:
         threads=common.threads,
         force=common.force,
         dry_run=common.dry_run,
+        plan=optimized.plan if optimized else None,
         reporter=reporter,
     )
 

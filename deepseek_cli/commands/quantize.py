@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from deepseek_cli.quantize.engine import Quantized
 
 ARGUMENTS = ("model?",)
-COMMON = ("dry_run", "strict", "threads", "memory", "seed", "engine", "address")
+COMMON = ("dry_run", "strict", "threads", "memory", "seed", "engine", "address", "memory_profile")
 SPEC = QuantizeSpec
 EXAMPLES = [
     "deepseek quantize smollm2 --int4",

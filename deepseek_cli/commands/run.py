@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from deepseek_cli.commands._call import Call
 from deepseek_cli.commands._offer import subject_or_made
+from deepseek_cli.commands._optimize import outcome, plan_run
 from deepseek_cli.commands._subject import store_of
 from deepseek_cli.errors import UsageError
 from deepseek_cli.ops import SparseSpec
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from deepseek_cli.runtime.chat_session import Chat
 
 ARGUMENTS = ("model?", "prompt?")
-COMMON = ("threads", "context", "memory", "seed", "device")
+COMMON = ("threads", "context", "memory", "seed", "device", "memory_profile", "optimize_memory")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +59,8 @@ def run(call: Call) -> Result:
 
     sampling = Sampling(spec.repetition_penalty, spec.temperature, spec.top_k, spec.top_p, spec.min_p, call.common.seed)
     common = call.common
+    optimized = plan_run(call, model)
+    call.reporter.step("load")
     chat = open_chat(
         model,
         sampling,
@@ -71,11 +74,10 @@ def run(call: Call) -> Result:
         device=common.device,
         drafts=spec.draft,
         sparse=sparse,
+        plan=optimized.plan if optimized else None,
     )
-    if prompt is None:
-        return _converse(call, chat)
-    answer = _answer(call, chat, prompt)
-    return Result({"text": answer, **chat.last_record()}, quiet="")
+    said = _converse(call, chat) if prompt is None else {"text": _answer(call, chat, prompt), **chat.last_record()}
+    return Result({**said, **outcome(call, optimized, chat.session)}, quiet="")
 
 
 def _prompt(call: Call) -> tuple[str | None, str | None]:
@@ -96,10 +98,12 @@ def _prompt(call: Call) -> tuple[str | None, str | None]:
 def _answer(call: Call, chat: Chat, prompt: str) -> str:
     """The answer goes to stdout, the thinking before it to stderr."""
     text = ""
+    call.reporter.step("prefill", chat.session)
     for piece in chat.ask(prompt, call.reporter.stream_aside):
         if piece and not text and chat.splitter.thinking:
             call.reporter.stream_aside("\n\n")
         text += piece
+        call.reporter.step("decode")
         call.reporter.stream(piece)
     call.reporter.stream("\n")
     if chat.still_thinking and chat.last.finish != "stop":
@@ -127,7 +131,7 @@ def _answer(call: Call, chat: Chat, prompt: str) -> str:
     return text
 
 
-def _converse(call: Call, chat: Chat) -> Result:
+def _converse(call: Call, chat: Chat) -> dict[str, Any]:
     """Turn after turn on a terminal, until an empty line or the end of input."""
     turns: list[dict[str, Any]] = []
     call.reporter.note("An empty line ends the conversation.")
@@ -139,4 +143,4 @@ def _converse(call: Call, chat: Chat) -> Result:
         if not prompt.strip():
             break
         turns.append({"prompt": prompt, "text": _answer(call, chat, prompt), "thinking": chat.splitter.thinking})
-    return Result({"turns": turns})
+    return {"turns": turns}

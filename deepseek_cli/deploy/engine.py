@@ -20,6 +20,7 @@ from deepseek_cli.quantize.engine import unchanged
 from deepseek_cli.quantize.folder import lineage
 from deepseek_cli.reporter import SILENT, Reporter
 from deepseek_cli.runtime.context import check_context
+from deepseek_cli.runtime.memory_plan import KEY, MemoryPlan
 from deepseek_cli.spec import as_record
 from deepseek_cli.store import Store, require_space, result_name, staged
 
@@ -40,6 +41,10 @@ class Deployed:
     unchanged: bool = False
 
     @property
+    def memory_plan(self) -> dict[str, Any] | None:
+        return self.manifest.steps[-1]["resolved"].get(KEY) if self.manifest else None
+
+    @property
     def verification(self) -> dict[str, Any]:
         return (self.manifest.verification if self.manifest else None) or {}
 
@@ -54,9 +59,10 @@ def deploy(
     threads: int | None = None,
     force: bool = False,
     dry_run: bool = False,
+    plan: MemoryPlan | None = None,
     reporter: Reporter = SILENT,
 ) -> Deployed:
-    """Build a bundle for `spec.target`, into `output` or the store, and verify it.
+    """Build a bundle for `spec.target`, into `output` or the store, and verify it. It will run by `plan`, if there is one.
 
     Raises UsageError for an unknown target or an impossible context; a failed verification is not raised but recorded.
     """
@@ -73,6 +79,8 @@ def deploy(
     if output and handle.root.is_dir() and final.resolve().is_relative_to(handle.root.resolve()):
         raise UsageError("The output {path} lies inside the model's own folder.", hint="Choose another -o.", path=final)
     resolved = spec.record | {"target": name, "context": context, "verify": spec.verify}
+    if plan:
+        resolved[KEY] = plan.as_record()
     reporter.note("{name} for {target}, up to {context} tokens.", name=handle.name, target=name, context=context)
     if dry_run:
         return Deployed(bundle_name, final, name, context)

@@ -241,4 +241,38 @@ MEASURING: dict[str, str] = {
         "与 {against} 相比：KL 散度 {kl:.4f}（p99 {p99:.2f}），首选词一致率 {agreement:.1%}，困惑度 {before:.2f} → {after:.2f}，在 {text} 的 {tokens} 个词元上测得。"
     ),
     "Quality is unmeasured: {reason}.": "质量未测量：{reason}。",
+    "parameters": "参数",
+    "gradients": "梯度",
+    "optimizer state": "优化器状态",
+    "buffers": "缓冲",
+    "activations and other tensors": "激活值与其他张量",
+    "Python's own objects": "Python 自身的对象",
+    "processes that it started": "它启动的进程",
+    "--optimize-memory is for cpu bundles, and {model} is none.": "--optimize-memory 用于 cpu 部署包，而 {model} 不是。",
+    "Use: deepseek deploy --target cpu": "请使用：deepseek deploy --target cpu",
+    "write where this run's memory goes as one offline page, <name>-memory.html": "把本次运行的内存去向写成一个离线页面 <name>-memory.html",
+    "choose how a bundle runs so that it stays within --memory, at the least cost": "以最小代价选择部署包的运行方式，使其不超过 --memory",
+    "--optimize-memory needs to know how much there is.": "--optimize-memory 需要知道有多少内存可用。",
+    "Add --memory, such as --memory 500MB.": "请加上 --memory，例如 --memory 500MB。",
+    "Memory: at most {predicted} predicted for {tokens} tokens, {plain} without a plan.": (
+        "内存：{tokens} 个词元预计最多 {predicted}，不作安排则为 {plain}。"
+    ),
+    "--optimize-memory is not for sparse attention.": "--optimize-memory 不能与稀疏注意力同用。",
+    "To save {size}: {choice}.": "可省 {size}：{choice}。",
+    "Memory: {measured} measured at most, {predicted} predicted; {released} let go after loading.": (
+        "内存：实测最多 {measured}，预计 {predicted}；加载后释放 {released}。"
+    ),
+    "pages of the file that loading has read are let go": "释放加载时读入的文件页",
+    "weights stay as they lie in the file": "权重保持文件中的原样",
+    "prompts are computed in shorter chunks": "提示词分成更短的块计算",
+    "the cache of latents is kept in fp16": "潜向量缓存用 fp16 保存",
+    "the context is shorter": "上下文缩短",
+    "{file} is not a memory snapshot.": "{file} 不是内存快照。",
+    "Write one with: json.dump(torch.cuda.memory._snapshot(), file)": "请这样写一个：json.dump(torch.cuda.memory._snapshot(), file)",
+    "{model} needs {least} for {tokens} tokens, and --memory allows {most}.": (
+        "{model} 处理 {tokens} 个词元需要 {least}，而 --memory 只允许 {most}。"
+    ),
+    "Allow that much, use a smaller --context, or a smaller model.": "请允许这么多，或使用更小的 --context 或更小的模型。",
+    "The process that plans memory failed: {reason}": "安排内存的进程失败了：{reason}",
+    "{file}: memory_plan is not a memory plan.": "{file}：memory_plan 不是内存安排。",
 }

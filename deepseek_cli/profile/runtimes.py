@@ -59,10 +59,11 @@ def load_peak(runtime: str, stored: Sequence[Stored], loaded: int) -> int:
     return loaded + (largest if runtime == "ONNX Runtime" else 0)
 
 
-def activations(runtime: str, sketch: Sketch, context: int, batch: int) -> int:
-    """Bytes of what flows between layers while the last chunk is fed of a prompt that fills the context."""
+def activations(runtime: str, sketch: Sketch, context: int, batch: int, chunk: int | None = None) -> int:
+    """Bytes of what flows between layers while the last chunk, of `chunk` tokens if not the runtime's own, is fed of a prompt
+    that fills the context."""
     facts, latent = RUNTIMES[runtime], bool(getattr(sketch.config, "latent", None))
-    chunk = min(facts.latent_chunk if latent else facts.chunk, context)
+    chunk = min(chunk or (facts.latent_chunk if latent else facts.chunk), context)
     cost = sketch.count(chunk, context - chunk, batch)
     values = facts.copies * cost.activation_peak
     if ("latent" if latent else "plain") not in facts.fused:

@@ -15,6 +15,7 @@ import onnxruntime as ort
 from deepseek_cli.errors import DeepseekError, ModelCorrupt
 from deepseek_cli.ops.pages import PAGE
 from deepseek_cli.ops.rounded_cache import BEFORE_SCALES, BY_CHANNEL
+from deepseek_cli.runtime.memory_plan import MemoryPlan, release_pages
 from deepseek_cli.runtime.session import check_room
 
 GRAPH = "model.onnx"
@@ -39,7 +40,7 @@ class OnnxSession:
     Keys and values are appended in place: the same memory is bound as past and as present. It is reserved once, for
     the whole context, and untouched, so that resident bytes follow the tokens. `accuracy_level` 0 turns the rounding
     of activations off, for comparing; `spinning` lets idle threads poll for work between operators, which is faster
-    as long as nothing else wants the cores. `rewrite` changes the graph as it is loaded.
+    as long as nothing else wants the cores. `rewrite` changes the graph as it is loaded, `plan` what it costs in memory.
     """
 
     def __init__(
@@ -52,12 +53,17 @@ class OnnxSession:
         profile: bool = False,
         spinning: bool = True,
         rewrite: Rewrite | None = None,
+        plan: MemoryPlan | None = None,
     ) -> None:
-        self.session = self._load(folder / GRAPH, session_options(threads, profile, spinning), accuracy_level, rewrite)
+        plan = plan or MemoryPlan()
+        self.session = self._load(
+            folder / GRAPH, session_options(threads, profile, spinning, plan.prepack), accuracy_level, rewrite
+        )
+        self.released_bytes = release_pages(mapped_files(folder)) if plan.release else 0
         self.context = min(context, int(self.session.get_modelmeta().custom_metadata_map.get("context", context)))
         self.vocabulary, self.position = config.vocabulary, 0
         self.binding = self.session.io_binding()
-        self.chunk = LATENT_CHUNK if getattr(config, "latent", None) else CHUNK
+        self.chunk = plan.chunk or (LATENT_CHUNK if getattr(config, "latent", None) else CHUNK)
         self.tokens, self.ones, self.keep = np.empty(self.chunk, np.int64), np.ones(self.context, np.int64), np.ones(1, np.int64)
         self.last = np.empty((1, self.vocabulary), np.float32)
         self.rows: list[np.ndarray] = []  # of latents, whose binding grows with them
@@ -137,6 +143,11 @@ class OnnxSession:
         bind(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
 
 
+def mapped_files(folder: Path) -> frozenset[str]:
+    """The bundle's files as the system names them where they are mapped."""
+    return frozenset(str(file.resolve()) for file in folder.iterdir() if file.is_file())
+
+
 def cache_kinds(session: Any) -> tuple[str, ...]:
     """What a layer's cache consists of."""
     return LATENT if any(value.name.endswith(LATENT) for value in session.get_inputs()) else ("key", "value")
@@ -151,7 +162,7 @@ def reserve(shape: tuple[int, ...], dtype: Any = np.float32) -> np.ndarray:
     return np.frombuffer(memory, dtype).reshape(shape)
 
 
-def session_options(threads: int | None, profile: bool = False, spinning: bool = True) -> Any:
+def session_options(threads: int | None, profile: bool = False, spinning: bool = True, prepack: bool = True) -> Any:
     """The graph is written as it should run, so nothing is left to optimize; activations' shapes change with every step,
     so there are no patterns to remember either."""
     options = ort.SessionOptions()
@@ -162,6 +173,8 @@ def session_options(threads: int | None, profile: bool = False, spinning: bool =
     options.log_severity_level = ERRORS_ONLY
     options.add_session_config_entry("session.prepack.enable_parallel", "1")
     options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spinning)))
+    if not prepack:
+        options.add_session_config_entry("session.disable_prepacking", "1")
     if profile:
         options.enable_profiling = True
         options.profile_file_prefix = str(Path(tempfile.gettempdir()) / "deepseek-profile")

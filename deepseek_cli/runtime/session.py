@@ -14,8 +14,10 @@ from packaging.specifiers import SpecifierSet
 from deepseek_cli import plugins
 from deepseek_cli.errors import MemoryShort, MissingExtra, ModelUnsupported, UsageError
 from deepseek_cli.handle import Bundle, ModelHandle
+from deepseek_cli.manifest import FILE
 from deepseek_cli.ops import SparseSpec
 from deepseek_cli.runtime.context import DEFAULT_CONTEXT, check_context
+from deepseek_cli.runtime.memory_plan import MemoryPlan, read_plan
 
 # By target, what opens its bundles: (folder, config, context, threads, exact) -> Session. `exact` leaves activations as they are.
 SESSIONS = {
@@ -61,14 +63,18 @@ def open_session(
     device: str = "auto",
     drafts: bool = False,
     sparse: SparseSpec | None = None,
+    plan: MemoryPlan | None = None,
 ) -> Session:
     """A session over a bundle (ONNX Runtime) or a model folder (PyTorch); one that `drafts` guesses a token further.
+    A cpu bundle's `plan` is the one that its manifest holds, if there is no other.
 
     Raises UsageError for a context beyond what the model was made for, for a bundle that should draft or cannot attend
     sparsely, and for heads that cannot be left out.
     """
     check_context(model, context)
-    context = context or min(model.config.context, DEFAULT_CONTEXT)
+    if isinstance(model, Bundle):
+        plan = plan or planned(model)
+    context = context or (plan and plan.context) or min(model.config.context, DEFAULT_CONTEXT)
     if isinstance(model, Bundle):
         if drafts:
             raise UsageError("Bundles do not draft.", hint="Run the model they were made from with --draft.")
@@ -79,6 +85,10 @@ def open_session(
             from deepseek_cli.runtime.sparse_session import SparseSession
 
             return SparseSession(model.root, model.config, context, threads, most=sparse.tokens)
+        if plan:
+            from deepseek_cli.runtime.onnx_session import OnnxSession
+
+            return OnnxSession(model.root, model.config, context, threads, plan=plan)
         return open_folder(model.target, model.root, model.config, context, threads)
     if sparse and sparse.heads and getattr(model.config, "latent", None):
         raise UsageError(
@@ -88,6 +98,12 @@ def open_session(
 
     _require_memory(model)
     return TorchSession(model, context, threads, device=device, drafts=drafts, sparse=sparse)
+
+
+def planned(bundle: Bundle) -> MemoryPlan | None:
+    """What a cpu bundle's manifest says of its memory."""
+    steps = bundle.manifest.steps
+    return read_plan(steps[-1]["resolved"], bundle.root / FILE) if steps and bundle.target == "cpu" else None
 
 
 def open_folder(target: str, folder: Path, config: Any, context: int, threads: int | None, *, exact: bool = False) -> Session:

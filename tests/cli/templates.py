@@ -17,6 +17,7 @@ from deepseek_cli.messages_zh import MESSAGES
 from deepseek_cli.profile.estimate import AS_IT_IS
 from deepseek_cli.profile.fit import VERDICTS
 from deepseek_cli.profile.measure import PHASES
+from deepseek_cli.profile.optimize import CHOICES
 from deepseek_cli.profile.parts import ESTIMATED, PARTS
 from deepseek_cli.profile.runtimes import RUNTIMES
 from deepseek_cli.settings import EXPECTED, VARIABLES
@@ -32,7 +33,8 @@ def templates() -> dict[str, str]:
     """Each template with the first place that uses it."""
     tables = [*PANELS, *VARIABLES.values(), *EXPECTED.values(), *PHASES, *PARTS.values(), *ESTIMATED.values()]
     found = dict.fromkeys(
-        [*tables, *VERDICTS, AS_IT_IS, *OBSTACLES.values(), *(runtime.help for runtime in RUNTIMES.values())], "a table"
+        [*tables, *VERDICTS, AS_IT_IS, *OBSTACLES.values(), *CHOICES.values(), *(runtime.help for runtime in RUNTIMES.values())],
+        "a table",
     )
     for file in sorted(PACKAGE.rglob("*.py")):
         tree = ast.parse(file.read_text(encoding="utf-8"))
