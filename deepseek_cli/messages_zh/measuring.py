@@ -246,7 +246,6 @@ MEASURING: dict[str, str] = {
     "optimizer state": "优化器状态",
     "buffers": "缓冲",
     "activations and other tensors": "激活值与其他张量",
-    "Python's own objects": "Python 自身的对象",
     "processes that it started": "它启动的进程",
     "--optimize-memory is for cpu bundles, and {model} is none.": "--optimize-memory 用于 cpu 部署包，而 {model} 不是。",
     "Use: deepseek deploy --target cpu": "请使用：deepseek deploy --target cpu",

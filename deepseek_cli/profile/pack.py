@@ -7,7 +7,7 @@ from collections.abc import Callable
 from math import isfinite
 from typing import Any
 
-from deepseek_cli.profile.measure import thin
+from deepseek_cli.profile.series import thin
 
 MOST_BYTES = 1_800_000  # of the figures; the page itself takes up to 200 kB
 BASELINE_POINTS = 400
