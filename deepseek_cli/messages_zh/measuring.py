@@ -241,7 +241,6 @@ MEASURING: dict[str, str] = {
         "与 {against} 相比：KL 散度 {kl:.4f}（p99 {p99:.2f}），首选词一致率 {agreement:.1%}，困惑度 {before:.2f} → {after:.2f}，在 {text} 的 {tokens} 个词元上测得。"
     ),
     "Quality is unmeasured: {reason}.": "质量未测量：{reason}。",
-    "parameters": "参数",
     "gradients": "梯度",
     "optimizer state": "优化器状态",
     "buffers": "缓冲",

@@ -19,7 +19,16 @@ Cli = Callable[..., Outcome]
 def document(page: str) -> dict[str, Any]:
     found = re.search(r'<script[^>]*id="data"[^>]*>(.*?)</script>', Path(page).read_text(encoding="utf-8"), re.DOTALL)
     assert found
-    return json.loads(found[1])["document"]
+    return rows(json.loads(found[1])["document"])
+
+
+def rows(data: Any) -> Any:
+    """What the page's script makes of the columns that tables are packed in."""
+    if isinstance(data, dict) and "$columns" in data:
+        return [dict(zip(data["$columns"], map(rows, row), strict=True)) for row in data["rows"]]
+    if isinstance(data, dict):
+        return {key: rows(value) for key, value in data.items()}
+    return [rows(value) for value in data] if isinstance(data, list) else data
 
 
 def phases(page: str) -> list[str]:
