@@ -10,7 +10,6 @@ PULLING: dict[str, str] = {
     "Memory here: run {scheme0} {size0} ({verdict0}), run {scheme1} {size1} ({verdict1}), quantize {size2} ({verdict2}).": (
         "本机内存：以 {scheme0} 运行需 {size0}（{verdict0}），以 {scheme1} 运行需 {size1}（{verdict1}）；量化需 {size2}（{verdict2}）。"
     ),
-    "for": "用途",
     "running": "运行",
     "quantizing": "量化",
     "as": "形式",
