@@ -112,6 +112,12 @@ class Parts:
         self.path.replace(self.final)
         self.log.unlink()
 
+    def forget(self) -> None:
+        """Begin again: nothing that is there can be told from what is wrong."""
+        self.discard()
+        self.done, self._synced = set(), 0
+        self.start()
+
     def discard(self) -> None:
         self.close()
         self.path.unlink(missing_ok=True)

@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from deepseek_cli.errors import ModelNotFound, ModelUnsupported, UsageError
+from deepseek_cli.errors import ModelNotFound, UsageError
 from deepseek_cli.handle import ModelHandle, open_model
 from deepseek_cli.manifest import FILE, Manifest, list_files, read_manifest, sha256, write_manifest
 from deepseek_cli.reporter import SILENT, Reporter
 from deepseek_cli.sources import Located, canonical, from_path, name_of
 from deepseek_cli.sources.embedded import embedded_folder
+from deepseek_cli.sources.origins import Origin
 from deepseek_cli.sources.pull_spec import PullSpec
 from deepseek_cli.store import Store, copy_file, require_new, require_space, staged
 
@@ -49,17 +50,15 @@ def pull(
     """
     ref = canonical(ref)
     scheme, _, rest = ref.partition(":")
-    if scheme == "ms":
-        raise ModelUnsupported(
-            "{ref}: ModelScope is not supported yet.", hint="Use hf:ORG/NAME with --source and a mirror's address.", ref=ref
-        )
-    if scheme == "hf" and not offline:
-        return _from_hub(ref, rest, spec, store, output, dry_run, force, reporter)
-    if scheme == "hf":
-        from deepseek_cli.sources import hub
+    if scheme in ("hf", "ms") and not offline:
+        return _from_hub(ref, spec, store, output, dry_run, force, reporter)
+    if scheme in ("hf", "ms"):
+        from deepseek_cli.sources.hub import cached
+        from deepseek_cli.sources.origins import origins_of
 
-        root = hub.cached(rest, spec)
-        located = Located(root, _name(rest), None, _source(ref, root.name, spec))
+        origin = origins_of(scheme, spec)[0]
+        root = cached(origin, rest, spec)
+        located = Located(root, _name(rest), None, _source(ref, root.name, spec.revision or origin.branch, origin))
     elif scheme == "pkg":
         from deepseek_cli.sources.package import model_file
 
@@ -73,14 +72,16 @@ def pull(
 
 
 def _from_hub(
-    ref: str, hub_id: str, spec: PullSpec, store: Store, output: Path | None, dry_run: bool, force: bool, reporter: Reporter
+    ref: str, spec: PullSpec, store: Store, output: Path | None, dry_run: bool, force: bool, reporter: Reporter
 ) -> Pulled:
-    from deepseek_cli.sources import fetch, hub
+    from deepseek_cli.sources import fetch
+    from deepseek_cli.sources.listing import look_up
     from deepseek_cli.sources.places import Cache
 
-    listing = hub.look_up(hub_id, spec)
-    name, source = _name(hub_id), _source(ref, listing.commit, spec)
-    cache = Cache.of(hub_id, listing.commit, spec.revision)
+    scheme, _, hub_id = ref.partition(":")
+    listing = look_up(hub_id, spec, scheme=scheme)
+    name, source = _name(hub_id), _source(ref, listing.commit, listing.revision, listing.origins[0])
+    cache = Cache.of(hub_id, listing.commit, listing.revision)
     if dry_run:
         plan = fetch.plan(listing, cache)
         return Pulled(name, Path(), None, plan.files, missing=plan.missing, free=plan.free)
@@ -102,8 +103,10 @@ def _name(hub_id: str) -> str:
     return hub_id.replace("/", "--")
 
 
-def _source(ref: str, commit: str, spec: PullSpec) -> dict[str, Any]:
-    return {"ref": ref, "revision": commit} | ({} if spec.source == "hf" else {"endpoint": spec.source})
+def _source(ref: str, commit: str, revision: str, origin: Origin) -> dict[str, Any]:
+    """The branch stands there where no commit can be asked for again."""
+    branch = {} if origin.kind == "hub" else {"branch": revision}
+    return {"ref": ref, "revision": commit} | ({} if origin.name == "hf" else {"endpoint": origin.name}) | branch
 
 
 def _local(ref: str) -> Located:

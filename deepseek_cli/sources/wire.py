@@ -14,7 +14,10 @@ from typing import Any
 from urllib.parse import urljoin, urlsplit
 
 from deepseek_cli.errors import ModelCorrupt, ModelNotFound, NetworkError
+from deepseek_cli.sources.origins import Origin
 
+ASK_AGAIN_S = (1, 3)  # waits between the questions about one repository
+ANSWER_S = 15
 MAX_REDIRECTS = 20
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 TRY_AGAIN = (408, 425, 429, 500, 502, 503, 504)
@@ -57,10 +60,10 @@ class _Again(Exception):
 
 
 class Throttle:
-    """At most `rate` bytes a second for all threads together."""
+    """At most `rate` bytes a second for all threads together, until `stop` is set."""
 
-    def __init__(self, rate: int | None, stop: threading.Event) -> None:
-        self.rate, self.stop = rate, stop
+    def __init__(self, rate: int | None = None) -> None:
+        self.rate, self.stop = rate, threading.Event()
         self._lock, self._free_at = threading.Lock(), 0.0
 
     def pay(self, count: int) -> float:
@@ -76,25 +79,19 @@ class Throttle:
 
 
 class Wire:
-    """One client for all threads. `headers` go to the hub's own origin only, the token among them."""
+    """One origin, and one client for all threads. The headers of a home go to that origin only, the token among them."""
 
     def __init__(
-        self,
-        endpoint: str,
-        headers: Mapping[str, str],
-        hub_id: str = "",
-        *,
-        workers: int = 4,
-        max_rate: int | None = None,
-        patience: Patience | None = None,
+        self, origin: Origin, hub_id: str = "", *, workers: int = 4, throttle: Throttle | None = None, attempts: int | None = None
     ) -> None:
         from huggingface_hub.utils import httpx  # type: ignore[attr-defined]
 
-        self.httpx, self.endpoint, self.headers, self.hub_id = httpx, endpoint, headers, hub_id
+        self.httpx, self.origin, self.endpoint, self.hub_id = httpx, origin, origin.endpoint, hub_id
+        self.headers = origin.headers()
         self.note: Callable[..., None] = lambda message, **facts: None
-        self.patience = patience or Patience()
-        self.stop = threading.Event()
-        self.throttle = Throttle(max_rate, self.stop)
+        self.patience = Patience(attempts=attempts) if attempts else Patience()
+        self.throttle = throttle or Throttle()
+        self.stop = self.throttle.stop
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=2 * workers)
         self.client = httpx.Client(timeout=self.patience.silent_s, limits=limits, follow_redirects=False)
         self._found: dict[str, str] = {}  # where the hub sent us for a file
@@ -149,7 +146,7 @@ class Wire:
         """The answer behind all redirects. Headers of ours stay with the hub's origin."""
         url = self._found.get(file.url, file.url)
         for _ in range(MAX_REDIRECTS):
-            own = self.headers if origin(url) == origin(self.endpoint) else {"user-agent": self.headers["user-agent"]}
+            own = self.headers if host_of(url) == host_of(self.endpoint) else {"user-agent": self.headers["user-agent"]}
             self._pause(self._ordered - time.monotonic())
             headers = {**own, **more, "accept-encoding": "identity"}  # the digest is of the bytes as they are
             response = self.client.send(self.client.build_request("GET", url, headers=headers), stream=True)
@@ -184,7 +181,7 @@ class Wire:
     def _check(self, file: RemoteFile, response: Any, start: int) -> int:
         """How many bytes to skip: an answer of 200 begins at the first. Raises for every other answer than 206."""
         status, headers = response.status_code, response.headers
-        if status in TRY_AGAIN or (status in (401, 403, 404, 410) and origin(str(response.url)) != origin(self.endpoint)):
+        if status in TRY_AGAIN or (status in (401, 403, 404, 410) and host_of(str(response.url)) != host_of(self.endpoint)):
             raise _Again(f"HTTP {status}", _ordered_wait(headers))  # a signed address that has run out gives 403
         if status == 206:
             match = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", headers.get("content-range", ""))
@@ -209,9 +206,9 @@ class Wire:
 
     def _refusal(self, file: RemoteFile, status: int, headers: Mapping[str, str]) -> Exception:
         if headers.get("x-error-code") == "GatedRepo" or status == 403:
-            return gated(id=self.hub_id, endpoint=self.endpoint)
+            return gated(self.origin, self.hub_id)
         if status == 401:
-            return not_found("authorization" in self.headers, id=self.hub_id, endpoint=self.endpoint)
+            return not_found("authorization" in self.headers, self.origin, self.hub_id)
         if status == 404:
             return ModelNotFound("{endpoint} lists {file} and does not have it.", hint="Try again later.", **self._facts(file))
         hint = "Try again later, or name a mirror with --source URL."
@@ -244,7 +241,7 @@ class Wire:
         return {"endpoint": self.endpoint, "file": file.path}
 
 
-def origin(url: str) -> tuple[str, str | None, int | None]:
+def host_of(url: str) -> tuple[str, str | None, int | None]:
     parts = urlsplit(url)
     return parts.scheme, parts.hostname, parts.port or PORTS.get(parts.scheme)
 
@@ -261,18 +258,25 @@ def _ordered_wait(headers: Mapping[str, str]) -> float | None:
     return float(match[1]) + 1 if match else None
 
 
-def gated(**facts: object) -> ModelNotFound:
-    return ModelNotFound("hf:{id} is gated.", hint="Accept its terms at {endpoint}/{id} and set HF_TOKEN.", **facts)
+def dishonest(ref: str, what: str, value: object) -> ModelCorrupt:
+    hint = "Do not use this repository, or try another source."
+    return ModelCorrupt("{ref}: {what} cannot be {value!r}.", hint=hint, ref=ref, what=what, value=str(value)[:80])
 
 
-def not_found(with_token: bool, **facts: object) -> ModelNotFound:
+def gated(origin: Origin, hub_id: str) -> ModelNotFound:
+    facts = {"scheme": origin.scheme, "id": hub_id, "endpoint": origin.endpoint, "token": origin.token}
+    return ModelNotFound("{scheme}:{id} is gated.", hint="Accept its terms at {endpoint}/{id} and set {token}.", **facts)
+
+
+def not_found(with_token: bool, origin: Origin, hub_id: str) -> ModelNotFound:
     """Hubs do not say which of the two it is, lest they give private names away."""
+    facts = {"id": hub_id, "endpoint": origin.endpoint, "token": origin.token}
     if with_token:
         return ModelNotFound(
             "{endpoint} has no model {id}, or it is private and not for your token.",
-            hint="Check the name, and what HF_TOKEN may read.",
+            hint="Check the name, and what {token} may read.",
             **facts,
         )
     return ModelNotFound(
-        "{endpoint} has no model {id}, or it is private.", hint="Check the name; for a private one set HF_TOKEN.", **facts
+        "{endpoint} has no model {id}, or it is private.", hint="Check the name; for a private one set {token}.", **facts
     )

@@ -11,6 +11,7 @@ from huggingface_hub import constants
 
 from deepseek_cli.errors import ModelCorrupt, NetworkError
 from deepseek_cli.sources import wire
+from deepseek_cli.sources.origins import origin_of
 from deepseek_cli.sources.pull import pull
 from deepseek_cli.sources.pull_spec import PullSpec
 from deepseek_cli.sources.wire import RemoteFile, Wire
@@ -127,7 +128,7 @@ def test_redirects_in_a_circle(hub: Hub, tmp_path: Path) -> None:
     ("there", "allowed"), [("http://cdn.example/x", False), ("http://127.0.0.1/x", True), ("https://cdn.example/x", True)]
 )
 def test_encryption_is_not_given_up(there: str, allowed: bool) -> None:
-    line, file = Wire("https://hub.example", {"user-agent": "x"}), RemoteFile("config.json", 1, "0" * 40, "")
+    line, file = Wire(origin_of("https://hub.example")), RemoteFile("config.json", 1, "0" * 40, "")
     try:
         if allowed:
             assert line._redirected(file, "https://hub.example/a", there) == there

@@ -246,7 +246,7 @@ def test_two_processes_do_not_fetch_the_same_model(hub: Hub, store: Store, cache
 
     lock = cache / ".locks" / "models--org--name" / "deepseek.lock"
     lock.parent.mkdir(parents=True)
-    with FileLock(lock), pytest.raises(UsageError, match="Another process is fetching hf:org/name"):
+    with FileLock(lock), pytest.raises(UsageError, match="Another process is fetching org/name"):
         pull(ID, PullSpec(), store)
     assert same(pull(ID, PullSpec(), store), hub)
 
