@@ -55,7 +55,7 @@ def fetch(listing: Listing, spec: PullSpec, place: Place, reporter: Reporter) ->
         require_space(place.folder, missing)
         if missing and (kept := sum(t.arrived for t in transfers if not t.present)):
             reporter.note("Going on with {mb} MB that were fetched before.", mb=round(kept / 1e6))
-        with contextlib.closing(Relay(listing, workers=spec.workers, max_rate=spec.max_rate)) as relay:
+        with contextlib.closing(Relay(listing, spec.max_rate)) as relay:
             Download(relay, transfers, _accept).run(spec.workers, reporter)
         place.publish(listing.files)
     sha256 = {t.final: t.sha256 for t in transfers}

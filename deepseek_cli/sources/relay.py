@@ -50,7 +50,7 @@ class Lane:
 class Relay:
     """The origins of a listing, in the order to try them: one that fails goes to the end of the line."""
 
-    def __init__(self, listing: Listing, *, workers: int = 4, max_rate: int | None = None) -> None:
+    def __init__(self, listing: Listing, max_rate: int | None = None) -> None:
         self.throttle = Throttle(max_rate)
         self.stop, self.endpoint = self.throttle.stop, listing.endpoint
         self.note: Callable[..., None] = lambda message, **facts: None
@@ -58,7 +58,7 @@ class Relay:
         attempts = ATTEMPTS if len(listing.origins) > 1 else None
         self.lanes = []
         for origin in listing.origins:
-            wire = Wire(origin, listing.hub_id, workers=workers, throttle=self.throttle, attempts=attempts)
+            wire = Wire(origin, listing.hub_id, throttle=self.throttle, attempts=attempts)
             wire.note = lambda message, **facts: self.note(message, **facts)
             self.lanes.append(Lane(wire, listing, origin))
         self.first = self.lanes[0]
