@@ -27,6 +27,7 @@ WEIGHTS, ID = "model.safetensors", "org/name"
 SMALL = 500
 FETCH = """
 import sys, time
+import deepseek_cli.formats.safetensors  # which takes as long as the start of a process does
 from deepseek_cli.sources.listing import look_up
 from deepseek_cli.sources.fetch import fetch
 from deepseek_cli.sources.places import Cache

@@ -84,7 +84,10 @@ def origin_of(name: str) -> Origin:
 def origins_of(scheme: str, spec: PullSpec) -> tuple[Origin, ...]:
     """In the order to ask them: the source, then its mirrors."""
     first = "modelscope" if scheme == "ms" and spec.source == "hf" else spec.source
-    return tuple({origin.endpoint: origin for origin in map(origin_of, (*reversed(spec.mirror), first))}.values())[::-1]
+    found: dict[str, Origin] = {}
+    for origin in map(origin_of, (first, *spec.mirror)):
+        found.setdefault(origin.endpoint, origin)
+    return tuple(found.values())
 
 
 def revision_at(origin: Origin, asked: str | None, asked_of: Origin) -> str:

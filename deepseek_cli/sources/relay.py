@@ -55,7 +55,7 @@ class Relay:
         self.stop, self.endpoint = self.throttle.stop, listing.endpoint
         self.note: Callable[..., None] = lambda message, **facts: None
         self._lock = threading.Lock()
-        attempts = ATTEMPTS if len(listing.origins) > 1 else None
+        attempts, self.rounds = (ATTEMPTS, ROUNDS) if len(listing.origins) > 1 else (None, 1)
         self.lanes = []
         for origin in listing.origins:
             wire = Wire(origin, listing.hub_id, throttle=self.throttle, attempts=attempts)
@@ -86,9 +86,10 @@ class Relay:
             except NetworkError as error:
                 failure, gained = failure or error, position - before >= lane.wire.patience.low_bytes
                 failures = 1 if gained else failures + 1
-                if len(lanes) == 1 or failures >= ROUNDS * len(lanes):
+                if failures >= self.rounds * len(lanes):
                     break
-                self._demote(lane, lanes[1], error)
+                if len(lanes) > 1:
+                    self._demote(lane, lanes[1], error)
             except (ModelNotFound, ModelCorrupt) as error:
                 failure = failure or error
                 self._refuse(lane, file, error)
