@@ -1,8 +1,8 @@
 """Fetching from a hub on this machine, beside curl and beside `hf download`; and kills at random moments (--kills 50).
 
-The hub is the tests' own, in a process of its own. Large is one file of --mb megabytes, small are 500 files of 4 kB, resumed is the large
-file after a kill at half of it. For the rate beside curl, both times run from the first request to the finished file, ours with the
-digest checked; for the arms beside hf, they are of whole commands. Memory is the most that the whole command had resident.
+The hub is the tests' own, in a process of its own. Large is one file of --mb megabytes, small are 500 files of 4 kB, resumed is
+the large file after a kill at half of it. For the rate beside curl, both times run from the first request to the finished file,
+ours with the digest checked; for the arms beside hf, they are of whole commands. Memory is the most that a command had resident.
 """
 
 from __future__ import annotations
@@ -149,8 +149,10 @@ def compare(folder: Path, rounds: int) -> None:
     arms = Arms(folder)
     rates = interleave({"curl": arms.curl, "ours": arms.ours_alone}, rounds)
     pairs = [ours / curl for ours, curl in zip(rates["ours"], rates["curl"], strict=True)]
-    print(f"one file of {arms.bytes / 1e6:.0f} MB: curl {spread(rates['curl'], 0)} MB/s, ours {spread(rates['ours'], 0)} MB/s,", end=" ")
-    print(f"part of curl's {median(rates['ours']) / median(rates['curl']):.2f} (by rounds {', '.join(f'{p:.2f}' for p in pairs)})\n")
+    part, by_round = median(rates["ours"]) / median(rates["curl"]), ", ".join(f"{pair:.2f}" for pair in pairs)
+    headers = ["one file, MB", "curl, MB/s", "ours, MB/s", "part of curl's", "by rounds"]
+    show(headers, [[round(arms.bytes / 1e6), spread(rates["curl"], 0), spread(rates["ours"], 0), f"{part:.2f}", by_round]])
+    print()
     rows = []
     for name, hub, half in (("large", "large", False), ("small", "small", False), ("resumed", "large", True)):
         turns: dict[str, Callable[[], Process]] = {
@@ -193,7 +195,10 @@ def kill(folder: Path, kills: int, seed: int) -> None:
         fetched = next(out.glob("models--*/snapshots/*")) / WEIGHTS
         alike += subprocess.run(["cmp", "-s", fetched, folder / "large" / WEIGHTS], check=False).returncode == 0
     hub.close()
-    show(["kills", "turns", "with the same bits", "fetched twice, of a chunk per worker and kill"], [[done, turns, alike, f"{most:.2f}"]])
+    show(
+        ["kills", "turns", "with the same bits", "fetched twice, of a chunk per worker and kill"],
+        [[done, turns, alike, f"{most:.2f}"]],
+    )
     if alike != turns or most > 1:
         raise SystemExit(1)
 

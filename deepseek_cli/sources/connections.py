@@ -67,8 +67,9 @@ class Connections:
         """Raises Broken."""
         parts = urlsplit(url)
         proxy = self._proxy(parts)
-        path = url.partition("#")[0] if proxy and parts.scheme == "http" else f"{parts.path or '/'}{parts.query and '?'}{parts.query}"
-        own = _authorization(proxy) if proxy and parts.scheme == "http" else {}
+        path, own = parts._replace(scheme="", netloc="", fragment="").geturl() or "/", {}
+        if proxy and parts.scheme == "http":  # it is asked for the whole address; what is encrypted goes through a tunnel
+            path, own = parts._replace(fragment="").geturl(), _authorization(proxy)
         with self._lock:
             kept = self._idle[host_of(url)].pop() if self._idle[host_of(url)] else None
         if kept:

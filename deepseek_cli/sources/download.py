@@ -23,7 +23,7 @@ from deepseek_cli.sources.wire import RemoteFile, Stopped
 
 WATCH_S = 0.1
 ANSWERS = 5  # to one question, of which two have to agree
-OFTEN = 8  # chunks of one file that were damaged
+OFTEN = 8  # damaged chunks of one file; beyond that, it is hashed after 16, 32, … of them
 
 
 @dataclass(slots=True)
@@ -188,7 +188,7 @@ class Download:
         self.note("{file} is whole again.", file=transfer.file.path)
 
     def _mended(self, transfer: Transfer) -> bool:
-        """Hubs state digests of whole files only. So chunks are asked for again, one after the other, until the whole is right."""
+        """Hubs state digests of whole files only: so chunks are asked for again, one by one, until the whole is right."""
         parts, changes = transfer.parts, 0
         for index in range(parts.count):
             held = b"".join(parts.pieces(index))
@@ -199,8 +199,8 @@ class Download:
                 target.seek(parts.span(index)[0])
                 target.write(agreed)
             changes += 1
-            often = changes > OFTEN and changes & (changes - 1)  # a whole file is hashed each time: not for every chunk of a bad one
-            if not often and self._is_right(transfer, self._arriving(transfer)):
+            hashes_enough = changes > OFTEN and changes & (changes - 1)  # each time the whole file
+            if not hashes_enough and self._is_right(transfer, self._arriving(transfer)):
                 return True
         return self._is_right(transfer, self._arriving(transfer))
 

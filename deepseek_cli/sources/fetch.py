@@ -76,7 +76,9 @@ def repair(manifest: Manifest, root: Path, wrong: Sequence[str], reporter: Repor
     spec = PullSpec(revision=source.get("branch", commit), source=source.get("endpoint", "hf"))
     listing = look_up(hub_id, spec, wrong, scheme)
     if listing.commit != commit:
-        raise ModelNotFound("{ref} has other files by now.", hint="Pull it again: deepseek pull {ref} --force", ref=source.get("ref"))
+        raise ModelNotFound(
+            "{ref} has other files by now.", hint="Pull it again: deepseek pull {ref} --force", ref=source.get("ref")
+        )
     place = Cache.of(listing.hub_id, commit, commit) if manifest.root else Folder(root)
     fetch(listing, spec, place, reporter)
     if isinstance(place, Folder):

@@ -1,4 +1,4 @@
-"""Which files of which commit a pull fetches, and from where: asked of the first origin that answers, and checked as a stranger's claim."""
+"""Which files of which commit a pull fetches: asked of the first origin that answers, and checked as a stranger's claim."""
 
 from __future__ import annotations
 

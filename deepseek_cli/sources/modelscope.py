@@ -16,7 +16,7 @@ MOST_FOLDERS = 1000
 
 
 def tree(origin: Origin, hub_id: str, revision: str) -> tuple[str, list[RemoteFile]]:
-    """An identifier of the content, in a commit's place, and every file. Folders are asked for one by one, since a large tree is cut off.
+    """A name of the content, in a commit's place, and every file. Folders are asked for one by one: a large tree is cut off.
 
     Raises ModelNotFound, NetworkError.
     """
@@ -28,7 +28,9 @@ def tree(origin: Origin, hub_id: str, revision: str) -> tuple[str, list[RemoteFi
             folder, asked = folders.popleft(), asked + 1
             entries = _entries(client, httpx, origin, hub_id, revision, folder)
             if len(entries) >= MOST_ENTRIES or asked > MOST_FOLDERS:
-                raise NetworkError("{endpoint} does not list all files of {id}.", hint="Use another source.", **_facts(origin, hub_id))
+                raise NetworkError(
+                    "{endpoint} does not list all files of {id}.", hint="Use another source.", **_facts(origin, hub_id)
+                )
             files += [_file(origin, hub_id, revision, entry) for entry in entries if entry.get("Type") != "tree"]
             folders += [str(entry.get("Path")) for entry in entries if entry.get("Type") == "tree"]
     lines = sorted(f"{file.path}\n{file.digest}\n" for file in files)

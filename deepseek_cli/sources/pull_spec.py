@@ -11,7 +11,7 @@ from deepseek_cli.spec import Size, option
 @dataclass(frozen=True, slots=True)
 class PullSpec:
     revision: str | None = option(None, help="branch, tag or commit", metavar="NAME")
-    source: str = option("hf", help="hf, modelscope, or the address of a hub that speaks its protocol", metavar="hf|modelscope|URL")
+    source: str = option("hf", help="hf, modelscope, or the address of a hub like hf", metavar="hf|modelscope|URL")
     mirror: tuple[str, ...] = option((), help="where to go on when the source fails, in order", metavar="hf|modelscope|URL")
     include: tuple[str, ...] = option((), help="also these files of the repository", metavar="PATTERN")
     exclude: tuple[str, ...] = option((), help="but not these", metavar="PATTERN")

@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import quote, urljoin, urlsplit
 
 from deepseek_cli.errors import ModelCorrupt, ModelNotFound, NetworkError
-from deepseek_cli.sources.connections import PORTS, Broken, Answer, Connections, host_of
+from deepseek_cli.sources.connections import PORTS, Answer, Broken, Connections, host_of
 from deepseek_cli.sources.origins import Origin
 
 ASK_AGAIN_S = (1, 3)  # waits between the questions about one repository

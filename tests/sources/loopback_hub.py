@@ -1,4 +1,4 @@
-"""A hub on this machine that speaks the real protocol, ModelScope's too, and a second origin as its CDN; both can be made to misbehave.
+"""A hub on this machine that speaks the real protocol, and ModelScope's, and a second origin as its CDN; all may misbehave.
 
 `test_loopback_hub.py` lets the hub's own client download from it, so what is true here is true of a hub. `benchmarks/pull.py`
 serves large files with it.
@@ -79,7 +79,6 @@ class Hub:
         if id(content) not in self.digests:
             self.digests[id(content)] = (content, hashlib.sha256(content).hexdigest(), git_sha1(content))
         return self.digests[id(content)][1:]
-
 
     def entries_in(self, folder: str) -> Iterator[dict[str, Any]]:
         """As ModelScope lists one folder: every file has a sha256."""

@@ -128,7 +128,7 @@ def test_a_repair_from_modelscope(other: Hub, cli: Cli, cache: Path) -> None:
 @pytest.mark.parametrize("kind", ["hub", "modelscope"])
 def test_the_rest_comes_from_a_mirror(hub: Hub, other: Hub, store: Store, kind: str) -> None:
     name, notes = (other.url if kind == "hub" else "modelscope"), Notes()
-    hub.cdn_answers = deque([(206, {"content-range": "bytes 0-1/2"}), (503, {}), (503, {})] + [(503, {})] * 1000)
+    hub.cdn_answers = deque([(503, {})] * 1000)
     done = pull(ID, PullSpec(mirror=(name,)), store, reporter=notes)
     assert same(done, hub) and other.sent() == len(hub.files[WEIGHTS])
     assert [note for note in notes.said if f"Going on with {other.url}" in note] == [
@@ -151,7 +151,7 @@ def test_a_listing_comes_from_a_mirror(other: Hub, store: Store, monkeypatch: py
     assert same(done, other)
     manifest = read_manifest(done.path)
     assert manifest and manifest.source["endpoint"] == "modelscope"
-    with pytest.raises(NetworkError, match="127.0.0.1:9 did not give hf:org/name"):  # ModelScope knows no commit of the hub's
+    with pytest.raises(NetworkError, match=r"127\.0\.0\.1:9 did not give hf:org/name"):  # ModelScope knows no commit of the hub's
         pull(ID, PullSpec(mirror=("modelscope",), revision=COMMIT), store)
 
 
@@ -238,4 +238,3 @@ def test_163_shards_through_bad_weather(hub: Hub, store: Store) -> None:
     assert manifest and {f["path"]: f["sha256"] for f in manifest.files} == {
         path: hashlib.sha256(content).hexdigest() for path, content in hub.files.items()
     }
-
