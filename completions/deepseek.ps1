@@ -2,7 +2,7 @@
 Register-ArgumentCompleter -Native -CommandName deepseek -ScriptBlock {
     param($word, $tree, $cursor)
     $flags = @{
-        'pull' = '--revision --source --include --exclude --workers --max-rate -o --output --force --json -q --quiet -v --verbose --offline --color -y --yes -h --help -n --dry-run --strict'
+        'pull' = '--revision --source --mirror --include --exclude --workers --max-rate -o --output --force --json -q --quiet -v --verbose --offline --color -y --yes -h --help -n --dry-run --strict'
         'demo' = '-o --output --force --json -q --quiet -v --verbose --offline --color -y --yes -h --help'
         'quantize' = '--int4 --int8 --scheme --group --level --algorithm --rule --qat --to-bpw --to-size --calibration --tokens -o --output --force --json -q --quiet -v --verbose --offline --color -y --yes -h --help -n --dry-run --strict --threads --memory --seed --engine --address --set'
         'compress' = '--smaller --to-size --relative-to -o --output --force --json -q --quiet -v --verbose --offline --color -y --yes -h --help -n --dry-run --strict --threads --memory'
@@ -23,6 +23,7 @@ Register-ArgumentCompleter -Native -CommandName deepseek -ScriptBlock {
     $values = @{
         'pull --revision' = ''
         'pull --source' = ''
+        'pull --mirror' = ''
         'pull --include' = ''
         'pull --exclude' = ''
         'pull --workers' = ''

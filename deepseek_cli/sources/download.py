@@ -17,7 +17,7 @@ from typing import Any
 
 from deepseek_cli.errors import ModelCorrupt
 from deepseek_cli.reporter import SILENT, Reporter
-from deepseek_cli.sources.parts import PIECE_BYTES, SYNC_EVERY, Parts
+from deepseek_cli.sources.parts import PIECE_BYTES, Parts, write_all
 from deepseek_cli.sources.relay import Relay
 from deepseek_cli.sources.wire import RemoteFile, Stopped
 
@@ -63,7 +63,6 @@ class Download:
         self.relay.note = self.note
         for transfer in self.transfers:
             if not transfer.present:
-                transfer.parts.start()
                 self.jobs.extend((transfer, index) for index in transfer.parts.missing())
         targets = [self._check_all, *[self._work] * min(workers, max(1, len(self.jobs)))]
         threads = [threading.Thread(target=self._guarded, args=(target,), daemon=True) for target in targets]
@@ -114,10 +113,11 @@ class Download:
 
     def _fetch(self, transfer: Transfer, index: int) -> None:
         start, end = transfer.parts.span(index)
+        transfer.parts.start()
         with transfer.parts.open() as target:
 
             def put(piece: bytes) -> None:
-                target.write(piece)
+                write_all(target, piece)
                 with self.news:
                     transfer.arrived += len(piece)
 
@@ -126,6 +126,8 @@ class Download:
         transfer.parts.record(index)
         with self.news:
             self.news.notify_all()
+        if transfer.parts.is_to_sync():  # here, since other threads go on meanwhile
+            transfer.parts.sync()
 
     # the checker
 
@@ -137,6 +139,8 @@ class Download:
                 transfer.parts.adopt()
                 for index in transfer.parts.missing():
                     self._fetch(transfer, index)
+            if not transfer.parts.count:  # an empty file, which no worker makes
+                transfer.parts.start()
             if not self._is_right(transfer, self._arriving(transfer)):
                 self._mend(transfer)
             self.accept(transfer.file, transfer.parts.path)
@@ -151,8 +155,6 @@ class Download:
             if index not in parts.done:
                 raise Stopped
             yield from parts.pieces(index)
-            if index % SYNC_EVERY == SYNC_EVERY - 1:
-                parts.sync()
 
     def _is_right(self, transfer: Transfer, pieces: Iterator[bytes]) -> bool:
         file, size = transfer.file, 0
@@ -197,7 +199,7 @@ class Download:
                 continue
             with parts.open() as target:
                 target.seek(parts.span(index)[0])
-                target.write(agreed)
+                write_all(target, agreed)
             changes += 1
             hashes_enough = changes > OFTEN and changes & (changes - 1)  # each time the whole file
             if not hashes_enough and self._is_right(transfer, self._arriving(transfer)):
