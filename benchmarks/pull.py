@@ -27,7 +27,6 @@ WEIGHTS, ID = "model.safetensors", "org/name"
 SMALL = 500
 FETCH = """
 import sys, time
-import deepseek_cli.formats.safetensors  # which takes as long as the start of a process does
 from deepseek_cli.sources.listing import look_up
 from deepseek_cli.sources.fetch import fetch
 from deepseek_cli.sources.places import Cache
@@ -103,6 +102,7 @@ class Arms:
     def __init__(self, folder: Path) -> None:
         self.folder, self.out = folder, folder / "out"
         self.hubs = {name: Served(folder / name) for name in ("large", "small")}
+        self.peak_mb = 0.0  # of fetching alone
         self.bytes = (folder / "large" / WEIGHTS).stat().st_size
 
     def _anew(self, hub: str) -> None:
@@ -138,6 +138,7 @@ class Arms:
     def ours_alone(self) -> float:
         self._anew("large")
         done = run("env", "HF_HUB_OFFLINE=0", sys.executable, "-c", FETCH, WEIGHTS)
+        self.peak_mb = max(self.peak_mb, done.peak_mb)
         return self.bytes / 1e6 / float(done.out)
 
 
@@ -150,8 +151,20 @@ def compare(folder: Path, rounds: int) -> None:
     rates = interleave({"curl": arms.curl, "ours": arms.ours_alone}, rounds)
     pairs = [ours / curl for ours, curl in zip(rates["ours"], rates["curl"], strict=True)]
     part, by_round = median(rates["ours"]) / median(rates["curl"]), ", ".join(f"{pair:.2f}" for pair in pairs)
-    headers = ["one file, MB", "curl, MB/s", "ours, MB/s", "part of curl's", "by rounds"]
-    show(headers, [[round(arms.bytes / 1e6), spread(rates["curl"], 0), spread(rates["ours"], 0), f"{part:.2f}", by_round]])
+    headers = ["one file, MB", "curl, MB/s", "ours, MB/s", "part of curl's", "by rounds", "our peak, MB"]
+    show(
+        headers,
+        [
+            [
+                round(arms.bytes / 1e6),
+                spread(rates["curl"], 0),
+                spread(rates["ours"], 0),
+                f"{part:.2f}",
+                by_round,
+                round(arms.peak_mb),
+            ]
+        ],
+    )
     print()
     rows = []
     for name, hub, half in (("large", "large", False), ("small", "small", False), ("resumed", "large", True)):

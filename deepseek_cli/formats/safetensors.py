@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -16,12 +16,12 @@ from typing import IO, Any
 import torch
 from torch import Tensor
 
-from deepseek_cli.errors import ModelCorrupt, ModelUnsupported
+from deepseek_cli.errors import ModelCorrupt
 from deepseek_cli.fields import read_json
 from deepseek_cli.formats.mapped import MappedFile
+from deepseek_cli.formats.safetensors_header import Entry, corrupt, read_header
 from deepseek_cli.tensors import TensorRef
 
-MAX_HEADER_BYTES = 100_000_000
 INDEX = "model.safetensors.index.json"
 DTYPES = {
     "F64": torch.float64,
@@ -41,85 +41,6 @@ DTYPES = {
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
 SHARD_BYTES = 4 << 30
 PIECE_BYTES = 64 << 20
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One tensor in a header; `offset` counts from the start of the file."""
-
-    dtype: str
-    shape: tuple[int, ...]
-    offset: int
-    size: int
-
-
-def read_header(path: Path) -> dict[str, Entry]:
-    """The tensors of a file by name.
-
-    Raises ModelCorrupt naming file and tensor when the header is truncated, oversized, not JSON, or when tensors
-    overlap, leave gaps, or reach past the end; ModelUnsupported for a dtype outside DTYPES.
-    """
-    file_size = path.stat().st_size
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        if file_size < 8 or not 2 <= length <= min(MAX_HEADER_BYTES, file_size - 8):
-            raise _corrupt("{file}: its header claims {length} bytes, the file has {size}.", path, length=length, size=file_size)
-        try:
-            header = json.loads(file.read(length))
-        except (ValueError, RecursionError):
-            raise _corrupt("{file}: its header is not valid JSON.", path) from None
-    if not isinstance(header, dict):
-        raise _corrupt("{file}: its header is not a JSON object.", path)
-    header.pop("__metadata__", None)
-    entries = {name: _entry(path, name, value, 8 + length) for name, value in header.items()}
-    _check_layout(path, entries, 8 + length, file_size)
-    return entries
-
-
-def _entry(path: Path, name: str, value: Any, data_start: int) -> Entry:
-    try:
-        dtype, shape, (begin, end) = value["dtype"], value["shape"], value["data_offsets"]
-        sound = all(type(n) is int and n >= 0 for n in (*shape, begin, end)) and begin <= end
-    except (TypeError, KeyError, ValueError):
-        sound = False
-    if not sound:
-        raise _corrupt("{file}: tensor {tensor} has a damaged header entry.", path, tensor=name)
-    if dtype not in DTYPES:
-        raise ModelUnsupported(
-            "{file}: tensor {tensor} has dtype {dtype}.",
-            hint="Supported are {known}.",
-            file=path,
-            tensor=name,
-            dtype=dtype,
-            known=", ".join(DTYPES),
-        )
-    if math.prod(shape) * DTYPES[dtype].itemsize != end - begin:
-        raise _corrupt(
-            "{file}: tensor {tensor} has {size} bytes, its shape {shape} needs others.",
-            path,
-            tensor=name,
-            size=end - begin,
-            shape=shape,
-        )
-    return Entry(dtype, tuple(shape), data_start + begin, end - begin)
-
-
-def _check_layout(path: Path, entries: Mapping[str, Entry], start: int, file_size: int) -> None:
-    position = start
-    for name, entry in sorted(entries.items(), key=lambda item: (item[1].offset, item[1].size)):
-        if entry.offset != position:
-            raise _corrupt("{file}: tensor {tensor} overlaps its neighbour or leaves a gap.", path, tensor=name)
-        position += entry.size
-        if position > file_size:
-            raise _corrupt(
-                "{file}: tensor {tensor} ends at byte {end}, but the file holds {size}.",
-                path,
-                tensor=name,
-                end=position,
-                size=file_size,
-            )
-    if position != file_size:
-        raise _corrupt("{file} has {extra} bytes behind its last tensor.", path, extra=file_size - position)
 
 
 def read_file(path: Path) -> dict[str, TensorRef]:
@@ -154,24 +75,20 @@ def read_folder(folder: Path) -> dict[str, TensorRef]:
         )
     weight_map = read_json(folder / INDEX).get("weight_map")
     if not isinstance(weight_map, dict) or not all(isinstance(f, str) for f in weight_map.values()):
-        raise _corrupt("{file}: weight_map does not map tensors to files.", folder / INDEX)
+        raise corrupt("{file}: weight_map does not map tensors to files.", folder / INDEX)
     shards = {file: read_file(_shard(folder, file)) for file in sorted(set(weight_map.values()))}
     for name, file in weight_map.items():
         if name not in shards[file]:
-            raise _corrupt("{file}: tensor {tensor} is not in {shard}.", folder / INDEX, tensor=name, shard=file)
+            raise corrupt("{file}: tensor {tensor} is not in {shard}.", folder / INDEX, tensor=name, shard=file)
     return {name: shards[file][name] for name, file in weight_map.items()}
 
 
 def _shard(folder: Path, file: str) -> Path:
     if not re.fullmatch(r"[\w.-]+\.safetensors", file):
-        raise _corrupt("{file}: {shard} points outside the folder.", folder / INDEX, shard=file)
+        raise corrupt("{file}: {shard} points outside the folder.", folder / INDEX, shard=file)
     if not (folder / file).is_file():
-        raise _corrupt("{file}: the file {shard} is missing.", folder / INDEX, shard=file)
+        raise corrupt("{file}: the file {shard} is missing.", folder / INDEX, shard=file)
     return folder / file
-
-
-def _corrupt(message: str, path: Path, **facts: object) -> ModelCorrupt:
-    return ModelCorrupt(message, hint="Pull the model again, or check where it comes from.", file=path, **facts)
 
 
 @dataclass(frozen=True, slots=True)

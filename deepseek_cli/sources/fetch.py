@@ -126,7 +126,7 @@ def _transfers(files: Sequence[RemoteFile], place: Place) -> list[Transfer]:
 
 def _accept(file: RemoteFile, path: Path) -> None:
     if file.path.endswith(".safetensors"):
-        from deepseek_cli.formats.safetensors import read_header
+        from deepseek_cli.formats.safetensors_header import read_header
 
         try:
             read_header(path)
