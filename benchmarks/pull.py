@@ -152,19 +152,8 @@ def compare(folder: Path, rounds: int) -> None:
     pairs = [ours / curl for ours, curl in zip(rates["ours"], rates["curl"], strict=True)]
     part, by_round = median(rates["ours"]) / median(rates["curl"]), ", ".join(f"{pair:.2f}" for pair in pairs)
     headers = ["one file, MB", "curl, MB/s", "ours, MB/s", "part of curl's", "by rounds", "our peak, MB"]
-    show(
-        headers,
-        [
-            [
-                round(arms.bytes / 1e6),
-                spread(rates["curl"], 0),
-                spread(rates["ours"], 0),
-                f"{part:.2f}",
-                by_round,
-                round(arms.peak_mb),
-            ]
-        ],
-    )
+    speeds = [spread(rates[arm], 0) for arm in ("curl", "ours")]
+    show(headers, [[round(arms.bytes / 1e6), *speeds, f"{part:.2f}", by_round, round(arms.peak_mb)]])
     print()
     rows = []
     for name, hub, half in (("large", "large", False), ("small", "small", False), ("resumed", "large", True)):

@@ -32,12 +32,13 @@ def host_of(url: str) -> Host:
 
 
 class Answer:
-    """`headers` are found under names in any case. To be closed, read or not."""
+    """The names of `headers` are in small letters. To be closed, read or not."""
 
     def __init__(self, pool: Connections, url: str, connection: http.client.HTTPConnection) -> None:
         self.pool, self.url, self.connection = pool, url, connection
         self.response = connection.getresponse()
-        self.status, self.headers = self.response.status, self.response.headers
+        self.status = self.response.status
+        self.headers = {name.lower(): value for name, value in self.response.headers.items()}
 
     def read(self) -> bytes:
         """What has come, and at the end nothing."""

@@ -48,7 +48,7 @@ def tree(origin: Origin, hub_id: str, revision: str) -> tuple[str, list[RemoteFi
 
 def _file(origin: Origin, hub_id: str, commit: str, entry: Any) -> RemoteFile:
     size, digest = (entry.lfs.size, entry.lfs.sha256) if entry.lfs else (entry.size, entry.blob_id)
-    stated = size if size == entry.size else f"{entry.size} and {size}"
+    stated: Any = size if size == entry.size else f"{entry.size} and {size}"
     return RemoteFile(entry.path, stated, digest, origin.address(hub_id, commit, str(entry.path)))
 
 
