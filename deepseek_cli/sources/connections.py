@@ -14,7 +14,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from urllib.parse import SplitResult, unquote, urlsplit
 
-READ_BYTES = 1 << 20
+READ_BYTES = 1 << 18  # more costs pages that the system has to make for each read
 FAILURES = (OSError, http.client.HTTPException)  # timeouts, resets, refusals, answers that are none
 PORTS = {"http": 80, "https": 443}
 
