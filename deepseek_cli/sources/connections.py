@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from urllib.parse import SplitResult, unquote, urlsplit
 
 READ_BYTES = 1 << 18  # more costs pages that the system has to make for each read
-FAILURES = (OSError, http.client.HTTPException)  # timeouts, resets, refusals, answers that are none
+FAILURES = (OSError, http.client.HTTPException, UnicodeError)  # timeouts, refusals, answers that are none, impossible hosts
 PORTS = {"http": 80, "https": 443}
 
 
