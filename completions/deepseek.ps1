@@ -2,7 +2,7 @@
 Register-ArgumentCompleter -Native -CommandName deepseek -ScriptBlock {
     param($word, $tree, $cursor)
     $flags = @{
-        'pull' = '--revision --source --include --exclude --lock --locked --allow-pickle --workers --max-rate -o --output --force --json -q --quiet -v --verbose --offline --color -y --yes -h --help -n --dry-run --strict --set'
+        'pull' = '--revision --source --mirror --include --exclude --lock --locked --allow-pickle --workers --max-rate -o --output --force --json -q --quiet -v --verbose --offline --color -y --yes -h --help -n --dry-run --strict --set'
         'search' = '--domain --fits --supported -o --output --force --json -q --quiet -v --verbose --offline --color -y --yes -h --help'
         'demo' = '-o --output --force --json -q --quiet -v --verbose --offline --color -y --yes -h --help'
         'quantize' = '--int4 --int8 --scheme --group --level --algorithm --rule --qat --to-bpw --to-size --calibration --tokens -o --output --force --json -q --quiet -v --verbose --offline --color -y --yes -h --help -n --dry-run --strict --threads --memory --seed --engine --address --memory-profile --set'
@@ -24,6 +24,7 @@ Register-ArgumentCompleter -Native -CommandName deepseek -ScriptBlock {
     $values = @{
         'pull --revision' = ''
         'pull --source' = ''
+        'pull --mirror' = ''
         'pull --include' = ''
         'pull --exclude' = ''
         'pull --lock' = 'files'

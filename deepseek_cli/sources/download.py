@@ -17,11 +17,13 @@ from typing import Any
 
 from deepseek_cli.errors import ModelCorrupt
 from deepseek_cli.reporter import SILENT, Reporter
-from deepseek_cli.sources.parts import PIECE_BYTES, SYNC_EVERY, Parts
-from deepseek_cli.sources.wire import RemoteFile, Stopped, Wire
+from deepseek_cli.sources.parts import PIECE_BYTES, Parts, write_all
+from deepseek_cli.sources.relay import Relay
+from deepseek_cli.sources.wire import RemoteFile, Stopped
 
 WATCH_S = 0.1
 ANSWERS = 5  # to one question, of which two have to agree
+OFTEN = 8  # damaged chunks of one file; beyond that, it is hashed after 16, 32, … of them
 
 
 @dataclass(slots=True)
@@ -45,7 +47,7 @@ class Transfer:
 class Download:
     """`accept` looks at a file whose digest is right, and raises where it is still not what it should be."""
 
-    wire: Wire
+    relay: Relay
     transfers: Sequence[Transfer]
     accept: Callable[[RemoteFile, Path], None]
     jobs: deque[tuple[Transfer, int]] = field(default_factory=deque)
@@ -58,10 +60,9 @@ class Download:
 
     def run(self, workers: int, reporter: Reporter = SILENT) -> None:
         """Raises what a thread raised; what has arrived by then is kept for the next run."""
-        self.wire.note = self.note
+        self.relay.note = self.note
         for transfer in self.transfers:
             if not transfer.present:
-                transfer.parts.start()
                 self.jobs.extend((transfer, index) for index in transfer.parts.missing())
         targets = [self._check_all, *[self._work] * min(workers, max(1, len(self.jobs)))]
         threads = [threading.Thread(target=self._guarded, args=(target,), daemon=True) for target in targets]
@@ -72,7 +73,7 @@ class Download:
                 threads[0].join(WATCH_S)
                 self._report(reporter)
         finally:
-            self.wire.stop.set()
+            self.relay.stop.set()
             with self.news:
                 self.news.notify_all()
             for thread in threads:
@@ -91,7 +92,7 @@ class Download:
             pass
         except BaseException as error:
             self.failure = self.failure or error
-            self.wire.stop.set()
+            self.relay.stop.set()
         finally:
             with self.news:
                 self.news.notify_all()
@@ -112,18 +113,21 @@ class Download:
 
     def _fetch(self, transfer: Transfer, index: int) -> None:
         start, end = transfer.parts.span(index)
+        transfer.parts.start()
         with transfer.parts.open() as target:
 
             def put(piece: bytes) -> None:
-                target.write(piece)
+                write_all(target, piece)
                 with self.news:
                     transfer.arrived += len(piece)
 
             target.seek(start)
-            self.wire.fetch(transfer.file, start, end, put)
+            self.relay.fetch(transfer.file, start, end, put)
         transfer.parts.record(index)
         with self.news:
             self.news.notify_all()
+        if transfer.parts.is_to_sync():  # here, since other threads go on meanwhile
+            transfer.parts.sync()
 
     # the checker
 
@@ -135,6 +139,8 @@ class Download:
                 transfer.parts.adopt()
                 for index in transfer.parts.missing():
                     self._fetch(transfer, index)
+            if not transfer.parts.count:  # an empty file, which no worker makes
+                transfer.parts.start()
             if not self._is_right(transfer, self._arriving(transfer)):
                 self._mend(transfer)
             self.accept(transfer.file, transfer.parts.path)
@@ -145,19 +151,17 @@ class Download:
         parts = transfer.parts
         for index in range(parts.count):
             with self.news:
-                self.news.wait_for(lambda i=index: i in parts.done or self.wire.stop.is_set())  # type: ignore[misc]
+                self.news.wait_for(lambda i=index: i in parts.done or self.relay.stop.is_set())  # type: ignore[misc]
             if index not in parts.done:
                 raise Stopped
             yield from parts.pieces(index)
-            if index % SYNC_EVERY == SYNC_EVERY - 1:
-                parts.sync()
 
     def _is_right(self, transfer: Transfer, pieces: Iterator[bytes]) -> bool:
         file, size = transfer.file, 0
         sha256 = hashlib.sha256()
         sha1 = hashlib.sha1(f"blob {file.size}\0".encode()) if len(file.digest) == 40 else None
         for piece in pieces:
-            if self.wire.stop.is_set():
+            if self.relay.stop.is_set():
                 raise Stopped
             sha256.update(piece)
             if sha1:
@@ -168,36 +172,46 @@ class Download:
         return size == file.size and (sha1 or sha256).hexdigest() == file.digest
 
     def _mend(self, transfer: Transfer) -> None:
-        """Hubs state digests of whole files only. So chunks are asked for again, one after the other, until the whole is right.
-
-        Raises ModelCorrupt when it never is.
-        """
-        self.note("{file} is damaged: looking for the chunks to fetch again.", file=transfer.file.path)
+        """Raises ModelCorrupt where no origin gives bytes with the digest."""
         parts = transfer.parts
+        self.note("{file} is damaged: looking for the chunks to fetch again.", file=transfer.file.path)
+        while not self._mended(transfer):
+            if not self.relay.leave_out(transfer.file):
+                parts.discard()
+                raise ModelCorrupt(
+                    "{endpoint} serves bytes of {file} that do not have the digest it announces.",
+                    hint="Try another source, or tell whoever keeps the repository.",
+                    endpoint=self.relay.endpoint,
+                    file=transfer.file.path,
+                )
+            parts.forget()
+            for index in parts.missing():
+                self._fetch(transfer, index)
+        self.note("{file} is whole again.", file=transfer.file.path)
+
+    def _mended(self, transfer: Transfer) -> bool:
+        """Hubs state digests of whole files only: so chunks are asked for again, one by one, until the whole is right."""
+        parts, changes = transfer.parts, 0
         for index in range(parts.count):
             held = b"".join(parts.pieces(index))
             agreed = self._agreed(transfer, index, held)
-            if agreed != held:
-                with parts.open() as target:
-                    target.seek(parts.span(index)[0])
-                    target.write(agreed)
-                if self._is_right(transfer, self._arriving(transfer)):
-                    self.note("{file} is whole again.", file=transfer.file.path)
-                    return
-        parts.discard()
-        raise ModelCorrupt(
-            "{endpoint} serves bytes of {file} that do not have the digest it announces.",
-            hint="Try another source, or tell whoever keeps the repository.",
-            endpoint=self.wire.endpoint,
-            file=transfer.file.path,
-        )
+            if agreed == held:
+                continue
+            with parts.open() as target:
+                target.seek(parts.span(index)[0])
+                write_all(target, agreed)
+            changes += 1
+            hashes_enough = changes > OFTEN and changes & (changes - 1)  # each time the whole file
+            if not hashes_enough and self._is_right(transfer, self._arriving(transfer)):
+                return True
+        return self._is_right(transfer, self._arriving(transfer))
 
     def _agreed(self, transfer: Transfer, index: int, held: bytes) -> bytes:
         """What comes twice for a chunk: an answer may be damaged on its way, hardly two alike."""
         answers = [held]
         for _ in range(ANSWERS):
             pieces: list[bytes] = []
-            self.wire.fetch(transfer.file, *transfer.parts.span(index), pieces.append)
+            self.relay.fetch(transfer.file, *transfer.parts.span(index), pieces.append)
             fresh = b"".join(pieces)
             if fresh in answers:
                 return fresh

@@ -12,16 +12,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from deepseek_cli.errors import ModelCorrupt, ModelError, UsageError
+from deepseek_cli.errors import ModelCorrupt, ModelError, ModelNotFound, UsageError
 from deepseek_cli.fields import MAX_JSON_BYTES, read_json
 from deepseek_cli.manifest import Manifest
 from deepseek_cli.reporter import Reporter, WithoutProgress
-from deepseek_cli.sources import hub
 from deepseek_cli.sources.download import Download, Transfer
-from deepseek_cli.sources.hub import Listing
+from deepseek_cli.sources.listing import Listing, look_up
 from deepseek_cli.sources.places import Cache, Folder, Place
 from deepseek_cli.sources.pull_spec import PullSpec
-from deepseek_cli.sources.wire import RemoteFile, Wire
+from deepseek_cli.sources.relay import Relay
+from deepseek_cli.sources.wire import RemoteFile
 from deepseek_cli.store import RECORD, WORK, filling, making_room, require_space
 
 Records = tuple[dict[str, Any], ...]  # path, bytes, sha256: as a manifest lists files
@@ -69,7 +69,7 @@ def read(listing: Listing, spec: PullSpec, reporter: Reporter) -> dict[str, byte
 def fetch(listing: Listing, spec: PullSpec, place: Place, reporter: Reporter) -> Records:
     """Every file of the listing at its place, whole and with the digest it should have; only then it is shown.
 
-    Raises what `hub.look_up` and `wire` do, DiskFull before the first byte, UsageError while another process is at it.
+    Raises what `look_up` and `Relay.fetch` do, DiskFull before the first byte, UsageError while another process is at it.
     """
     with making_room(place.lock):
         place.lock.parent.mkdir(parents=True, exist_ok=True)
@@ -79,9 +79,8 @@ def fetch(listing: Listing, spec: PullSpec, place: Place, reporter: Reporter) ->
         require_space(place.folder, missing)
         if missing and (kept := sum(t.arrived for t in transfers if not t.present)):
             reporter.note("Going on with {mb} MB that were fetched before.", mb=round(kept / 1e6))
-        wire = Wire(listing.endpoint, hub.headers(spec), listing.hub_id, workers=spec.workers, max_rate=spec.max_rate)
-        with contextlib.closing(wire):
-            Download(wire, transfers, _accept).run(spec.workers, reporter)
+        with contextlib.closing(Relay(listing, spec.max_rate)) as relay:
+            Download(relay, transfers, _accept).run(spec.workers, reporter)
         place.publish(listing.files)
     sha256 = {t.final: t.sha256 for t in transfers}
     return tuple({"path": f.path, "bytes": f.size, "sha256": sha256[place.final(f)]} for f in listing.files)
@@ -93,12 +92,17 @@ def repair(manifest: Manifest, root: Path, wrong: Sequence[str], reporter: Repor
     Raises UsageError where the model does not come from a hub.
     """
     source = manifest.source
-    ref, commit = str(source.get("ref")), source.get("revision")
-    if manifest.parent or manifest.steps or not ref.startswith("hf:") or not commit:
+    scheme, _, hub_id = str(source.get("ref")).partition(":")
+    commit = source.get("revision")
+    if manifest.parent or manifest.steps or scheme not in ("hf", "ms") or not commit:
         hint = "Only what was pulled from a hub can be fetched again: make this one anew."
         raise UsageError("{name} cannot be repaired.", hint=hint, name=manifest.name)
-    spec = PullSpec(revision=commit, source=source.get("endpoint", "hf"))
-    listing = hub.look_up(ref.removeprefix("hf:"), spec, wrong)
+    spec = PullSpec(revision=source.get("branch", commit), source=source.get("endpoint", "hf"))
+    listing = look_up(hub_id, spec, wrong, scheme)
+    if listing.commit != commit:
+        raise ModelNotFound(
+            "{ref} has other files by now.", hint="Pull it again: deepseek pull {ref} --force", ref=source.get("ref")
+        )
     place = Cache.of(listing.hub_id, commit, commit) if manifest.root else Folder(root)
     fetch(listing, spec, place, reporter)
     if isinstance(place, Folder):
@@ -163,4 +167,4 @@ def _alone(lock: Path, listing: Listing) -> Iterator[None]:
         with FileLock(lock, timeout=0):
             yield
     except Timeout:
-        raise UsageError("Another process is fetching hf:{id}.", hint="Wait for it.", id=listing.hub_id) from None
+        raise UsageError("Another process is fetching {id}.", hint="Wait for it.", id=listing.hub_id) from None

@@ -1,27 +1,22 @@
-"""What a Hugging Face hub says about a repository, asked through its own client: commit, files, sizes and digests."""
+"""What a Hugging Face hub says about a repository, asked through its own client; and which of a repository's files are wanted."""
 
 from __future__ import annotations
 
 import errno
-import os
-import re
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
-from urllib.parse import quote
 
-from deepseek_cli.errors import DeepseekError, ModelCorrupt, ModelNotFound, ModelUnsupported, NetworkError
-from deepseek_cli.sources.names import require_inside, require_portable
-from deepseek_cli.sources.wire import TRY_AGAIN, RemoteFile, gated, not_found
+from deepseek_cli.errors import DeepseekError, ModelNotFound, NetworkError
+from deepseek_cli.sources.origins import COMMIT, Origin, origin_of
+from deepseek_cli.sources.wire import ANSWER_S, ASK_AGAIN_S, TRY_AGAIN, RemoteFile, dishonest, gated, not_found
 
 if TYPE_CHECKING:
     from deepseek_cli.sources.pull_spec import PullSpec
 
 T = TypeVar("T")
-DEFAULT_ENDPOINT = "https://huggingface.co"
 CONFIG = "config.json"
 WANTED = (  # at the top of the repository; --include reaches the rest
     "*.safetensors",
@@ -37,70 +32,25 @@ WANTED = (  # at the top of the repository; --include reaches the rest
 )
 PICKLED = ("pytorch_model*.bin", "pytorch_model.bin.index.json")  # where nothing else holds the weights, and they are allowed
 CODE = "*.py"  # is never fetched, whatever is included
-ASK_AGAIN_S = (1, 3)  # waits between the questions about one repository
-ANSWER_S = 15
 
 
-@dataclass(frozen=True, slots=True)
-class Listing:
-    """The files to fetch of one commit."""
-
-    hub_id: str
-    endpoint: str
-    commit: str
-    files: tuple[RemoteFile, ...]
-
-
-def endpoint(spec: PullSpec) -> str:
-    return (os.environ.get("HF_ENDPOINT", DEFAULT_ENDPOINT) if spec.source == "hf" else spec.source).rstrip("/")
-
-
-def headers(spec: PullSpec) -> dict[str, str]:
-    """Of every request to the hub itself. The user's token is for the hub it belongs to, not for a mirror."""
-    from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
-
-    return build_hf_headers(token=None if spec.source == "hf" else False, library_name="deepseek-cli")
-
-
-def look_up(hub_id: str, spec: PullSpec, paths: Sequence[str] | None = None) -> Listing:
-    """The commit behind `spec.revision`, and what is wanted of its files: by the spec's patterns, or exactly `paths`.
-
-    Raises ModelNotFound, ModelUnsupported, NetworkError; ModelCorrupt for names and figures that no honest hub gives.
-    """
+def tree(origin: Origin, hub_id: str, revision: str) -> tuple[str, list[RemoteFile]]:
+    """The commit behind a revision, and every file, as the hub states them. Raises ModelNotFound, NetworkError."""
     from huggingface_hub import HfApi
 
-    api = HfApi(endpoint=endpoint(spec), token=None if spec.source == "hf" else False, library_name="deepseek-cli")
-    info = _ask(hub_id, spec, lambda: api.model_info(hub_id, revision=spec.revision, timeout=ANSWER_S))
-    commit, ref = str(info.sha), f"hf:{hub_id}"
-    if not re.fullmatch(r"[0-9a-f]{40}", commit):
-        raise _dishonest(ref, "the commit", commit)
-    entries = _ask(hub_id, spec, lambda: list(api.list_repo_tree(hub_id, recursive=True, revision=commit)))
-    found = [entry for entry in entries if hasattr(entry, "blob_id")]
-    require_inside((str(entry.path) for entry in found), ref)
-    chosen = [entry for entry in found if (entry.path in paths if paths is not None else is_wanted(entry.path, spec))]
-    if paths is None and not any(entry.path.endswith(".safetensors") for entry in chosen):
-        chosen += _pickled(found, spec, ref)
-    require_portable((entry.path for entry in chosen), ref)
-    return Listing(hub_id, endpoint(spec), commit, tuple(_remote(e, address(spec, hub_id, commit, e.path), ref) for e in chosen))
+    api = HfApi(endpoint=origin.endpoint, token=None if origin.name == "hf" else False, library_name="deepseek-cli")
+    info = _ask(origin, hub_id, revision, lambda: api.model_info(hub_id, revision=revision, timeout=ANSWER_S))
+    commit = str(info.sha)
+    if not COMMIT.fullmatch(commit):
+        raise dishonest(f"{origin.scheme}:{hub_id}", "the commit", commit)
+    entries = _ask(origin, hub_id, revision, lambda: list(api.list_repo_tree(hub_id, recursive=True, revision=commit)))
+    return commit, [_file(origin, hub_id, commit, entry) for entry in entries if hasattr(entry, "blob_id")]
 
 
-def address(spec: PullSpec, hub_id: str, commit: str, path: str) -> str:
-    return f"{endpoint(spec)}/{hub_id}/resolve/{commit}/{quote(path)}"
-
-
-def _pickled(found: Sequence[Any], spec: PullSpec, ref: str) -> list[Any]:
-    """The weights of a repository that has them as pickles only, where these are allowed."""
-    pickles = [e for e in found if "/" not in e.path and any(fnmatchcase(e.path, pattern) for pattern in PICKLED)]
-    if not pickles:
-        raise ModelUnsupported("{ref} holds no safetensors files.", hint="Look for a converted version.", ref=ref)
-    if not spec.allow_pickle:
-        raise ModelUnsupported(
-            "{ref} holds its weights as pickles only ({files}), which can run code when they are opened.",
-            hint="Look for a converted version, or let --allow-pickle convert them without running any.",
-            ref=ref,
-            files=", ".join(entry.path for entry in pickles[:3]),
-        )
-    return [entry for entry in pickles if not is_wanted(entry.path, spec)]  # else it is chosen already
+def _file(origin: Origin, hub_id: str, commit: str, entry: Any) -> RemoteFile:
+    size, digest = (entry.lfs.size, entry.lfs.sha256) if entry.lfs else (entry.size, entry.blob_id)
+    stated: Any = size if size == entry.size else f"{entry.size} and {size}"
+    return RemoteFile(entry.path, stated, digest, origin.address(hub_id, commit, str(entry.path)))
 
 
 def fetch_config(hub_id: str, offline: bool) -> Path:
@@ -118,11 +68,9 @@ def fetch_config(hub_id: str, offline: bool) -> Path:
         raise ModelNotFound(
             "The config of hf:{id} is not on this machine.", hint="Without --offline it would be fetched.", id=hub_id
         )
-    from deepseek_cli.sources.pull_spec import PullSpec
-
+    origin = origin_of("hf")
     disable_progress_bars()
-    spec = PullSpec()
-    return Path(_ask(hub_id, spec, lambda: hf_hub_download(hub_id, CONFIG, endpoint=endpoint(spec))))
+    return Path(_ask(origin, hub_id, origin.branch, lambda: hf_hub_download(hub_id, CONFIG, endpoint=origin.endpoint)))
 
 
 def is_wanted(path: str, spec: PullSpec) -> bool:
@@ -130,37 +78,25 @@ def is_wanted(path: str, spec: PullSpec) -> bool:
     return wanted and not any(fnmatchcase(path, pattern) for pattern in (*spec.exclude, CODE))
 
 
-def cached(hub_id: str, spec: PullSpec) -> Path:
+def cached(origin: Origin, hub_id: str, spec: PullSpec) -> Path:
     """The snapshot that is on this machine. Raises NetworkError where there is none."""
     from huggingface_hub import snapshot_download
+
+    revision = spec.revision or origin.branch
 
     def question() -> str:
         return snapshot_download(
             hub_id,
-            revision=spec.revision,
+            revision=revision,
             local_files_only=True,
             allow_patterns=[*WANTED, *spec.include],
             ignore_patterns=[*spec.exclude, CODE],
         )
 
-    return Path(_ask(hub_id, spec, question))
+    return Path(_ask(origin, hub_id, revision, question))
 
 
-def _remote(entry: Any, url: str, ref: str) -> RemoteFile:
-    size, digest = (entry.lfs.size, entry.lfs.sha256) if entry.lfs else (entry.size, entry.blob_id)
-    if not isinstance(size, int) or isinstance(size, bool) or size < 0 or size != entry.size:
-        raise _dishonest(ref, f"the size of {entry.path}", size)
-    if not re.fullmatch(r"[0-9a-f]{64}" if entry.lfs else r"[0-9a-f]{40}", str(digest)):
-        raise _dishonest(ref, f"the digest of {entry.path}", digest)
-    return RemoteFile(entry.path, size, digest, url)
-
-
-def _dishonest(ref: str, what: str, value: object) -> ModelCorrupt:
-    hint = "Do not use this repository, or try another source."
-    return ModelCorrupt("{ref}: {what} cannot be {value!r}.", hint=hint, ref=ref, what=what, value=str(value)[:80])
-
-
-def _ask(hub_id: str, spec: PullSpec, question: Callable[[], T]) -> T:
+def _ask(origin: Origin, hub_id: str, revision: str, question: Callable[[], T]) -> T:
     for wait in (*ASK_AGAIN_S, None):
         try:
             return question()
@@ -170,7 +106,7 @@ def _ask(hub_id: str, spec: PullSpec, question: Callable[[], T]) -> T:
             status = getattr(getattr(error, "response", None), "status_code", None)
             passing = status in TRY_AGAIN or "TransportError" in _kinds(error)
             if wait is None or not passing:
-                _explain(hub_id, spec, error, f"HTTP {status}" if status else type(error).__name__)
+                _explain(origin, hub_id, revision, error, f"HTTP {status}" if status else type(error).__name__)
         time.sleep(wait)
     raise AssertionError("the last question returns or raises")
 
@@ -180,30 +116,30 @@ def _kinds(error: Exception) -> set[str]:
     return {c.__name__ for c in type(error).__mro__}
 
 
-def _explain(hub_id: str, spec: PullSpec, error: Exception, reason: str) -> NoReturn:
-    names, facts = _kinds(error), {"id": hub_id, "endpoint": endpoint(spec)}
+def _explain(origin: Origin, hub_id: str, revision: str, error: Exception, reason: str) -> NoReturn:
+    names, facts = _kinds(error), {"id": hub_id, "endpoint": origin.endpoint, "scheme": origin.scheme}
     if isinstance(error, DeepseekError):
         raise error
     if "GatedRepoError" in names:
-        raise gated(**facts) from None
+        raise gated(origin, hub_id) from None
     if names & {"RepositoryNotFoundError", "HFValidationError"}:
-        raise not_found("authorization" in headers(spec), **facts) from None
+        raise not_found("authorization" in origin.headers(), origin, hub_id) from None
     if "RevisionNotFoundError" in names:
         raise ModelNotFound(
-            "hf:{id} has no revision {revision}.", hint="Check --revision.", revision=spec.revision, **facts
+            "{scheme}:{id} has no revision {revision}.", hint="Check --revision.", revision=revision, **facts
         ) from None
     if "DisabledRepoError" in names:
-        raise ModelNotFound("{endpoint} has disabled hf:{id}.", hint="See {endpoint}/{id} for why.", **facts) from None
+        raise ModelNotFound("{endpoint} has disabled {scheme}:{id}.", hint="See {endpoint}/{id} for why.", **facts) from None
     absent = names & {"LocalEntryNotFoundError", "OfflineModeIsEnabled", "IncompleteSnapshotError"}
     if absent or (isinstance(error, OSError) and not reason.startswith("HTTP")):
         raise NetworkError(
-            "{endpoint} cannot be reached for hf:{id}: {reason}.",
+            "{endpoint} cannot be reached for {scheme}:{id}: {reason}.",
             hint="Check the network, or name a mirror with --source URL or HF_ENDPOINT.",
             reason=reason,
             **facts,
         ) from None
     raise NetworkError(
-        "{endpoint} did not give hf:{id}: {reason}.",
+        "{endpoint} did not give {scheme}:{id}: {reason}.",
         hint="Try again later, or name a mirror with --source URL.",
         reason=reason,
         **facts,

@@ -19,8 +19,9 @@ from typing import Any
 from deepseek_cli.errors import ModelCorrupt, ModelError, UsageError
 from deepseek_cli.fields import read_json
 from deepseek_cli.manifest import sha256
-from deepseek_cli.sources.hub import Listing, address, endpoint
+from deepseek_cli.sources.listing import Listing
 from deepseek_cli.sources.names import require_inside, require_portable
+from deepseek_cli.sources.origins import origins_of
 from deepseek_cli.sources.pull_spec import PullSpec
 from deepseek_cli.sources.wire import RemoteFile
 from deepseek_cli.spec import as_record
@@ -43,12 +44,15 @@ class Lock:
 
     def listing(self, spec: PullSpec) -> Listing:
         """What a hub would list."""
-        hub_id = self.source.removeprefix("hf:")
+        scheme, _, hub_id = self.source.partition(":")
+        origins = origins_of(scheme, spec)
+        revision = self.revision or origins[0].branch
+        at = self.commit if origins[0].kind == "hub" else revision
         found = (
-            RemoteFile(f["path"], f["bytes"], f.get("git_sha1") or f["sha256"], address(spec, hub_id, self.commit, f["path"]))
+            RemoteFile(f["path"], f["bytes"], f.get("git_sha1") or f["sha256"], origins[0].address(hub_id, at, f["path"]))
             for f in self.files
         )
-        return Listing(hub_id, endpoint(spec), self.commit, tuple(found))
+        return Listing(hub_id, origins, revision, self.commit, tuple(found))
 
 
 def lock_of(source: str, spec: PullSpec, listing: Listing, records: Sequence[Mapping[str, Any]]) -> Lock:

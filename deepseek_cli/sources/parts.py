@@ -15,17 +15,17 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterator
-from io import BufferedRandom, FileIO
+from io import FileIO
 from pathlib import Path
 
 CHUNK_BYTES = 8 << 20
 SYNC_EVERY = 8  # chunks
-PIECE_BYTES = 1 << 20
+PIECE_BYTES = CHUNK_BYTES  # what is hashed at once: threads that fetch would hold up each piece's beginning
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 class Parts:
-    """Many threads may write and record at once; one syncs, reads and finishes."""
+    """Many threads may write, record and sync at once; one reads and finishes."""
 
     def __init__(self, final: Path, size: int, digest: str) -> None:
         self.final, self.size = final, size
@@ -33,15 +33,18 @@ class Parts:
         self.log = final.with_name(f"{final.name}.deepseek-log")
         self.count = -(-size // CHUNK_BYTES)
         self._claim = f"{size} {CHUNK_BYTES} {digest}"
-        self._lock = threading.Lock()
+        self._lock, self._syncing = threading.Lock(), threading.Lock()
         self._synced = 0
         self.done = self._read_log()
         self._records: FileIO | None = None
 
     def start(self) -> None:
         """Make both files where they are not there, or not of this content."""
-        if self._records:
-            return
+        with self._lock:
+            if not self._records:
+                self._start()
+
+    def _start(self) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         if not self.done:
             with self.path.open("wb") as file:
@@ -61,8 +64,8 @@ class Parts:
     def missing_bytes(self) -> int:
         return sum(end - start for start, end in map(self.span, self.missing()))
 
-    def open(self) -> BufferedRandom:
-        return self.path.open("r+b")
+    def open(self) -> FileIO:
+        return self.path.open("r+b", buffering=0)
 
     def record(self, index: int) -> None:
         """Say that a chunk is there; its bytes have been written before."""
@@ -71,18 +74,31 @@ class Parts:
                 self._records.write(f"{index}\n".encode())
                 self.done.add(index)
 
+    def is_to_sync(self) -> bool:
+        """After every SYNC_EVERY chunks, and after the last."""
+        return len(self.done) >= min(self.count, self._synced + SYNC_EVERY)
+
     def sync(self) -> None:
-        """What has been recorded so far survives a loss of power from here on."""
+        """What has been recorded survives a loss of power from here on. Where another thread is at it, nothing is done."""
+        if not self._syncing.acquire(blocking=False):
+            return
+        try:
+            if self.path.exists():  # it may have been given its name by now
+                self._sync()
+        finally:
+            self._syncing.release()
+
+    def _sync(self) -> None:
         with self._lock:
             recorded = len(self.done)
-        if recorded == self._synced:
-            return
         with self.open() as file:
             os.fsync(file.fileno())
         with self._lock:
             if self._records:
                 self._records.write(f"synced {recorded}\n".encode())
             self._synced = recorded
+        if recorded == self.count:
+            self.close()  # there may be more files than a process may hold open
 
     def pieces(self, index: int) -> Iterator[bytes]:
         start, end = self.span(index)
@@ -106,11 +122,18 @@ class Parts:
 
     def finish(self) -> None:
         """Give the file its name. Only now it is one."""
-        with self.open() as file:
-            os.fsync(file.fileno())
-        self.close()
-        self.path.replace(self.final)
+        with self._syncing:
+            with self.open() as file:
+                os.fsync(file.fileno())
+            self.close()
+            self.path.replace(self.final)
         self.log.unlink()
+
+    def forget(self) -> None:
+        """Begin again: nothing that is there can be told from what is wrong."""
+        self.discard()
+        self.done, self._synced = set(), 0
+        self.start()
 
     def discard(self) -> None:
         self.close()
@@ -118,9 +141,10 @@ class Parts:
         self.log.unlink(missing_ok=True)
 
     def close(self) -> None:
-        if self._records:
-            self._records.close()
-            self._records = None
+        with self._lock:
+            if self._records:
+                self._records.close()
+                self._records = None
 
     def _read_log(self) -> set[int]:
         try:
@@ -134,6 +158,13 @@ class Parts:
             return set()
         believed = records if boot and boot == _boot_id() else records[: max(marks, default=0)]
         return {index for index in believed if 0 <= index < self.count}
+
+
+def write_all(file: FileIO, content: bytes) -> None:
+    """An unbuffered write may take a part only."""
+    left = memoryview(content)
+    while left:
+        left = left[file.write(left) :]
 
 
 def _boot_id() -> str:

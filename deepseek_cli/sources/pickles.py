@@ -22,7 +22,7 @@ from deepseek_cli.reporter import Reporter
 from deepseek_cli.sources import fetch
 from deepseek_cli.sources.enter import Errand, Pulled, copy_files
 from deepseek_cli.sources.fetch import Records
-from deepseek_cli.sources.hub import Listing
+from deepseek_cli.sources.listing import Listing
 from deepseek_cli.sources.lock import choosing
 from deepseek_cli.store import require_new, require_space, staged
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from deepseek_cli.errors import ModelNotFound, ModelUnsupported, UsageError
+from deepseek_cli.errors import ModelNotFound, UsageError
 from deepseek_cli.reporter import SILENT, Reporter
 from deepseek_cli.sources import Located, canonical, from_path, name_of
 from deepseek_cli.sources.catalogue import nearest, pinned
@@ -35,11 +35,7 @@ def pull(
     """
     errand = Errand(canonical(ref), pinned(ref, spec, reporter), store, output, offline, dry_run, force, reporter, before)
     scheme, _, rest = errand.ref.partition(":")
-    if scheme == "ms":
-        raise ModelUnsupported(
-            "{ref}: ModelScope is not supported yet.", hint="Use hf:ORG/NAME with --source and a mirror's address.", ref=ref
-        )
-    if scheme == "hf":
+    if scheme in ("hf", "ms"):
         from deepseek_cli.sources import pull_hub
 
         return pull_hub.from_cache(errand, rest) if offline else pull_hub.from_hub(errand, rest)

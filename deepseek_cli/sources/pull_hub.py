@@ -18,8 +18,10 @@ from deepseek_cli.manifest import Manifest, read_manifest
 from deepseek_cli.sources import Located, fetch, hub, pickles
 from deepseek_cli.sources.enter import Errand, Pulled, enter, files_of, is_complete
 from deepseek_cli.sources.fetch import Records
-from deepseek_cli.sources.hub import CONFIG, Listing
+from deepseek_cli.sources.hub import CONFIG
+from deepseek_cli.sources.listing import Listing, look_up
 from deepseek_cli.sources.lock import Lock, lock_of, read_lock, require_held, require_same, write_lock
+from deepseek_cli.sources.origins import Origin, origins_of
 from deepseek_cli.sources.places import Cache
 from deepseek_cli.sources.pull_spec import PullSpec
 from deepseek_cli.sources.wire import RemoteFile
@@ -37,7 +39,7 @@ class Chosen:
 
 
 def from_hub(errand: Errand, hub_id: str) -> Pulled:
-    """Raises what `hub.look_up` and `fetch` raise, and ModelUnsupported for a family that is not, before its weights come."""
+    """Raises what `look_up` and `fetch` raise, and ModelUnsupported for a family that is not, before its weights come."""
     spec = errand.spec
     lock = read_lock(spec, errand.ref) if spec.locked else None
     chosen = _locked(errand, lock) if lock else _choose(errand, hub_id, spec)
@@ -50,7 +52,7 @@ def from_hub(errand: Errand, hub_id: str) -> Pulled:
         )
     if errand.dry_run:
         errand.before(name, chosen.config)
-        plan = fetch.plan(listing, Cache.of(hub_id, listing.commit, spec.revision))
+        plan = fetch.plan(listing, Cache.of(hub_id, listing.commit, listing.revision))
         return Pulled(name, Path(), None, plan.files, missing=plan.missing, free=plan.free)
     done, records = _unchanged(errand, listing, lock) or _bring(errand, name, chosen)
     if spec.lock and not lock and write_lock(spec.lock, lock_of(errand.ref, spec, listing, records)):
@@ -62,8 +64,9 @@ def from_cache(errand: Errand, hub_id: str) -> Pulled:
     """Without a network: the snapshot that is on this machine."""
     spec = errand.spec
     lock = read_lock(spec, errand.ref) if spec.locked else None
-    root = hub.cached(hub_id, dataclasses.replace(spec, revision=lock.commit) if lock else spec)
-    located = Located(root, name_of(hub_id), None, _source(errand, root.name))
+    origin = origins_of(_scheme(errand), spec)[0]
+    root = hub.cached(origin, hub_id, dataclasses.replace(spec, revision=lock.commit) if lock else spec)
+    located = Located(root, name_of(hub_id), None, _source(errand, root.name, spec.revision or origin.branch, origin))
     if errand.dry_run:
         return Pulled(located.name, root, None, {f.name: f.stat().st_size for f in files_of(root)})
     return enter(errand, located, require_held(lock, root, _path(spec)) if lock else ())
@@ -73,9 +76,18 @@ def name_of(hub_id: str) -> str:
     return hub_id.replace("/", "--")
 
 
-def _source(errand: Errand, commit: str) -> dict[str, Any]:
-    spec = errand.spec
-    return {"ref": errand.ref, "revision": commit} | ({} if spec.source == "hf" else {"endpoint": spec.source})
+def _scheme(errand: Errand) -> str:
+    return errand.ref.partition(":")[0]
+
+
+def _source(errand: Errand, commit: str, revision: str, origin: Origin) -> dict[str, Any]:
+    """The branch stands there where no commit can be asked for again."""
+    branch = {} if origin.kind == "hub" else {"branch": revision}
+    return {"ref": errand.ref, "revision": commit} | ({} if origin.name == "hf" else {"endpoint": origin.name}) | branch
+
+
+def _source_of(errand: Errand, listing: Listing) -> dict[str, Any]:
+    return _source(errand, listing.commit, listing.revision, listing.origins[0])
 
 
 def _path(spec: PullSpec) -> Path:
@@ -85,7 +97,7 @@ def _path(spec: PullSpec) -> Path:
 
 def _choose(errand: Errand, hub_id: str, spec: PullSpec) -> Chosen:
     """By the spec's patterns; without shards that only draft, unless they are asked for."""
-    listing = hub.look_up(hub_id, spec)
+    listing = look_up(hub_id, spec, scheme=_scheme(errand))
     files = {file.path: file for file in listing.files}
     if CONFIG not in files:
         raise ModelUnsupported("{ref} holds no config.json.", hint="Name a language model's repository.", ref=errand.ref)
@@ -103,8 +115,9 @@ def _locked(errand: Errand, lock: Lock) -> Chosen:
     """As the lock says. The hub is asked only for what is not on this machine, and must then say the same."""
     spec = errand.spec
     listing = lock.listing(spec)
-    if not fetch.is_held(listing, Cache.of(listing.hub_id, lock.commit, spec.revision)):
-        fresh = _choose(errand, listing.hub_id, dataclasses.replace(spec, revision=lock.commit))
+    if not fetch.is_held(listing, Cache.of(listing.hub_id, lock.commit, listing.revision)):
+        asked = lock.commit if listing.origins[0].kind == "hub" else lock.revision
+        fresh = _choose(errand, listing.hub_id, dataclasses.replace(spec, revision=asked))
         require_same(lock, fresh.listing, _path(spec))
     config = _described(errand, listing, [CONFIG]).get(CONFIG, b"{}")
     return Chosen(listing, parse_json(config, Path(CONFIG)))
@@ -120,7 +133,7 @@ def _unchanged(errand: Errand, listing: Listing, lock: Lock | None) -> tuple[Pul
     output, store = errand.output, errand.store
     final = output or store.models / name_of(listing.hub_id)
     known = read_manifest(final) if final.is_dir() and not errand.force else None
-    if not known or known.source != _source(errand, listing.commit):
+    if not known or known.source != _source_of(errand, listing):
         return None
     records, root = _fetched(known), Path(known.root) if known.root else final
     by_path = {record["path"]: record["sha256"] for record in records}
@@ -146,10 +159,10 @@ def _bring(errand: Errand, name: str, chosen: Chosen) -> tuple[Pulled, Records]:
         require_new(output, errand.force)
     errand.before(name, chosen.config)
     errand.reporter.note("Fetching {ref} from {endpoint}.", ref=errand.ref, endpoint=listing.endpoint)
-    source = _source(errand, listing.commit)
+    source = _source_of(errand, listing)
     if pickles.only_pickles(listing):
         return pickles.bring(errand, name, source, listing)
-    cache = Cache.of(listing.hub_id, listing.commit, spec.revision)
+    cache = Cache.of(listing.hub_id, listing.commit, listing.revision)
     with fetch.folder_beside(output, listing) if output else contextlib.nullcontext(cache) as place:
         records = fetch.fetch(listing, spec, place, errand.reporter)
         return enter(errand, Located(place.folder, name, None, source), records), records

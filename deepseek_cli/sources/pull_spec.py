@@ -14,7 +14,8 @@ LOCK_FILE = "deepseek.lock.json"  # of a project, beside its deepseek.toml
 @dataclass(frozen=True, slots=True)
 class PullSpec:
     revision: str | None = option(None, help="branch, tag or commit", metavar="NAME")
-    source: str = option("hf", help="hf, or the address of a hub that speaks its protocol", metavar="hf|URL")
+    source: str = option("hf", help="hf, modelscope, or the address of a hub like hf", metavar="hf|modelscope|URL")
+    mirror: tuple[str, ...] = option((), help="where to go on when the source fails, in order", metavar="hf|modelscope|URL")
     include: tuple[str, ...] = option((), help="also these files of the repository", metavar="PATTERN")
     exclude: tuple[str, ...] = option((), help="but not these", metavar="PATTERN")
     lock: Path | None = option(None, help="write down in FILE what was fetched", metavar="FILE")

@@ -11,14 +11,17 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import quote, urljoin, urlsplit
 
 from deepseek_cli.errors import ModelCorrupt, ModelNotFound, NetworkError
+from deepseek_cli.sources.connections import PORTS, Answer, Broken, Connections, host_of
+from deepseek_cli.sources.origins import Origin
 
+ASK_AGAIN_S = (1, 3)  # waits between the questions about one repository
+ANSWER_S = 15
 MAX_REDIRECTS = 20
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 TRY_AGAIN = (408, 425, 429, 500, 502, 503, 504)
-PORTS = {"http": 80, "https": 443}
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +60,10 @@ class _Again(Exception):
 
 
 class Throttle:
-    """At most `rate` bytes a second for all threads together."""
+    """At most `rate` bytes a second for all threads together, until `stop` is set."""
 
-    def __init__(self, rate: int | None, stop: threading.Event) -> None:
-        self.rate, self.stop = rate, stop
+    def __init__(self, rate: int | None = None) -> None:
+        self.rate, self.stop = rate, threading.Event()
         self._lock, self._free_at = threading.Lock(), 0.0
 
     def pay(self, count: int) -> float:
@@ -76,33 +79,24 @@ class Throttle:
 
 
 class Wire:
-    """One client for all threads. `headers` go to the hub's own origin only, the token among them."""
+    """One origin, and one client for all threads. The headers of a home go to that origin only, the token among them."""
 
     def __init__(
-        self,
-        endpoint: str,
-        headers: Mapping[str, str],
-        hub_id: str = "",
-        *,
-        workers: int = 4,
-        max_rate: int | None = None,
-        patience: Patience | None = None,
+        self, origin: Origin, hub_id: str = "", *, throttle: Throttle | None = None, attempts: int | None = None
     ) -> None:
-        from huggingface_hub.utils import httpx  # type: ignore[attr-defined]
-
-        self.httpx, self.endpoint, self.headers, self.hub_id = httpx, endpoint, headers, hub_id
+        self.origin, self.endpoint, self.hub_id = origin, origin.endpoint, hub_id
+        self.headers = origin.headers()
         self.note: Callable[..., None] = lambda message, **facts: None
-        self.patience = patience or Patience()
-        self.stop = threading.Event()
-        self.throttle = Throttle(max_rate, self.stop)
-        limits = httpx.Limits(max_connections=None, max_keepalive_connections=2 * workers)
-        self.client = httpx.Client(timeout=self.patience.silent_s, limits=limits, follow_redirects=False)
+        self.patience = Patience(attempts=attempts) if attempts else Patience()
+        self.throttle = throttle or Throttle()
+        self.stop = self.throttle.stop
+        self.connections = Connections(self.patience.silent_s)
         self._found: dict[str, str] = {}  # where the hub sent us for a file
         self._ordered = 0.0  # no request before this moment: the hub asked for a pause
 
     def close(self) -> None:
         self.stop.set()
-        self.client.close()
+        self.connections.close()
 
     def fetch(self, file: RemoteFile, start: int, end: int, put: Callable[[bytes], Any]) -> None:
         """Hand bytes `start` to `end` to `put`, in order; a connection that breaks is taken up where it broke.
@@ -116,7 +110,7 @@ class Wire:
                 for piece in self._pieces(file, position, end):
                     put(piece)
                     position += len(piece)
-            except (self.httpx.TransportError, _Again) as error:
+            except (Broken, _Again) as error:
                 failures = 1 if position - before >= self.patience.low_bytes else failures + 1
                 self._found.pop(file.url, None)
                 if failures >= self.patience.attempts:
@@ -127,7 +121,7 @@ class Wire:
         with self._answer(file, {"range": f"bytes={start}-{end - 1}"}) as response:
             skip = self._check(file, response, start)
             left, since, seen = end - start, time.monotonic(), 0
-            for piece in response.iter_raw():
+            while piece := response.read():
                 if self.stop.is_set():
                     raise Stopped
                 seen += len(piece)
@@ -145,17 +139,17 @@ class Wire:
             raise _Again("cut off")
 
     @contextlib.contextmanager
-    def _answer(self, file: RemoteFile, more: Mapping[str, str]) -> Iterator[Any]:
+    def _answer(self, file: RemoteFile, more: Mapping[str, str]) -> Iterator[Answer]:
         """The answer behind all redirects. Headers of ours stay with the hub's origin."""
         url = self._found.get(file.url, file.url)
         for _ in range(MAX_REDIRECTS):
-            own = self.headers if origin(url) == origin(self.endpoint) else {"user-agent": self.headers["user-agent"]}
+            own = self.headers if host_of(url) == host_of(self.endpoint) else {"user-agent": self.headers["user-agent"]}
             self._pause(self._ordered - time.monotonic())
             headers = {**own, **more, "accept-encoding": "identity"}  # the digest is of the bytes as they are
-            response = self.client.send(self.client.build_request("GET", url, headers=headers), stream=True)
+            response = self.connections.get(url, headers)
             try:
                 location = response.headers.get("location")
-                if not (300 <= response.status_code < 400 and location):
+                if not (300 <= response.status < 400 and location):
                     self._found[file.url] = url
                     yield response
                     return
@@ -166,10 +160,11 @@ class Wire:
 
     def _redirected(self, file: RemoteFile, url: str, location: str) -> str:
         try:
-            target = str(self.httpx.URL(urljoin(url, location)))
-        except (self.httpx.InvalidURL, ValueError):
+            target = quote(urljoin(url, location), safe="%/:=&?~#+!$,;'@()*[]")
+            found = urlsplit(target)
+            host_of(target)
+        except ValueError:
             raise NetworkError("{endpoint} redirects {file} to what is no address.", **self._facts(file)) from None
-        found = urlsplit(target)
         downgraded = urlsplit(url).scheme == "https" and found.scheme != "https" and found.hostname not in LOOPBACK
         if found.scheme not in PORTS or not found.hostname or downgraded:
             raise NetworkError(
@@ -181,10 +176,10 @@ class Wire:
             )
         return target
 
-    def _check(self, file: RemoteFile, response: Any, start: int) -> int:
+    def _check(self, file: RemoteFile, response: Answer, start: int) -> int:
         """How many bytes to skip: an answer of 200 begins at the first. Raises for every other answer than 206."""
-        status, headers = response.status_code, response.headers
-        if status in TRY_AGAIN or (status in (401, 403, 404, 410) and origin(str(response.url)) != origin(self.endpoint)):
+        status, headers = response.status, response.headers
+        if status in TRY_AGAIN or (status in (401, 403, 404, 410) and host_of(response.url) != host_of(self.endpoint)):
             raise _Again(f"HTTP {status}", _ordered_wait(headers))  # a signed address that has run out gives 403
         if status == 206:
             match = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", headers.get("content-range", ""))
@@ -209,9 +204,9 @@ class Wire:
 
     def _refusal(self, file: RemoteFile, status: int, headers: Mapping[str, str]) -> Exception:
         if headers.get("x-error-code") == "GatedRepo" or status == 403:
-            return gated(id=self.hub_id, endpoint=self.endpoint)
+            return gated(self.origin, self.hub_id)
         if status == 401:
-            return not_found("authorization" in self.headers, id=self.hub_id, endpoint=self.endpoint)
+            return not_found("authorization" in self.headers, self.origin, self.hub_id)
         if status == 404:
             return ModelNotFound("{endpoint} lists {file} and does not have it.", hint="Try again later.", **self._facts(file))
         hint = "Try again later, or name a mirror with --source URL."
@@ -236,17 +231,12 @@ class Wire:
         return NetworkError(
             "{endpoint} gives no more of {file}: {reason}.",
             hint="Run the same command again: it goes on where it stopped. Or name a mirror with --source URL.",
-            reason=str(error) if isinstance(error, _Again) else type(error).__name__,
+            reason=error,
             **self._facts(file),
         )
 
     def _facts(self, file: RemoteFile) -> dict[str, Any]:
         return {"endpoint": self.endpoint, "file": file.path}
-
-
-def origin(url: str) -> tuple[str, str | None, int | None]:
-    parts = urlsplit(url)
-    return parts.scheme, parts.hostname, parts.port or PORTS.get(parts.scheme)
 
 
 def _ordered_wait(headers: Mapping[str, str]) -> float | None:
@@ -261,18 +251,25 @@ def _ordered_wait(headers: Mapping[str, str]) -> float | None:
     return float(match[1]) + 1 if match else None
 
 
-def gated(**facts: object) -> ModelNotFound:
-    return ModelNotFound("hf:{id} is gated.", hint="Accept its terms at {endpoint}/{id} and set HF_TOKEN.", **facts)
+def dishonest(ref: str, what: str, value: object) -> ModelCorrupt:
+    hint = "Do not use this repository, or try another source."
+    return ModelCorrupt("{ref}: {what} cannot be {value!r}.", hint=hint, ref=ref, what=what, value=str(value)[:80])
 
 
-def not_found(with_token: bool, **facts: object) -> ModelNotFound:
+def gated(origin: Origin, hub_id: str) -> ModelNotFound:
+    facts = {"scheme": origin.scheme, "id": hub_id, "endpoint": origin.endpoint, "token": origin.token}
+    return ModelNotFound("{scheme}:{id} is gated.", hint="Accept its terms at {endpoint}/{id} and set {token}.", **facts)
+
+
+def not_found(with_token: bool, origin: Origin, hub_id: str) -> ModelNotFound:
     """Hubs do not say which of the two it is, lest they give private names away."""
+    facts = {"id": hub_id, "endpoint": origin.endpoint, "token": origin.token}
     if with_token:
         return ModelNotFound(
             "{endpoint} has no model {id}, or it is private and not for your token.",
-            hint="Check the name, and what HF_TOKEN may read.",
+            hint="Check the name, and what {token} may read.",
             **facts,
         )
     return ModelNotFound(
-        "{endpoint} has no model {id}, or it is private.", hint="Check the name; for a private one set HF_TOKEN.", **facts
+        "{endpoint} has no model {id}, or it is private.", hint="Check the name; for a private one set {token}.", **facts
     )

@@ -52,7 +52,7 @@ SPEAKERS = {"main.py", "output.py"}
 READS_ENVIRONMENT = {"main.py", "output.py", "i18n.py", "plugins.py", "api.py"}
 READS_ENVIRONMENT |= {"demo.py"}  # hands it on to the commands that it starts
 READS_ENVIRONMENT |= {"spread.py"}  # tells Ray to be quiet, and knocks at RAY_ADDRESS, in the variables that are Ray's own
-READS_ENVIRONMENT |= {"hub.py"}  # names the hub that HF_ENDPOINT, huggingface_hub's own variable, chooses
+READS_ENVIRONMENT |= {"origins.py"}  # the variables that choose the hub and ModelScope, and their tokens, are those clients' own
 
 
 def layer_of(file: Path) -> str:

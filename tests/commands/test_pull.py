@@ -50,8 +50,9 @@ def test_a_model_that_is_not_there(cli: Cli) -> None:
     assert "error: There is no file or folder ./nothing." in cli("pull", "./nothing").err
 
 
-def test_another_source_is_named_before_anything_is_fetched(cli: Cli) -> None:
-    assert cli("pull", "ms:a/b").code == 3
+def test_a_source_that_is_none(cli: Cli) -> None:
+    done = cli("pull", "ms:a/b", "--source", "elsewhere")
+    assert done.code == 2 and "'elsewhere' is no source of models" in done.err
 
 
 def test_the_projects_model_is_pulled_where_none_is_named(cli: Cli, toy: Path) -> None:

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from deepseek_cli.errors import ModelCorrupt, ModelError, ModelUnsupported
-from deepseek_cli.formats.headers import INDEX, read_folder, read_header
+from deepseek_cli.formats.headers import INDEX, ITEM_BYTES, read_folder, read_header
+from deepseek_cli.formats.safetensors import DTYPES
 
 
 def write(path: Path, header: Any, data: bytes = b"", length: int | None = None) -> Path:
@@ -85,6 +86,10 @@ def test_a_damaged_index(tmp_path: Path, index: Any) -> None:
     (tmp_path / INDEX).write_text(json.dumps(index))
     with pytest.raises(ModelError, match="weight_map"):
         read_folder(tmp_path)
+
+
+def test_headers_are_judged_by_the_widths_that_tensors_have() -> None:
+    assert {name: dtype.itemsize for name, dtype in DTYPES.items()} == ITEM_BYTES
 
 
 def test_an_empty_folder(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
-"""A hub on this machine that speaks the real protocol, and a second origin as its CDN; both can be made to misbehave.
+"""A hub on this machine that speaks the real protocol, and ModelScope's, and a second origin as its CDN; all may misbehave.
 
-`test_loopback_hub.py` lets the hub's own client download from it, so what is true here is true of a hub.
+`test_loopback_hub.py` lets the hub's own client download from it, so what is true here is true of a hub. `benchmarks/pull.py`
+serves large files with it.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 ID, COMMIT = "org/name", "0123456789abcdef0123456789abcdef01234567"
 TOKEN = "hf_" + "loopbacksecret"
 PIECE = 16_384
+QUICK_PIECE = 1 << 20  # where nothing has to happen between pieces
 
 
 @dataclass
@@ -41,6 +43,7 @@ class Hub:
     files: dict[str, bytes]
     commit: str = COMMIT
     revisions: tuple[str, ...] = ("main", "v1")
+    branches: tuple[str, ...] = ("master", "v1")  # as ModelScope
     page: int = 1000
     private: bool = False
     gated: bool = False
@@ -58,16 +61,37 @@ class Hub:
     random: random.Random = field(default_factory=lambda: random.Random(7))
     url: str = ""
     cdn: str = ""
+    digests: dict[int, tuple[bytes, str, str]] = field(default_factory=dict)
 
     def sent(self, origin: str = "cdn") -> int:
         return sum(asked.sent for asked in self.asked if asked.origin == origin)
 
     def entry(self, path: str) -> dict[str, Any]:
         content = self.files.get(path, b"")
-        entry: dict[str, Any] = {"type": "file", "path": path, "size": len(content), "oid": git_sha1(content)}
+        sha256, sha1 = self.digests_of(content)
+        entry: dict[str, Any] = {"type": "file", "path": path, "size": len(content), "oid": sha1}
         if is_large(path):
-            entry["lfs"] = {"oid": hashlib.sha256(content).hexdigest(), "size": len(content), "pointerSize": 134}
+            entry["lfs"] = {"oid": sha256, "size": len(content), "pointerSize": 134}
         return entry | self.tree.get(path, {})
+
+    def digests_of(self, content: bytes) -> tuple[str, str]:
+        """sha256 and git's sha1, counted once: large files are asked for often."""
+        if id(content) not in self.digests:
+            self.digests[id(content)] = (content, hashlib.sha256(content).hexdigest(), git_sha1(content))
+        return self.digests[id(content)][1:]
+
+    def entries_in(self, folder: str) -> Iterator[dict[str, Any]]:
+        """As ModelScope lists one folder: every file has a sha256."""
+        inside = f"{folder}/" if folder else ""
+        below = {path.removeprefix(inside) for path in {*self.files, *self.tree} if path.startswith(inside)}
+        for name in sorted({path.split("/")[0] for path in below}):
+            path = inside + name
+            if path in self.files or path in self.tree:
+                content = self.files.get(path, b"")
+                entry = {"Name": name, "Path": path, "Type": "blob", "Size": len(content), "Sha256": self.digests_of(content)[0]}
+                yield entry | self.tree.get(path, {})
+            else:
+                yield {"Name": name, "Path": path, "Type": "tree", "Size": 0, "Sha256": ""}
 
 
 def is_large(path: str) -> bool:
@@ -75,7 +99,9 @@ def is_large(path: str) -> bool:
 
 
 def git_sha1(content: bytes) -> str:
-    return hashlib.sha1(f"blob {len(content)}\0".encode() + content).hexdigest()
+    digest = hashlib.sha1(f"blob {len(content)}\0".encode())
+    digest.update(content)
+    return digest.hexdigest()
 
 
 @contextmanager
@@ -130,7 +156,7 @@ class _Handler(BaseHTTPRequestHandler):
     def serve(self) -> None:
         raise NotImplementedError
 
-    def answer(self, status: int, headers: Mapping[str, str], body: bytes = b"") -> None:
+    def answer(self, status: int, headers: Mapping[str, str], body: bytes | memoryview = b"") -> None:
         self.send_response(status)
         for name, value in {"content-length": str(len(body)), **headers}.items():
             self.send_header(name, value)
@@ -139,7 +165,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(body)
             self.asked.sent = len(body)
 
-    def ranged(self, content: bytes, headers: Mapping[str, str]) -> tuple[int, dict[str, str], bytes]:
+    def ranged(self, content: bytes, headers: Mapping[str, str]) -> tuple[int, dict[str, str], bytes | memoryview]:
         match = re.fullmatch(r"bytes=(\d+)-(\d*)", self.asked.headers.get("range", ""))
         if not match or not self.hub.ranges:
             return 200, dict(headers), content
@@ -147,7 +173,7 @@ class _Handler(BaseHTTPRequestHandler):
         if first >= len(content):
             return 416, {"content-range": f"bytes */{len(content)}"}, b""
         self.asked.first = first
-        return 206, {**headers, "content-range": f"bytes {first}-{last}/{len(content)}"}, content[first : last + 1]
+        return 206, {**headers, "content-range": f"bytes {first}-{last}/{len(content)}"}, memoryview(content)[first : last + 1]
 
 
 class _HubHandler(_Handler):
@@ -157,6 +183,8 @@ class _HubHandler(_Handler):
         parts = urlsplit(self.path)
         path = unquote(parts.path)
         knows = self.asked.headers.get("authorization") == f"Bearer {TOKEN}"
+        if path.startswith("/api/v1/"):
+            return self.modelscope(path, {name: values[0] for name, values in parse_qs(parts.query).items()}, knows)
         if not re.match(rf"(/api/models|/api/resolve-cache/models)?/{ID}(/|$)", path):
             return self.answer(404 if knows else 401, {"x-error-code": "RepoNotFound"})
         if self.hub.private and not knows:
@@ -170,6 +198,23 @@ class _HubHandler(_Handler):
                 return self.answer(401, {"x-error-code": "GatedRepo"})
             return self.file(match[4], relative=not match[1])
         return self.answer(404, {})
+
+    def modelscope(self, path: str, query: Mapping[str, str], knows: bool) -> None:
+        if not path.startswith(f"/api/v1/models/{ID}/repo") or query.get("Revision") not in self.hub.branches:
+            return self.answer(404, {})
+        if self.hub.private and not knows:
+            return self.answer(403, {})
+        if path.endswith("/repo/files"):
+            files = list(self.hub.entries_in(query.get("Root", "")))
+            body = json.dumps({"Code": 200, "Success": True, "Data": {"Files": files}})
+            return self.answer(200, {"content-type": "application/json"}, body.encode())
+        wanted = query.get("FilePath", "")
+        if wanted not in self.hub.files:
+            return self.answer(404, {})
+        content = self.hub.files[wanted]
+        if is_large(wanted):
+            return self.to_cdn(content, {})
+        return self.answer(200, {"content-type": "application/octet-stream"}, content)  # knows no ranges
 
     def info(self, revision: str) -> None:
         if revision not in (*self.hub.revisions, self.hub.commit):
@@ -191,16 +236,19 @@ class _HubHandler(_Handler):
             return self.answer(404, {"x-error-code": "EntryNotFound"})
         content, common = self.hub.files[path], {"x-repo-commit": self.hub.commit, "accept-ranges": "bytes"}
         if is_large(path):
-            digest = hashlib.sha256(content).hexdigest()
-            location = f"{self.hub.cdn}/{digest}?signature=secret"
-            linked = {"location": location, "x-linked-etag": f'"{digest}"', "x-linked-size": str(len(content))}
-            return self.answer(302, {**common, **linked})
+            return self.to_cdn(content, common)
         if relative:
             return self.answer(307, {**common, "location": f"/api/resolve-cache/models/{ID}/{self.hub.commit}/{path}"})
-        status, headers, body = self.ranged(content, {**common, "etag": f'"{git_sha1(content)}"'})
+        status, headers, body = self.ranged(content, {**common, "etag": f'"{self.hub.digests_of(content)[1]}"'})
         return self.answer(status, headers, body) if self.command == "GET" else self.head(status, headers, body)
 
-    def head(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
+    def to_cdn(self, content: bytes, headers: Mapping[str, str]) -> None:
+        digest = self.hub.digests_of(content)[0]
+        location = f"{self.hub.cdn}/{digest}?signature=secret"
+        linked = {"location": location, "x-linked-etag": f'"{digest}"', "x-linked-size": str(len(content))}
+        self.answer(302, {**headers, **linked})
+
+    def head(self, status: int, headers: Mapping[str, str], body: bytes | memoryview) -> None:
         self.answer(status, {**headers, "content-length": str(len(body))})
 
 
@@ -212,27 +260,28 @@ class _CdnHandler(_Handler):
         if hub.redirect:
             return self.answer(302, {"location": hub.redirect})
         digest = urlsplit(self.path).path.lstrip("/")
-        content = next((c for c in list(hub.files.values()) if hashlib.sha256(c).hexdigest() == digest), None)
+        content = next((c for c in list(hub.files.values()) if hub.digests_of(c)[0] == digest), None)
         if content is None:
             return self.answer(403, {})
         status, headers, body = self.ranged(content, {"etag": f'"{digest}"'})
         if hub.random.random() < hub.corrupt or self.asked.first in hub.corrupt_once:
             hub.corrupt_once.discard(self.asked.first)
             at = hub.random.randrange(max(1, len(body)))
-            body = body[:at] + bytes([body[at] ^ 1]) + body[at + 1 :]
+            body = bytes(body[:at]) + bytes([body[at] ^ 1]) + body[at + 1 :]
         end = hub.random.randrange(len(body)) if body and hub.random.random() < hub.cut else len(body)
         self.send_response(status)
         for name, value in {"content-length": str(len(body)), **headers}.items():
             self.send_header(name, value)
         self.end_headers()
-        for start in range(0, end, PIECE):
+        piece = PIECE if hub.slow_s or hub.stall_after is not None else QUICK_PIECE
+        for start in range(0, end, piece):
             time.sleep(hub.slow_s)
             if hub.stall_after is not None and start >= hub.stall_after:
                 hub.stall_after = None
                 time.sleep(3)
                 break
-            self.wfile.write(body[start : min(end, start + PIECE)])
-            self.asked.sent = min(end, start + PIECE)
+            self.wfile.write(body[start : min(end, start + piece)])
+            self.asked.sent = min(end, start + piece)
         if self.asked.sent < len(body):
             self.close_connection = True
         return None

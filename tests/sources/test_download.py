@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import hashlib
 import random
@@ -16,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from deepseek_cli.errors import ModelCorrupt, NetworkError, UsageError
+from deepseek_cli.errors import DiskFull, ModelCorrupt, NetworkError, UsageError
 from deepseek_cli.sources import parts, wire
 from deepseek_cli.sources.pull import Pulled, pull
 from deepseek_cli.sources.pull_spec import PullSpec
@@ -199,6 +200,34 @@ def test_a_record_that_was_cut_off_is_not_read(tmp_path: Path, monkeypatch: pyte
     assert parts.Parts(tmp_path / "file", 950, "d").done == set()
 
 
+def test_more_files_than_a_process_may_hold_open(hub: Hub, store: Store) -> None:
+    import resource
+
+    hub.files |= {f"tokenizer_{index}.txt": bytes([index]) for index in range(150)}
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    held = len(list(Path("/proc/self/fd").iterdir())) if Path("/proc/self/fd").is_dir() else 200
+    resource.setrlimit(resource.RLIMIT_NOFILE, (held + 100, hard))
+    try:
+        assert same(pull(ID, PullSpec(), store), hub)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_an_empty_file(hub: Hub, store: Store) -> None:
+    hub.files["NOTICE"] = b""
+    assert same(pull(ID, PullSpec(), store), hub)
+
+
+def test_a_full_disk_is_not_taken_for_a_bad_connection(hub: Hub, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("deepseek_cli.sources.download.write_all", full)
+    with pytest.raises(DiskFull):
+        pull(ID, PullSpec(workers=1), store)
+    assert len([a for a in hub.asked if a.origin == "cdn"]) <= 1
+
+
 KILLED = f"""
 import sys
 from deepseek_cli.sources import parts
@@ -246,7 +275,7 @@ def test_two_processes_do_not_fetch_the_same_model(hub: Hub, store: Store, cache
 
     lock = cache / ".locks" / "models--org--name" / "deepseek.lock"
     lock.parent.mkdir(parents=True)
-    with FileLock(lock), pytest.raises(UsageError, match="Another process is fetching hf:org/name"):
+    with FileLock(lock), pytest.raises(UsageError, match="Another process is fetching org/name"):
         pull(ID, PullSpec(), store)
     assert same(pull(ID, PullSpec(), store), hub)
 

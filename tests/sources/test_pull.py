@@ -177,7 +177,6 @@ def test_pickles_are_refused(toy: Path, store: Store, name: str) -> None:
     [
         ("./nothing", ModelNotFound, 3, "no file or folder ./nothing"),
         ("nothing.gguf", ModelNotFound, 3, "no file or folder"),
-        ("ms:deepseek-ai/x", ModelUnsupported, 3, "ModelScope is not supported yet"),
         ("notes.txt", ModelUnsupported, 3, "neither a model folder nor a GGUF file"),
         ("empty", ModelCorrupt, 3, "config.json is missing"),
     ],
