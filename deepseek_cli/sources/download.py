@@ -22,6 +22,8 @@ from deepseek_cli.sources.relay import Relay
 from deepseek_cli.sources.wire import RemoteFile, Stopped
 
 WATCH_S = 0.1
+FEW = 2  # workers to begin with: on a fast network more of them only wait for each other
+FAST = 64e6  # bytes a second from one worker; below, another one helps
 ANSWERS = 5  # to one question, of which two have to agree
 OFTEN = 8  # damaged chunks of one file; beyond that, it is hashed after 16, 32, … of them
 
@@ -59,24 +61,28 @@ class Download:
     ended: set[str] = field(default_factory=set)  # steps whose end was reported
 
     def run(self, workers: int, reporter: Reporter = SILENT) -> None:
-        """Raises what a thread raised; what has arrived by then is kept for the next run."""
+        """Up to `workers` ranges at once: two, and more where each is slow.
+
+        Raises what a thread raised; what has arrived by then is kept for the next run.
+        """
         self.relay.note = self.note
         for transfer in self.transfers:
             if not transfer.present:
                 self.jobs.extend((transfer, index) for index in transfer.parts.missing())
-        targets = [self._check_all, *[self._work] * min(workers, max(1, len(self.jobs)))]
-        threads = [threading.Thread(target=self._guarded, args=(target,), daemon=True) for target in targets]
-        for thread in threads:
-            thread.start()
+        checker = self._start(self._check_all)
+        crew = [self._start(self._work) for _ in range(min(FEW, workers, len(self.jobs)))]
         try:
-            while threads[0].is_alive() and not self.failure:
-                threads[0].join(WATCH_S)
+            while checker.is_alive() and not self.failure:
+                before = self.arrived
+                checker.join(WATCH_S)
                 self._report(reporter)
+                if self.arrived - before < FAST * WATCH_S * len(crew):
+                    crew += [self._start(self._work) for _ in range(min(len(crew), workers - len(crew), len(self.jobs)))]
         finally:
             self.relay.stop.set()
             with self.news:
                 self.news.notify_all()
-            for thread in threads:
+            for thread in (checker, *crew):
                 thread.join(1)
             for transfer in self.transfers:
                 transfer.parts.close()
@@ -84,6 +90,15 @@ class Download:
             raise self.failure
         self.done = True
         self._report(reporter)
+
+    @property
+    def arrived(self) -> int:
+        return sum(transfer.arrived for transfer in self.transfers)
+
+    def _start(self, target: Callable[[], None]) -> threading.Thread:
+        thread = threading.Thread(target=self._guarded, args=(target,), daemon=True)
+        thread.start()
+        return thread
 
     def _guarded(self, target: Callable[[], None]) -> None:
         try:
@@ -234,7 +249,7 @@ class Download:
             self.progress("sha256", total if self.done else min(self.checked, total - 1), total, reporter)
 
     def progress(self, step: str, done: int, total: int, reporter: Reporter) -> None:
-        if done and step not in self.ended:
+        if (done or step == "fetch") and step not in self.ended:  # the whole is said from the start, stalled or not
             reporter.progress(step, done, total, "B")
             self.ended |= {step} if done >= total else set()
 
