@@ -14,6 +14,8 @@ from deepseek_cli.errors import ModelNotFound
 from deepseek_cli.output import Line, Result, Table
 from deepseek_cli.sources import canonical
 from deepseek_cli.sources.catalogue import by_alias
+from deepseek_cli.sources.pull_spec import PullSpec
+from deepseek_cli.spec import fields_of
 from deepseek_cli.store import result_name
 
 if TYPE_CHECKING:
@@ -71,7 +73,8 @@ def made(call: Call, spec: DeploySpec) -> Deployed:
     from deepseek_cli.deploy.prepare import prepare
 
     common, store, reporter = call.common, store_of(call), call.reporter
-    model = prepare(ref, spec, store, offline=common.offline, dry_run=common.dry_run, agreed=common.yes, reporter=reporter)
+    passing = {"offline": common.offline, "dry_run": common.dry_run, "agreed": common.yes, "reporter": reporter}
+    model = prepare(ref, spec, store, fetching=_fetching(call), **passing)
     if model.handle is None:
         name = result_name(model.name, target=target)
         return Deployed(name, common.output or store.models / name, target, common.context)
@@ -90,6 +93,12 @@ def made(call: Call, spec: DeploySpec) -> Deployed:
         plan=optimized.plan if optimized else None,
         reporter=reporter,
     )
+
+
+def _fetching(call: Call) -> PullSpec:
+    """As the settings say of `pull`: a mirror serves here, too."""
+    said = call.settings.resolve("pull", fields_of(PullSpec), {})
+    return PullSpec(**{name: value.value for name, value in said.items()})
 
 
 def _reference(call: Call, spec: DeploySpec) -> str:

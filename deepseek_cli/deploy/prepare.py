@@ -31,10 +31,14 @@ def prepare(
     offline: bool = False,
     dry_run: bool = False,
     agreed: bool = False,
+    fetching: PullSpec | None = None,
     reporter: Reporter = SILENT,
 ) -> Prepared:
-    """The model to deploy. Raises what `pull` and `quantize` raise, and UsageError for a model that is quantized already."""
-    fetched = _fetched(ref, spec, store, offline, dry_run, reporter)
+    """The model to deploy, fetched as `fetching` says.
+
+    Raises what `pull` and `quantize` raise, and UsageError for a model that is quantized already.
+    """
+    fetched = _fetched(ref, spec, store, fetching or PullSpec(), offline, dry_run, reporter)
     if fetched.handle is None or not spec.scheme:
         return fetched
     if any(weight.quantized for weight in fetched.handle.weights.values()):
@@ -44,13 +48,15 @@ def prepare(
     return Prepared(done.name, None if dry_run else open_model(str(done.path), store))
 
 
-def _fetched(ref: str, spec: DeploySpec, store: Store, offline: bool, dry_run: bool, reporter: Reporter) -> Prepared:
+def _fetched(
+    ref: str, spec: DeploySpec, store: Store, fetching: PullSpec, offline: bool, dry_run: bool, reporter: Reporter
+) -> Prepared:
     try:
         handle = open_model(ref, store)
     except ModelNotFound:
         if not spec.pull:
             raise
-        found = pull(ref, PullSpec(), store, offline=offline, dry_run=dry_run, reporter=reporter)
+        found = pull(ref, fetching, store, offline=offline, dry_run=dry_run, reporter=reporter)
         if found.handle is None:
             size = sum(found.plan.values())
             reporter.note("{count} files to fetch, {mb} MB.", count=len(found.plan), mb=round(size / 1e6))

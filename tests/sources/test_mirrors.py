@@ -155,6 +155,14 @@ def test_a_listing_comes_from_a_mirror(other: Hub, store: Store, monkeypatch: py
         pull(ID, PullSpec(mirror=("modelscope",), revision=COMMIT), store)
 
 
+def test_deploy_fetches_from_the_settings_mirror(other: Hub, hub: Hub, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", DEAD)
+    Path("deepseek.toml").write_text(f'[pull]\nmirror = ["{other.url}"]\n')
+    done = cli("deploy", "hf:org/name", "--pull", "--target", "cpu", "--verify", "structure", "--threads", "1")
+    assert done.code == 0
+    assert other.sent() == len(other.files[WEIGHTS])
+
+
 def test_a_mirror_with_other_content_is_named_and_left_out(hub: Hub, other: Hub, store: Store) -> None:
     other.files[WEIGHTS] = bytes(len(hub.files[WEIGHTS]))
     hub.cdn_answers, notes = deque([(503, {})] * 5), Notes()
