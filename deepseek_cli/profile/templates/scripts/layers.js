@@ -6,6 +6,7 @@ function layerColumns(rows) {
   return [
     bytes("weights_bytes", t("weightsunit"), { meter: true }), bytes("kv_bytes", t("kvunit")), bytes("activation_bytes", t("activationunit")),
     plain("prefill", t("prefill"), 2, { meter: true }), plain("decode", t("decode"), 3, { meter: true }),
+    plain("forward", t("forward"), 2, { meter: true }),
     { ...plain("prefill_flops", t("prefillflops"), 0), show: (r) => f.short(r.prefill_flops) }, { ...plain("decode_flops", t("decodeflops"), 0), show: (r) => f.short(r.decode_flops) },
     bytes("moved_bytes", t("moved")), plain("intensity", t("intensity"), 2),
   ].filter((c) => rows.some((r) => r[c.key]));
@@ -14,7 +15,7 @@ function layerColumns(rows) {
 function layers() {
   if (!show("layers-section", rowsOf("layers").length)) return;
   const perToken = data.run.new_tokens || 1;
-  const rows = data.layers.map((l) => ({ ...l, prefill: 1000 * l.prefill_seconds, decode: 1000 * l.decode_seconds / perToken, intensity: l.moved_bytes ? l.decode_flops / l.moved_bytes : null }));
+  const rows = data.layers.map((l) => ({ ...l, prefill: 1000 * l.prefill_seconds, decode: 1000 * l.decode_seconds / perToken, forward: 1000 * l.forward_seconds, intensity: l.moved_bytes ? l.decode_flops / l.moved_bytes : null }));
   const columns = layerColumns(rows);
   heat(rows, columns);
   const summed = columns.filter((c) => c.key !== "activation_bytes" && c.key !== "intensity").map((c) => [c.key, total(rows, c.key)]);

@@ -60,7 +60,7 @@ function figures() {
   const error = estimate && estimate.rows.find((r) => r.part === "peak");
   return [
     peak && sized("v.peak", peak.bytes, t("v.peak.note", { phase: phaseName(peak.phase) })),
-    last && sized("v.steady", last.rss_bytes, last.anonymous_bytes === null ? t("v.steady.plain") : t("v.steady.note", { anonymous: f.size(last.anonymous_bytes), file: f.size(last.file_bytes) })),
+    last && sized(recorded() ? "v.steady.own" : "v.steady", last.rss_bytes, last.anonymous_bytes === null ? t("v.steady.plain") : t("v.steady.note", { anonymous: f.size(last.anonymous_bytes), file: f.size(last.file_bytes) })),
     weights.length && sized("v.weights", held, t("v.weights.note", { bits: f.number(8 * held / parameters, 2) })),
     kv && kv.used_bytes !== undefined && sized("v.kv", kv.used_bytes, t("v.kv.note", { positions: f.number(kv.positions), context: f.number(kv.context), reserved: f.size(kv.reserved_bytes) })),
     load && load.peak_bytes && ["v.load", f.number(load.peak_bytes / load.rss_bytes, 2), "×", t("v.load.note", { peak: f.size(load.peak_bytes), stays: f.size(load.rss_bytes) }), f.exact(load.peak_bytes)],
