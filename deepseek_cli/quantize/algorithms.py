@@ -49,7 +49,7 @@ LEVELS: dict[str, Level] = {
     "balanced": Level("gptaq", 16_384),
     "best": Level("refine", 65_536),
 }
-QAT = Level("refine", 65_536, steps=240)  # of 8 bits too
+QAT = Level("refine", 131_072, steps=240)  # of 8 bits too
 
 
 @dataclass(frozen=True, slots=True)
