@@ -73,8 +73,16 @@ def made(call: Call, spec: DeploySpec) -> Deployed:
     from deepseek_cli.deploy.prepare import prepare
 
     common, store, reporter = call.common, store_of(call), call.reporter
-    passing = {"offline": common.offline, "dry_run": common.dry_run, "agreed": common.yes, "reporter": reporter}
-    model = prepare(ref, spec, store, fetching=_fetching(call), **passing)
+    model = prepare(
+        ref,
+        spec,
+        store,
+        offline=common.offline,
+        dry_run=common.dry_run,
+        agreed=common.yes,
+        fetching=_fetching(call),
+        reporter=reporter,
+    )
     if model.handle is None:
         name = result_name(model.name, target=target)
         return Deployed(name, common.output or store.models / name, target, common.context)

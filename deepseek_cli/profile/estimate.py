@@ -72,7 +72,9 @@ def fit_on(device: Device, sketch: Sketch) -> Fit:
     return fit(device, needs, tokens, sketch.config.context)
 
 
-def footprint(sketch: Sketch, stored: Sequence[Stored], runtime: str, kv: str, tokens: int, batch: int = 1) -> dict[str, Any]:
+def footprint(
+    sketch: Sketch, stored: Sequence[Stored], runtime: str, kv: str, tokens: int, batch: int = 1, threads: int | None = None
+) -> dict[str, Any]:
     """Bytes by part in one runtime, with `tokens` in the cache. The total is the peak, which may come while loading."""
     libraries = RUNTIMES[runtime].libraries_bytes
     parts = {
@@ -81,7 +83,7 @@ def footprint(sketch: Sketch, stored: Sequence[Stored], runtime: str, kv: str, t
         "activations": runtimes.activations(runtime, sketch, tokens, batch),
         "runtime": libraries,
     }
-    load = libraries + runtimes.load_peak(runtime, stored, parts["weights"])
+    load = libraries + runtimes.load_peak(runtime, stored, parts["weights"], sketch.config.tied, threads)
     return {
         "runtime": runtime,
         "parts": [{"part": part, "bytes": size} for part, size in parts.items()],

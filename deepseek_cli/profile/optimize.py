@@ -125,22 +125,11 @@ def predict(sketch: Sketch, plan: MemoryPlan, kv: str) -> int:
     tokens, weights = plan.context or DEFAULT_CONTEXT, sketch.weights
     base = RUNTIMES[RUNTIME].libraries_bytes + COMMAND_BYTES
     held = total(weights) if not plan.prepack else runtimes.resident_weights(RUNTIME, weights)
-    mapped = left_mapped(weights, sketch.config.tied) if plan.prepack else 0
-    load = base + (runtimes.load_peak(RUNTIME, weights, held) if quantized(weights) else held) + mapped
+    mapped = runtimes.left_mapped(weights, sketch.config.tied) if plan.prepack else 0
+    load = base + runtimes.load_peak(RUNTIME, weights, held, sketch.config.tied)
     running = kv_bytes(sketch, kv) * tokens + runtimes.activations(RUNTIME, sketch, tokens, 1, plan.chunk)
     steady = base + held + (0 if plan.release else mapped) + running
     return max(load if plan.prepack else 0, steady)
-
-
-def quantized(weights: tuple[Stored, ...]) -> bool:
-    return any(PATTERN.fullmatch(s.form) for s in weights)
-
-
-def left_mapped(weights: tuple[Stored, ...], tied: bool) -> int:
-    """Pages of the file that stay resident behind packed copies: scales, and a dense head that is the embedding too."""
-    scales = sum(s.size_bytes for s in weights if PATTERN.fullmatch(s.form) and not s.parameters)
-    heads = sum(s.size_bytes for s in weights if tied and s.layer == "embedding" and not PATTERN.fullmatch(s.form))
-    return scales + heads
 
 
 def as_bundle(sketch: Sketch, kv: str) -> Sketch:

@@ -6,6 +6,7 @@ first tokens, less what has a size of its own. Other versions and systems differ
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -47,16 +48,29 @@ def resident_weights(runtime: str, stored: Sequence[Stored]) -> int:
     return sum(s.size_bytes for s in stored)
 
 
-def load_peak(runtime: str, stored: Sequence[Stored], loaded: int) -> int:
-    """The most that loading holds, libraries left out: beside what is loaded, the weight that is being converted."""
+def load_peak(runtime: str, stored: Sequence[Stored], loaded: int, tied: bool, threads: int | None = None) -> int:
+    """The most that loading holds, libraries left out: beside what is loaded, the weight that is being converted.
+
+    ONNX Runtime packs weights on all its `threads`; on more than one it keeps the file's pages until the last is packed.
+    """
     if runtime == "PyTorch":  # in the order of the model, and the file's pages go with each
         held = most = 0
         for s in stored:
             held += FLOAT32 * s.parameters
             most = max(most, held + s.size_bytes)
         return most
-    largest = max((s.size_bytes for s in stored), default=0)
-    return loaded + (largest if runtime == "ONNX Runtime" else 0)
+    if runtime != "ONNX Runtime":
+        return loaded
+    if (threads or os.cpu_count() or 1) > 1:
+        return loaded + sum(s.size_bytes for s in stored) - left_mapped(stored, tied)
+    return loaded + max((s.size_bytes for s in stored), default=0)
+
+
+def left_mapped(stored: Sequence[Stored], tied: bool) -> int:
+    """Pages of the file that stay resident behind packed copies: scales, and a dense head that is the embedding too."""
+    scales = sum(s.size_bytes for s in stored if PATTERN.fullmatch(s.form) and not s.parameters)
+    heads = sum(s.size_bytes for s in stored if tied and s.layer == "embedding" and not PATTERN.fullmatch(s.form))
+    return scales + heads
 
 
 def activations(runtime: str, sketch: Sketch, context: int, batch: int, chunk: int | None = None) -> int:

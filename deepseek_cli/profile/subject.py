@@ -66,7 +66,10 @@ class ModelSubject:
             for name, size in self._activations(session).items():
                 times[name]["activation_bytes"] = size
         sketch = sketch_of(self.plain)
-        return {**common_details(session, sketch, times, self.request), "estimate": estimated_at(sketch, session.position)}
+        return {
+            **common_details(session, sketch, times, self.request),
+            "estimate": estimated_at(sketch, session.position, self.request["threads"]),
+        }
 
     def _activations(self, session: Any) -> dict[str, int]:
         """From the prompt once more, after all that is timed; the cache ends as long as it was."""
@@ -146,7 +149,7 @@ class BundleSubject:
         traced = self._traced(session) if self.request["operators"] else {}
         sketch = sketch_of(self.handle)
         common = common_details(session, sketch, traced.pop("times", {}), self.request)
-        return {**common, **traced, "estimate": estimated_at(sketch, session.position)}
+        return {**common, **traced, "estimate": estimated_at(sketch, session.position, self.request["threads"])}
 
     def _traced(self, session: Any) -> dict[str, Any]:
         """All that ONNX Runtime's own profile tells."""
@@ -186,9 +189,9 @@ def prompt_of(vocabulary: int, tokens: int) -> list[int]:
     return [(7 * i + 3) % vocabulary for i in range(tokens)]
 
 
-def estimated_at(sketch: Sketch, tokens: int) -> dict[str, Any]:
+def estimated_at(sketch: Sketch, tokens: int, threads: int | None) -> dict[str, Any]:
     """What was to be expected of this run, to stand beside what was measured."""
-    return footprint(sketch, sketch.weights, sketch.runtime, sketch.kv, tokens)
+    return footprint(sketch, sketch.weights, sketch.runtime, sketch.kv, tokens, threads=threads)
 
 
 def describe(handle: Any, kind: str, runtime: str) -> dict[str, Any]:

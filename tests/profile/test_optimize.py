@@ -13,8 +13,8 @@ from deepseek_cli.deploy.spec import DeploySpec
 from deepseek_cli.errors import MemoryShort, ModelCorrupt
 from deepseek_cli.handle import Bundle, ModelHandle, open_any, open_model
 from deepseek_cli.main import main
-from deepseek_cli.profile.optimize import as_bundle, fitted, ladder, left_mapped, optimize, optimize_apart, predict
-from deepseek_cli.profile.runtimes import MIB
+from deepseek_cli.profile.optimize import as_bundle, fitted, ladder, optimize, optimize_apart, predict
+from deepseek_cli.profile.runtimes import MIB, left_mapped
 from deepseek_cli.profile.sketch import Sketch, sketch_of
 from deepseek_cli.quantize.engine import quantize
 from deepseek_cli.quantize.spec import QuantizeSpec
