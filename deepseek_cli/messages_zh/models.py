@@ -81,11 +81,6 @@ MODELS: dict[str, str] = {
     "The connection would no longer be encrypted. Name another mirror with --source URL.": (
         "那样连接将不再加密。请用 --source URL 指定其他镜像站。"
     ),
-    "hf:{id} is gated.": "hf:{id} 需要授权。",
-    "Accept its terms at {endpoint}/{id} and set HF_TOKEN.": "请在 {endpoint}/{id} 接受其条款，并设置 HF_TOKEN。",
-    "Pickles are refused, since they can run code: look for a converted version.": (
-        "不接受 pickle，因为它能执行代码：请找转换过的版本。"
-    ),
     "{scheme}:{id} is gated.": "{scheme}:{id} 需要授权。",
     "Accept its terms at {endpoint}/{id} and set {token}.": "请在 {endpoint}/{id} 接受其条款，并设置 {token}。",
     "{endpoint} has no model {id}, or it is private.": "{endpoint} 上没有模型 {id}，或者它是私有的。",
