@@ -20,7 +20,7 @@ from deepseek_cli.tensors import QuantizedTensor, Weight, dense, pack, take_rows
 POWER = 0.7  # p
 BETA, GROWTH = 10.0, 1.01  # how firmly Ŵ is held to W − E, and how that grows with each step
 RATIOS = (1.0, 0.95, 1.05)  # of the range that holds every value: from .7 on, the norm forgave the largest, and models lost most
-STEPS = 3  # from each
+STEPS = 6  # from each
 CACHED_VALUES = 1 << 16  # stay in cache over all steps
 
 
