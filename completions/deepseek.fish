@@ -28,7 +28,7 @@ complete -c deepseek -n '__fish_seen_subcommand_from pull' -l exclude -r -d 'but
 complete -c deepseek -n '__fish_seen_subcommand_from pull' -l lock -r -F -d 'write down in FILE what was fetched'
 complete -c deepseek -n '__fish_seen_subcommand_from pull' -l locked -d 'fetch what the lock file says, and refuse anything else'
 complete -c deepseek -n '__fish_seen_subcommand_from pull' -l allow-pickle -d 'convert weights that a repository has as pickles only'
-complete -c deepseek -n '__fish_seen_subcommand_from pull' -l workers -r -d 'ranges of files to fetch at once'
+complete -c deepseek -n '__fish_seen_subcommand_from pull' -l workers -r -d 'ranges of files to fetch at once, at most'
 complete -c deepseek -n '__fish_seen_subcommand_from pull' -l max-rate -r -d 'most bytes to fetch in a second, such as 5MB'
 complete -c deepseek -n '__fish_seen_subcommand_from pull' -s o -l output -r -F -d 'where the result goes, instead of the store'
 complete -c deepseek -n '__fish_seen_subcommand_from pull' -l force -d 'replace what is there'

@@ -34,10 +34,11 @@ INPUTS: dict[str, tuple[int, Shape]] = {  # what all layers share
 def choose_pages(model: ModelProto) -> None:
     """Rewrite the attention of every layer, in place. Each gets an input `bounds.{layer}`.
 
-    Raises UsageError where latents are cached for GroupQueryAttention, as keys and as values.
+    Raises UsageError where latents are cached for GroupQueryAttention, as keys and as values, and where keys are narrow.
     """
     graph, layer = model.graph, 0
     shapes = {value.name: [d.dim_value for d in value.type.tensor_type.shape.dim] for value in graph.input}
+    types = {value.name: value.type.tensor_type.elem_type for value in graph.input}
     graph.input.extend(helper.make_tensor_value_info(name, *kind) for name, kind in INPUTS.items())
     constants: dict[str, TensorProto] = {}
     for node in graph.node:
@@ -46,6 +47,11 @@ def choose_pages(model: ModelProto) -> None:
                 raise UsageError(
                     "Bundles made with latent_cache=gqa attend to every key.",
                     hint="Leave --sparse-attention out, or deploy the model without latent_cache=gqa.",
+                )
+            if types[node.input[3]] != TensorProto.FLOAT:
+                raise UsageError(
+                    "Bundles made with --kv fp16 or int8 attend to every key.",
+                    hint="Leave --sparse-attention out, or deploy the model without --kv.",
                 )
             kv_heads, _, channels = shapes[node.input[3]][1:]
             branch = Branch(node.name, kv_heads, channels, f"bounds.{layer}", constants)

@@ -95,8 +95,13 @@ def footprint(
 def kv_bytes(sketch: Sketch, kv: str) -> int:
     """Of one token in one row of a batch."""
     cost, _ = sketch.costs
-    scales = SCALE_BYTES * cost.cache_rows_per_token if kv == "int8" else 0
+    scales = scale_bytes(sketch).get(kv, 0) * cost.cache_rows_per_token
     return cost.kv_values_per_token * KV_BYTES[kv] + scales
+
+
+def scale_bytes(sketch: Sketch) -> dict[str, int]:
+    """Of each row of a cache, by its type: our own bundles scale by channel instead, which takes nothing for a token."""
+    return {"int8": 0 if sketch.runtime == "ONNX Runtime" else SCALE_BYTES}
 
 
 def read_bytes(sketch: Sketch, stored: Sequence[Stored], batch: int) -> int:

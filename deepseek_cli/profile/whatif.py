@@ -10,7 +10,7 @@ from typing import Any
 
 from deepseek_cli.profile import runtimes
 from deepseek_cli.profile.devices import DEVICES, THIS, Device, memory_here
-from deepseek_cli.profile.estimate import AS_IT_IS, KV_BYTES, SCALE_BYTES, SMALLER
+from deepseek_cli.profile.estimate import AS_IT_IS, KV_BYTES, SMALLER, scale_bytes
 from deepseek_cli.profile.fit import TIGHT, Verdict, verdict_of
 from deepseek_cli.profile.machine import machine
 from deepseek_cli.profile.runtimes import RUNTIMES
@@ -39,7 +39,7 @@ def what_if(
         },
         "schemes": stored,
         "kv": KV_BYTES,
-        "scale_bytes": {"int8": SCALE_BYTES},
+        "scale_bytes": scale_bytes(sketch),
         "kinds": kinds(sketch),
         "runtime_bytes": RUNTIMES[RUNTIME].libraries_bytes,
         "activation": _activation(sketch, longest),

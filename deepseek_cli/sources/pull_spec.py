@@ -22,7 +22,7 @@ class PullSpec:
     locked: bool = option(False, help="fetch what the lock file says, and refuse anything else")
     allow_pickle: bool = option(False, help="convert weights that a repository has as pickles only")
     mtp: bool = option(False, help="also fetch shards that only draft further tokens (multi-token prediction)", rare=True)
-    workers: int = option(8, help="ranges of files to fetch at once")
+    workers: int = option(8, help="ranges of files to fetch at once, at most")
     max_rate: Size | None = option(None, help="most bytes to fetch in a second, such as 5MB")
 
     def __post_init__(self) -> None:

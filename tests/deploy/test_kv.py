@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,9 @@ from deepseek_cli.deploy.kv_scales import LARGEST, kv_scales
 from deepseek_cli.deploy.spec import DeploySpec
 from deepseek_cli.errors import UsageError
 from deepseek_cli.handle import ModelHandle, open_any, open_model
+from deepseek_cli.ops import SparseSpec
+from deepseek_cli.profile.estimate import kv_bytes
+from deepseek_cli.profile.sketch import sketch_of
 from deepseek_cli.runtime.session import open_session
 from deepseek_cli.runtime.torch_session import TorchSession
 from deepseek_cli.store import Store
@@ -48,6 +52,7 @@ def test_it_takes_as_many_bytes_as_it_says(handle: ModelHandle, bundle: Any) -> 
     session, config = open_session(opened, threads=1), handle.config
     session.feed(PROMPT)
     assert session.kv_bytes == 2 * config.layers * config.kv_heads * config.head_dim * len(PROMPT) * BYTES[kv]
+    assert session.kv_bytes == kv_bytes(sketch_of(opened), kv) * len(PROMPT)
 
 
 def test_what_is_cached_is_what_pytorch_caches(handle: ModelHandle, bundle: Any) -> None:
@@ -66,6 +71,16 @@ def test_what_is_cached_is_what_pytorch_caches(handle: ModelHandle, bundle: Any)
         scale = scales[0][kind][:, None]
         cut = expected.clamp(-(LARGEST + 1) * scale, LARGEST * scale)
         assert ((found * scale - cut).abs() <= 0.51 * scale + 1e-6).all()
+
+
+def test_pages_are_chosen_among_float32_keys_only(bundle: Any) -> None:
+    kv, _, opened = bundle
+    choose = partial(open_session, opened, threads=1, sparse=SparseSpec.parse("tokens=64"))
+    if kv == "fp32":
+        assert choose().feed(PROMPT).shape[0] == 1
+        return
+    with pytest.raises(UsageError, match="--kv fp16 or int8"):
+        choose()
 
 
 def test_a_keys_pair_shares_one_scale(handle: ModelHandle) -> None:
