@@ -156,9 +156,19 @@ def test_a_bundle_adds_operators_and_the_arena(bundled: tuple[dict[str, Any], li
         assert sum(p["bytes"] for p in moment["parts"]) == moment["bytes"]
 
 
+def told_apart(bundle: Path, home: Path) -> dict[str, Any]:
+    """A document with packing as a phase: a toy's may be over before the watching thread had its turn, so several are tried."""
+    for _ in range(8):
+        document, error = measure.profile(str(bundle), SMALL, home=home, context=64, threads=1)
+        assert error is None
+        if any(p["phase"] == "prepack" for p in document["phases"]):
+            return document
+    pytest.fail("packing was never told from loading")
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the log is not read back")
-def test_packing_is_a_phase_of_its_own(bundled: tuple[dict[str, Any], list[Any]]) -> None:
-    document, _ = bundled
+def test_packing_is_a_phase_of_its_own(bundle: Path, tmp_path: Path) -> None:
+    document = told_apart(bundle, tmp_path)
     phases = document["phases"]
     assert [p["phase"] for p in phases] == ["import", "load", "prepack", "prefill", "decode"]
     assert phases[1]["start_seconds"] + phases[1]["seconds"] == pytest.approx(phases[2]["start_seconds"])
