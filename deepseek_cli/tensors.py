@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from deepseek_cli import blocks, e4m3
@@ -158,13 +159,17 @@ def unpack(packed: Tensor, bits: int) -> Tensor:
     """The inverse of `pack`."""
     if bits == 8:
         return packed
-    return torch.stack((packed & 15, packed >> 4), dim=-1).flatten(-2)
+    pairs = packed.to(torch.int16).contiguous()
+    return ((pairs | pairs << 4) & 0x0F0F).view(torch.uint8)
 
 
 def dequantize(codes: Tensor, scale: Tensor, group: int, zero: Tensor | int, offset: Tensor | None = None) -> Tensor:
     """codes uint8 [out, in], scale [out, groups] to float32 [out, in]; a last group may be shorter than `group`."""
     length = codes.shape[-1]
-    spread = lambda t: t.repeat_interleave(group, dim=-1)[..., :length]  # noqa: E731
-    middle = spread(zero.float()) if isinstance(zero, Tensor) else float(zero)
-    values = (codes.float() - middle) * spread(scale)
-    return values if offset is None else values + spread(offset)
+    short = -length % group
+    values = (F.pad(codes, (0, short)) if short else codes).float().unflatten(-1, (-1, group))
+    values -= zero.float()[..., None] if isinstance(zero, Tensor) else float(zero)
+    values *= scale[..., None]
+    if offset is not None:
+        values += offset[..., None]
+    return values.flatten(-2)[..., :length]

@@ -75,6 +75,13 @@ class Parts(Sequence[Any]):
     def __iter__(self) -> Iterator[Any]:
         return (self[i] for i in range(len(self)))
 
+    def drain(self) -> Iterator[Any]:
+        """Each part for the last time: nothing stays behind."""
+        self.held.reverse()
+        while self.held:
+            value = self.held.pop()
+            yield value.load() if isinstance(value, Held) else value
+
 
 def over_parts(work: Callable[..., Any], *values: Any) -> Parts:
     """`work` for each part of those `values` that are in parts, beside those that are not."""
@@ -101,4 +108,5 @@ class PartsOps:
 
     def gated_mlp(self, x: Parts, gate: str, up: str, down: str) -> Parts:
         g, u = self.linears(x, [gate, up])
-        return self.linear(over_parts(lambda a, b: F.silu(a) * b, g, u), down)
+        both = zip(g.drain(), u.drain(), strict=True)  # these are the widest values of a model: two at once are enough
+        return self.linear(Parts(x.spool, (F.silu(a) * b for a, b in both)), down)

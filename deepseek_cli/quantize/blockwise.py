@@ -26,7 +26,7 @@ from deepseek_cli.tensors import TensorRef
 
 PART = 4  # windows that are computed at once
 SHARE = 0.25  # of the free memory, for activations and Hessians
-HESSIANS = 5  # of the widest input at once: the one that was gathered, the drift's, and what a factor of it takes
+HESSIANS = 4  # of the widest input at once: the one that was gathered, the drift's, a factor, and what is in between
 
 
 def quantize_blocks(
@@ -48,6 +48,8 @@ def quantize_blocks(
             x = _enter(handle, method, ops, checkpoint, block)
             x = _draft(ops, handle, calibration, x) if block == config.layers else arch.block(ops, config, x, block)
         rounded = weights.rounded
+        for name in rounded.made:  # the original beside it read their pages anew, for each part of the text
+            handle.tensors[f"{name}.weight"].release()
         for failure in rounded.failures:
             reporter.warn("{tensor}: {algorithm} gives up ({reason}).", **failure)
         checkpoint.save_codes(block, rounded.made, rounded.norms, {name: asdict(note) for name, note in rounded.notes.items()})

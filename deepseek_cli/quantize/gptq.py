@@ -37,7 +37,9 @@ def with_drift(w: Tensor, statistics: Statistics) -> Tensor:
     """W + W D H⁻¹: least squares from the inputs as they are to the outputs of the original model."""
     if statistics.drift is None:
         return w
-    return w + torch.linalg.solve(damped(statistics.hessian, DRIFT_DAMPING, TINY), (w @ statistics.drift).T).T
+    lower, _ = cholesky(damped(statistics.hessian, DRIFT_DAMPING, TINY))
+    half = torch.linalg.solve_triangular(lower, (w @ statistics.drift).T, upper=False)
+    return w + torch.linalg.solve_triangular(lower.mT, half, upper=True).T
 
 
 def damped(hessian: Tensor, damping: float = DAMPING, least: float = 0.0) -> Tensor:
@@ -53,7 +55,7 @@ def round_columns(w: Tensor, grid: Grid, hessian: Tensor) -> Tensor:
     Rows do not depend on each other: each thread takes some, since the steps are too small to be shared out.
     """
     order = hessian.diagonal().argsort(descending=True, stable=True)
-    upper = inverse_factor(hessian[order][:, order])
+    upper = inverse_factor(hessian, order)
     scale, middle = columns(grid, order)
     rest = w.T[order]
     high = (1 << grid.scheme.bits) - 1
@@ -91,23 +93,29 @@ def columns(grid: Grid, order: Tensor) -> tuple[Tensor, Tensor]:
     return grid.scale.T[group].contiguous(), middle.T[group].contiguous()
 
 
-def inverse_factor(hessian: Tensor) -> Tensor:
-    """Upper triangular U with UᵀU = H⁻¹, H damped as little as a factor allows; inputs that are always zero stand alone.
+def inverse_factor(hessian: Tensor, order: Tensor) -> Tensor:
+    """Upper triangular U with UᵀU = H⁻¹, for the inputs of `hessian` in `order`, damped as little as a factor allows.
 
-    `hessian` is used up: for wide inputs each copy of it is the largest thing in memory.
+    Inputs that are always zero stand alone. Everything happens in one copy: for wide inputs it is the largest thing in memory.
     """
-    mean, added, damping = hessian.diagonal().mean().clamp_min(TINY), 0.0, DAMPING
+    mean, damping = hessian.diagonal().mean().clamp_min(TINY), DAMPING
     while damping <= MOST_DAMPING:
-        hessian.diagonal().add_((damping - added) * mean)
-        lower, failed = torch.linalg.cholesky_ex(hessian)
+        work = hessian[order[:, None], order]
+        work.diagonal().add_(damping * mean)
+        lower, failed = cholesky(work)
         if not failed:
-            inverse = torch.cholesky_inverse(lower)
-            del lower
-            upper, failed = torch.linalg.cholesky_ex(inverse, upper=True)
-            if not failed and upper.isfinite().all():
+            upper, failed = cholesky(torch.cholesky_inverse(lower, out=lower), upper=True)
+            if not failed and torch.stack(upper.mT.aminmax()).isfinite().all():
                 return upper
-        added, damping = damping, damping * 10**0.5
+        damping *= 10**0.5
     raise ValueError("no factor")
+
+
+def cholesky(matrix: Tensor, upper: bool = False) -> tuple[Tensor, Tensor]:
+    """The factor of a symmetric `matrix`, in whose memory it is made, and whether that failed."""
+    columns_first = matrix if matrix.stride(0) == 1 else matrix.mT  # as LAPACK has them, or it would be copied
+    found = torch.linalg.cholesky_ex(columns_first, upper=upper, out=(columns_first, torch.empty((), dtype=torch.int32)))
+    return found.L, found.info
 
 
 def as_tensor(codes: Tensor, grid: Grid) -> QuantizedTensor:

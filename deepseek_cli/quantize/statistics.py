@@ -66,7 +66,7 @@ def gather(parts: Iterable[tuple[Tensor, Tensor | None]], count: int) -> Statist
         rest = slice(learned if learned < len(x) else 0, None)
         held, held_original = _spread(x[rest]), None if original is None else _spread(original[rest])
     assert hessian is not None
-    return Statistics(hessian / tokens, held, tokens, None if drift is None else drift / tokens, held_original)
+    return Statistics(hessian.div_(tokens), held, tokens, None if drift is None else drift.div_(tokens), held_original)
 
 
 @contextlib.contextmanager

@@ -234,13 +234,37 @@ def test_inputs_that_say_little_are_enough(algorithm: str) -> None:
 def test_a_hessian_that_is_none_is_refused() -> None:
     broken = Statistics(torch.full((32, 32), torch.nan), torch.zeros(1, 32), 1)
     for upper in (
-        gptq.inverse_factor,
+        lambda h: gptq.inverse_factor(h, torch.arange(32)),
         lambda h: gptq.round_columns(normal(2, 32), search.find_grid(normal(2, 32), Scheme(4, 32)), h),
     ):
         with pytest.raises(ValueError, match="no factor"):
             upper(broken.hessian)
     with pytest.raises(ValueError, match="no factor"):
-        gptq.inverse_factor(-torch.eye(8))
+        gptq.inverse_factor(-torch.eye(8), torch.arange(8))
+
+
+def test_a_factor_is_that_of_the_inverse_in_order() -> None:
+    x = torch.randn(64, 24, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    order = torch.randperm(24, generator=torch.Generator().manual_seed(4))
+    hessian = x.T @ x / 64
+    before = hessian.clone()
+    upper = gptq.inverse_factor(hessian, order)
+    assert torch.equal(hessian, before)
+    assert torch.equal(upper, upper.triu())
+    exact = torch.linalg.inv(gptq.damped(hessian)[order][:, order])
+    assert torch.allclose(upper.T @ upper, exact, rtol=1e-9, atol=1e-9)
+
+
+def test_a_factor_takes_the_place_of_its_matrix() -> None:
+    x = torch.randn(64, 24, generator=torch.Generator().manual_seed(3))
+    hessian = x.T @ x
+    for matrix in (hessian.clone(), hessian.clone().mT):
+        for upper in (False, True):
+            work = matrix.clone(memory_format=torch.preserve_format)
+            factor, failed = gptq.cholesky(work, upper=upper)
+            assert not failed
+            assert factor.data_ptr() == work.data_ptr()
+            assert torch.allclose(factor, torch.linalg.cholesky(hessian, upper=upper), atol=1e-4)
 
 
 # --- Refining
