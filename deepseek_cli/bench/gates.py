@@ -19,6 +19,7 @@ GATED = ("prefill", "decode")
 SAME_MACHINE = ("processor", "flags", "cores", "threads")
 SAME_SETTINGS = ("prompt_tokens", "new_tokens", "depths", "context", "device", "sparse_attention")
 PASSED, SLOWER, INCONCLUSIVE, TOO_FEW = "passed", "slower", "inconclusive", "n/a"
+UNSURE = (INCONCLUSIVE, TOO_FEW)
 SAVE = "Make one with: deepseek bench MODEL --save baseline.json"
 
 

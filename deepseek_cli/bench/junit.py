@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 from xml.etree import ElementTree
 
+from deepseek_cli.bench.gates import SLOWER, UNSURE
 from deepseek_cli.bench.markup import indented, legal
 from deepseek_cli.bench.metrics import unit
 
@@ -36,9 +37,9 @@ def _case(suite: ElementTree.Element, arm: Mapping[str, Any], name: str) -> Elem
 
 
 def _judge(case: ElementTree.Element, check: Any) -> None:
-    if check.verdict == "slower":
+    if check.verdict == SLOWER:
         low, high = check.interval
         said = f"{check.slowdown:+.1%} ({low:+.1%} to {high:+.1%}) time per token against {check.reference}, at most {check.most:+.1%}"
         ElementTree.SubElement(case, "failure", message=legal(said), type="slowdown")
-    elif check.verdict in ("inconclusive", "n/a"):
+    elif check.verdict in UNSURE:
         ElementTree.SubElement(case, "skipped", message=legal(f"{check.verdict}: {check.reason}"))

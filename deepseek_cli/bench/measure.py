@@ -52,6 +52,7 @@ def bench(
         if any(check.verdict == gates.SLOWER for check in checks):
             reporter.note("Something is slower: all is measured once more, to be sure.")
             again, _ = measured(plans, spec, settings, baseline, reporter)
+            found["second_pass"] = [{"name": arm["name"], "metrics": arm["metrics"]} for arm in again["arms"]]
             checks = gates.confirmed(checks, gates.judge(again, baseline, spec.slowdown))
         found["gates"] = checks
     if spec.quality:
@@ -92,7 +93,7 @@ def measured(
 ) -> tuple[dict[str, Any], list[Arm]]:
     """One whole pass over the arms. Raises UsageError where `baseline` knows none of them, and their error where all failed."""
     before = load_average()
-    roof = roofline.measured(settings["threads"]) if spec.roofline else None
+    roof = roofline.measured(settings["threads"], reporter) if spec.roofline else None
     files = [files_of(plan["ref"], Path(plan["home"])) for plan in plans]
     starts = start_in_turn(plans, files, spec.starts, reporter)
     with contextlib.ExitStack() as stack:

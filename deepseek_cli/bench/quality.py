@@ -17,7 +17,7 @@ def quality_of(arm: Arm, record: dict[str, Any], settings: dict[str, Any], repor
     """Put its quality into an arm's record: the card's figures, or why there are none."""
     if arm.error:
         return
-    if arm.about.get("missing", {}).values() and IN_PART in arm.about["missing"].values():
+    if IN_PART in arm.about.get("missing", {}).values():
         record["quality"] = {"unmeasured": IN_PART}
         return
     reporter.progress("Quality", 0, 1)

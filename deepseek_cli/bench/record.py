@@ -36,6 +36,7 @@ def document(
         "noise": {name: noise(samples) for name, samples in samples_of(arms[0]).items() if len(samples) > 1},
         "arms": [arm_record(arm, arms[0], roof) for arm in arms],
         "gates": [],
+        "second_pass": None,
     }
 
 

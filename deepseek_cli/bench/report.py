@@ -18,7 +18,7 @@ from deepseek_cli.errors import UsageError
 from deepseek_cli.profile.report import cannot_write, write
 
 ORDER = {name: index for index, name in enumerate(METRICS)}
-SHOWN = ("load", "start", "start_cold", "first_token", "prefill", "decode", "gap_p95", "gap_p99", "peak", "rss", "kv", "touched")
+SHOWN = ("load", "start", "start_cold", "first_token", "prefill", "decode", "gap_p95", "peak", "rss", "kv", "touched")
 SHOWN += ("kl", "agreement", "perplexity")
 STATISTICS = ("median", "mad", "min", "max")
 
@@ -27,7 +27,8 @@ def table(document: Mapping[str, Any], *, every: bool = False) -> tuple[list[str
     """Headers and rows: a row a metric, a column an arm (median ± MAD, share of the limit), then each arm's ratio to the first,
     with its interval, and the noise of such a ratio. What is rarely asked for is left out, unless `every` metric is wanted."""
     arms = document["arms"]
-    headers = ["metric", "unit", *(arm["name"] for arm in arms), *(f"{arm['name']} / {arms[0]['name']}" for arm in arms[1:])]
+    headers = ["metric", "unit", *(arm["name"] for arm in arms)]
+    headers += ["ratio"] if len(arms) == 2 else [f"{arm['name']} / {arms[0]['name']}" for arm in arms[1:]]
     headers += ["noise"] if len(arms) > 1 else []
     rows = []
     for name in metric_names(document, every=every):

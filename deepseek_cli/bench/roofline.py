@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 from deepseek_cli.bench.arms import started
+from deepseek_cli.reporter import Reporter
 
 BUFFER = 256 << 20  # bytes: several times most last caches
 ROWS, INNER, OUTER = 512, 2048, 2048  # of the products, all operands in cache
@@ -15,9 +16,11 @@ SECONDS = 0.35  # for each kind of product
 ONNX = (("fp32", "MatMul", "float32", "float32", "float32"), ("int8", "MatMulInteger", "uint8", "int8", "int32"))
 
 
-def measured(threads: int) -> dict[str, Any] | None:
+def measured(threads: int, reporter: Reporter) -> dict[str, Any] | None:
     """Of a process of its own, on so many threads; None where that fails."""
     with started("this machine", {"module": __name__, "threads": threads}) as arm:
+        if arm.error:
+            reporter.warn("What this machine can do was not measured: {reason}", reason=str(arm.error))
         return arm.ready or None
 
 

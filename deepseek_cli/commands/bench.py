@@ -24,7 +24,7 @@ EXAMPLES = [
 def run(call: Call) -> Result:
     spec, common = call.spec, call.common
     refs = call.arguments["models"] or (reference(call, "any"),)
-    from deepseek_cli.bench.gates import INCONCLUSIVE, SLOWER, TOO_FEW
+    from deepseek_cli.bench.gates import SLOWER, UNSURE
     from deepseek_cli.bench.measure import bench
     from deepseek_cli.bench.report import check_writable, gate_line, save
 
@@ -44,7 +44,7 @@ def run(call: Call) -> Result:
     for file in spec.save:
         save(document, file)
     for check in document["gates"]:
-        if check.verdict in (INCONCLUSIVE, TOO_FEW):
+        if check.verdict in UNSURE:
             call.reporter.warn("Inconclusive: {finding}.", finding=gate_line(check))
     slower = any(check.verdict == SLOWER for check in document["gates"])
     quiet = str(spec.save[0]) if spec.save else ""
@@ -53,14 +53,16 @@ def run(call: Call) -> Result:
 
 
 def _lines(document: dict[str, Any], call: Call) -> Iterator[Line | Table]:
+    from deepseek_cli.bench.gates import UNSURE
     from deepseek_cli.bench.report import gate_line, machine_line, reasons, roof_line, table
-    from deepseek_cli.bench.statistics import LEAST
+    from deepseek_cli.bench.statistics import LEAST, SAME_SLOT
 
     every, rounds = bool(call.common.verbose), call.spec.rounds
     yield Table(*table(document, every=every))
     yield Line("Median ± median absolute deviation of {rounds} rounds; ratios are paired, round by round.", rounds=rounds)
-    if rounds < LEAST:
-        yield Line("{rounds} rounds are too few for intervals and noise, which need {least}.", rounds=rounds, least=LEAST)
+    if rounds < LEAST + SAME_SLOT:
+        few = "Intervals need {least} rounds, the noise {more}."
+        yield Line(few, least=LEAST, more=LEAST + SAME_SLOT)
     if document["roofline"]:
         yield Line("(%) is the share of what this machine allows: {limits}.", limits=roof_line(document))
     for arm, names, reason in reasons(document, every=every):
@@ -71,6 +73,7 @@ def _lines(document: dict[str, Any], call: Call) -> Iterator[Line | Table]:
     for name, formula in document["statistics"].items() if every else ():
         yield Line("{name}: {formula}", name=name, formula=formula)
     for check in document["gates"]:
-        yield Line("{finding}.", finding=gate_line(check))
+        if check.verdict not in UNSURE:  # which stand on stderr
+            yield Line("{finding}.", finding=gate_line(check))
     for file in call.spec.save:
         yield Line("{path} is written.", path=file)
