@@ -27,7 +27,12 @@ STYLE = """
 def chart(document: Mapping[str, Any]) -> str:
     """A circle an arm: size to the right, decoding upwards at the least depth; the larger, the farther from its original."""
     svg = ElementTree.Element(
-        "svg", xmlns="http://www.w3.org/2000/svg", viewBox=f"0 0 {WIDTH} {HEIGHT}", width=str(WIDTH), height=str(HEIGHT), role="img"
+        "svg",
+        xmlns="http://www.w3.org/2000/svg",
+        viewBox=f"0 0 {WIDTH} {HEIGHT}",
+        width=str(WIDTH),
+        height=str(HEIGHT),
+        role="img",
     )
     metric = speed_metric(document)
     arms = [arm for arm in document["arms"] if metric in arm["metrics"]]
@@ -35,14 +40,18 @@ def chart(document: Mapping[str, Any]) -> str:
     ElementTree.SubElement(svg, "style").text = STYLE
     ElementTree.SubElement(svg, "rect", {"class": "back", "width": "100%", "height": "100%"})
     _text(svg, LEFT, 28, "Size × speed × quality", "title")
-    _text(svg, LEFT, 48, "The larger a circle, the farther its predictions are from the original's; dashed: not measured.", "fine")
+    _text(
+        svg, LEFT, 48, "The larger a circle, the farther its predictions are from the original's; dashed: not measured.", "fine"
+    )
     sizes, speeds = [arm["bytes"] / 1e6 for arm in arms], [arm["metrics"][metric]["median"] for arm in arms]
     across, upwards = _Axis(sizes, LEFT, WIDTH - RIGHT), _Axis(speeds, HEIGHT - BOTTOM, TOP)
     _grid(svg, across, upwards, f"{metric}, tokens/s")
     worst = max((kl for arm in arms if (kl := _kl(arm))), default=0.0)
     for arm, label_y in zip(arms, _apart([upwards.at(speed) for speed in speeds]), strict=True):
         _arm(svg, arm, across.at(arm["bytes"] / 1e6), upwards.at(arm["metrics"][metric]["median"]), label_y, worst)
-    _text(svg, LEFT, HEIGHT - 12, document["environment"]["processor"] + f", {document['environment']['threads']} threads", "fine")
+    _text(
+        svg, LEFT, HEIGHT - 12, document["environment"]["processor"] + f", {document['environment']['threads']} threads", "fine"
+    )
     return indented(svg)
 
 
@@ -90,7 +99,11 @@ def _arm(svg: ElementTree.Element, arm: Mapping[str, Any], x: float, y: float, l
     _line(svg, x + radius, y, edge - 4, label_y - 4, "leader")
     _text(svg, edge, label_y, arm["name"] if len(arm["name"]) <= 34 else arm["name"][:33] + "…")
     agreement = arm["metrics"].get("agreement")
-    said = "quality not measured" if kl is None else f"KL {kl:.3g}" + (f", agreement {agreement['median']:.1f} %" if agreement else "")
+    said = (
+        "quality not measured"
+        if kl is None
+        else f"KL {kl:.3g}" + (f", agreement {agreement['median']:.1f} %" if agreement else "")
+    )
     _text(svg, edge, label_y + LINE, said, "fine")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -44,8 +43,12 @@ def read_baseline(path: Path, settings: Mapping[str, Any], environment: Mapping[
     """
     found = read_document(path, (SCHEMA,), SAVE)
     try:
-        theirs = {key: found["environment"].get(key) for key in SAME_MACHINE} | {key: found["settings"][key] for key in SAME_SETTINGS}
-        whole = all(_is_whole(metric["samples"]) for arm in found["arms"] for n, metric in arm["metrics"].items() if base(n) in GATED)
+        theirs = {key: found["environment"].get(key) for key in SAME_MACHINE} | {
+            key: found["settings"][key] for key in SAME_SETTINGS
+        }
+        whole = all(
+            _is_whole(metric["samples"]) for arm in found["arms"] for n, metric in arm["metrics"].items() if base(n) in GATED
+        )
     except (KeyError, TypeError, AttributeError):
         whole = False
     if not whole:

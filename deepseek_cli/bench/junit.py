@@ -25,7 +25,9 @@ def junit(document: Mapping[str, Any]) -> str:
         for name, reason in arm["missing"].items():
             ElementTree.SubElement(_case(suite, arm, name), "skipped", message=legal(reason))
         if arm["error"]:
-            ElementTree.SubElement(_case(suite, arm, "run"), "error", message=legal(arm["error"]["message"]), type=arm["error"]["code"])
+            ElementTree.SubElement(
+                _case(suite, arm, "run"), "error", message=legal(arm["error"]["message"]), type=arm["error"]["code"]
+            )
         for key, tag in (("failures", "failure"), ("skipped", "skipped"), ("errors", "error")):
             suite.set(key, str(len(suite.findall(f"testcase/{tag}"))))
         suite.set("tests", str(len(suite)))
@@ -39,7 +41,8 @@ def _case(suite: ElementTree.Element, arm: Mapping[str, Any], name: str) -> Elem
 def _judge(case: ElementTree.Element, check: Any) -> None:
     if check.verdict == SLOWER:
         low, high = check.interval
-        said = f"{check.slowdown:+.1%} ({low:+.1%} to {high:+.1%}) time per token against {check.reference}, at most {check.most:+.1%}"
+        said = f"{check.slowdown:+.1%} ({low:+.1%} to {high:+.1%}) time per token against {check.reference}"
+        said += f", at most {check.most:+.1%}"
         ElementTree.SubElement(case, "failure", message=legal(said), type="slowdown")
     elif check.verdict in UNSURE:
         ElementTree.SubElement(case, "skipped", message=legal(f"{check.verdict}: {check.reason}"))

@@ -56,8 +56,10 @@ def bench(
             checks = gates.confirmed(checks, gates.judge(again, baseline, spec.slowdown))
         found["gates"] = checks
     if spec.quality:
-        for arm, record in zip(arms, found["arms"], strict=True):
-            quality_of(arm, record, {**settings, "home": str(home)}, reporter)
+        for done, (arm, record) in enumerate(zip(arms, found["arms"], strict=True)):
+            reporter.progress("Quality", done, len(arms))
+            quality_of(arm, record, {**settings, "home": str(home)})
+        reporter.progress("Quality", len(arms), len(arms))
     return found, next((arm.error for arm in arms if arm.error), None)
 
 

@@ -36,8 +36,8 @@ METRICS: dict[str, tuple[str, str]] = {
     ),
     "kl": (
         "nats",
-        "mean KL divergence from the original's predictions: from the report card, a bundle's being that of the model it was made "
-        "from; measured as the arm runs where there is no card",
+        "mean KL divergence from the original's predictions: from the report card, a bundle's being that of the model it was "
+        "made from; measured as the arm runs where there is no card",
     ),
     "agreement": ("%", "positions where the likeliest token is the original's; source as of kl"),
     "perplexity": ("", "exp of the mean negative log-likelihood of the text's tokens; source as of kl"),
@@ -45,13 +45,13 @@ METRICS: dict[str, tuple[str, str]] = {
 STATISTICS: dict[str, str] = {
     "median ± mad": "over rounds; mad is the median absolute deviation from the median",
     "ratio": "median over rounds of arm / first arm in the same round",
-    "interval": f"of 95 %, by percentile bootstrap of that median: {RESAMPLES} draws of the rounds, seeded; needs {LEAST} of them",
-    "noise": "how far the interval of a ratio of the first arm to itself reaches from 1: each round over the one two rounds "
-    "before, which had the same place in the order",
-    "% of limit": "a rate / the lower of two limits: tokens × bandwidth / bytes touched, and tokens × the peak of matrix products "
-    "/ operations; bandwidth and peak are measured in this run, on as many threads",
-    "slowdown": "time per token / the reference's - 1; its interval is by percentile bootstrap of both medians, or of the paired "
-    "median where both are in this run; a gate fails where the whole interval lies above it, in this pass and in a second one",
+    "interval": f"of 95 %, by percentile bootstrap of that median: {RESAMPLES} draws of the rounds, seeded; needs {LEAST}",
+    "noise": "how far the interval of a ratio of the first arm to itself reaches from 1: each round over the one "
+    "two rounds before, which had the same place in the order",
+    "% of limit": "a rate / the lower of two limits: tokens × bandwidth / bytes touched, and tokens × the peak of matrix "
+    "products / operations; bandwidth and peak are measured in this run, on as many threads",
+    "slowdown": "time per token / the reference's - 1; its interval is by percentile bootstrap of both medians, or of the "
+    "paired median where both are in this run; a gate fails where the whole interval lies above it, in two passes",
 }
 MORE_IS_BETTER = ("prefill", "decode", "agreement")
 PLACE = re.compile(r"(\w+)(?:@(\d+)(?:\+(\d+))?)?")

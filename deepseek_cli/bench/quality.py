@@ -8,19 +8,17 @@ from typing import Any
 from deepseek_cli.bench.arms import Arm, started
 from deepseek_cli.bench.demand import IN_PART
 from deepseek_cli.bench.statistics import summary
-from deepseek_cli.reporter import Reporter
 
 KEPT = ("against", "kl", "kl_p99", "agreement", "perplexity", "reference_perplexity", "accuracy", "text", "tokens")
 
 
-def quality_of(arm: Arm, record: dict[str, Any], settings: dict[str, Any], reporter: Reporter) -> None:
+def quality_of(arm: Arm, record: dict[str, Any], settings: dict[str, Any]) -> None:
     """Put its quality into an arm's record: the card's figures, or why there are none."""
     if arm.error:
         return
     if IN_PART in arm.about.get("missing", {}).values():
         record["quality"] = {"unmeasured": IN_PART}
         return
-    reporter.progress("Quality", 0, 1)
     with started(arm.ref, {**settings, "module": __name__, "ref": arm.ref}) as judge:
         found = judge.ready or {"unmeasured": str(judge.error)}
     record["quality"] = found

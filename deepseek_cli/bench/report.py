@@ -110,7 +110,7 @@ def markdown(document: Mapping[str, Any]) -> str:
     prompts, news = (", ".join(map(str, settings[key])) for key in ("prompt_tokens", "new_tokens"))
     lines = [
         f"{settings['rounds']} interleaved rounds, {prompts} prompt tokens, {news} new tokens, seed {settings['seed']}; "
-        "median ± median absolute deviation (share of this machine's limit); ratios are medians of per-round ratios (95 % interval).",
+        "median ± median absolute deviation (share of the limit); ratios are medians of per-round ratios (95 % interval).",
         "",
         row(headers),
         row(["---", "---", *("---:" for _ in headers[2:])]),
@@ -134,7 +134,19 @@ def csv_text(document: Mapping[str, Any]) -> str:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(
-        ["arm", "metric", "unit", "more_is_better", *STATISTICS, "limit", "limit_share", "ratio", "ratio_low", "ratio_high", "samples"]
+        [
+            "arm",
+            "metric",
+            "unit",
+            "more_is_better",
+            *STATISTICS,
+            "limit",
+            "limit_share",
+            "ratio",
+            "ratio_low",
+            "ratio_high",
+            "samples",
+        ]
     )
     for arm in document["arms"]:
         for name, metric in arm["metrics"].items():

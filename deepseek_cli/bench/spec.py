@@ -55,7 +55,9 @@ class BenchSpec:
         if self.sparse_attention:
             SparseSpec.parse(self.sparse_attention)
         if self.max_slowdown and parse_share(self.max_slowdown) is None:
-            raise UsageError("{flag} {text!r} is not a share.", hint="Write it like 5%.", flag="--max-slowdown", text=self.max_slowdown)
+            raise UsageError(
+                "{flag} {text!r} is not a share.", hint="Write it like 5%.", flag="--max-slowdown", text=self.max_slowdown
+            )
         wrong = next((path for path in self.save if path.suffix not in FORMATS), None)
         if wrong:
             raise UsageError(

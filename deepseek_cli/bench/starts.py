@@ -38,7 +38,7 @@ def start_in_turn(
 
 def one_start(plan: dict[str, Any]) -> dict[str, float]:
     """Seconds of one process; nothing where it fails, which the process that is measured will tell."""
-    with started(plan["ref"], plan) as arm:
+    with started(plan["ref"], plan, plan.get("command", ())) as arm:
         ask(arm, {"do": "first-token"})
         return _seconds(arm)
 

@@ -11,7 +11,8 @@ import json, sys
 script = json.loads({script!r})
 settings = json.loads(sys.stdin.readline())
 mine = script[settings["ref"]]
-print(json.dumps({{"event": "ready", "name": settings["ref"], "load": 0.1, "kind": "bundle", "bytes": mine.get("bytes", 1)}}), flush=True)
+ready = {{"name": settings["ref"], "load": 0.1, "kind": "bundle", "bytes": mine.get("bytes", 1)}}
+print(json.dumps({{"event": "ready", **ready}}), flush=True)
 rounds = 0
 for line in sys.stdin:
     do = json.loads(line)["do"]

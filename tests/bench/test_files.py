@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from xml.etree import ElementTree
 
 import pytest
@@ -46,7 +47,7 @@ def test_labels_do_not_cover_each_other(document):
     document["arms"] = [document["arms"][0]] * 4
     root = ElementTree.fromstring(chart(document))
     places = sorted(float(e.get("y")) for e in root.iter(f"{SVG}text") if e.text == "fast")
-    assert all(b - a >= 34 for a, b in zip(places, places[1:], strict=False))
+    assert all(b - a >= 34 for a, b in pairwise(places))
 
 
 def test_a_picture_of_nothing_is_still_one(document):

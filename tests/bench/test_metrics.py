@@ -74,7 +74,12 @@ def test_every_metric_has_a_formula():
 def test_a_place_names_new_tokens_only_where_there_are_several_counts():
     assert decodings(512, (64,)) == {"512": 64}
     assert decodings(512, (16, 64)) == {"512+16": 16, "512+64": 64}
-    assert sorted(["decode@512", "decode@64+128", "decode@64+16", "kv"], key=place) == ["kv", "decode@64+16", "decode@64+128", "decode@512"]
+    assert sorted(["decode@512", "decode@64+128", "decode@64+16", "kv"], key=place) == [
+        "kv",
+        "decode@64+16",
+        "decode@64+128",
+        "decode@512",
+    ]
 
 
 def test_lists_are_sorted_and_unique():
