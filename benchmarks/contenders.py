@@ -51,7 +51,7 @@ def contenders(threads: int) -> tuple[Peer, ...]:
             ({}, ort, {**ort, "session.intra_op.allow_spinning": "0"}),
         ),
         Peer(
-            *("OpenVINO GenAI int4", "openvino", OPENVINO / "python", "openvino-genai 2026.4.1.0", "groups of 32, float16 scale"),
+            *("openvino-genai int4", "openvino", OPENVINO / "python", "openvino-genai 2026.4.1.0", "groups of 32, float16 scale"),
             "by the plugin: int8 in groups, the rest in bf16 where the processor has it; cache u8",
             ({}, ov, {**ov, "ATTENTION_BACKEND": "SDPA"}, {**ov, "ATTENTION_BACKEND": "SDPA", "KV_CACHE_PRECISION": "f16"}),
         ),
@@ -111,13 +111,18 @@ def fastest(peer: Peer, path: Path, settings: Mapping[str, Any]) -> dict[str, An
 HEADERS = ("arm", "version", "settings", "weights", "embedding", "head", "activations, KV cache", "MB", "KL")
 
 
-def differences(peer: Peer, arm: Arm, own: Mapping[str, Any], kl: str) -> list[str]:
+def differences(peer: Peer, own: Mapping[str, Any], arm: Arm, kl: float | None) -> list[str]:
     """One row of HEADERS."""
     version = arm.ready["version"]
     version += "" if version == peer.tested else f" (written against {peer.tested})"
     said = ", ".join(f"{name}={value}" for name, value in own.items()) or "as it comes"
     embedding, head = OUTER[peer.kind](Path(arm.ref))
-    return [peer.name, version, said, peer.scheme, embedding, head, peer.rounding, f"{arm.ready['bytes'] / 1e6:.0f}", kl]
+    size = f"{arm.ready['bytes'] / 1e6:.0f}"
+    return [peer.name, version, said, peer.scheme, embedding, head, peer.rounding, size, divergence(kl)]
+
+
+def divergence(kl: float | None) -> str:
+    return "-" if kl is None else f"{kl:.3f}"
 
 
 def _outer_gguf(path: Path) -> tuple[str, str]:

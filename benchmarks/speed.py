@@ -18,13 +18,12 @@ from pathlib import Path
 from typing import Any
 
 from common import DEEPSEEK, WORK, arguments, run, show, smollm2
-from contenders import HEADERS, Peer, artefact, command, contenders, differences, fastest, obstacle
+from contenders import HEADERS, Peer, artefact, command, contenders, differences, divergence, fastest, obstacle
 
 from deepseek_cli.bench import roofline
 from deepseek_cli.bench.arms import Arm, ask, started
 from deepseek_cli.bench.environment import load_average, physical_cores
 from deepseek_cli.bench.measure import measure
-from deepseek_cli.bench.metrics import decodings
 from deepseek_cli.bench.record import document, samples_of
 from deepseek_cli.bench.report import digits, machine_line, roof_line, save
 from deepseek_cli.bench.starts import start_in_turn
@@ -93,7 +92,7 @@ def divergences(arms: dict[str, Arm], model: Path, windows: int) -> dict[str, fl
     return found
 
 
-def ours(name: str, arm: Arm, kl: str) -> list[str]:
+def ours(name: str, arm: Arm, kl: float | None) -> list[str]:
     """One row of HEADERS, from the bundle itself."""
     manifest = json.loads((Path(arm.ref) / "deepseek.json").read_text())
     patterns = manifest["quantization"]
@@ -101,7 +100,7 @@ def ours(name: str, arm: Arm, kl: str) -> list[str]:
     weights = next(str(scheme) for pattern, scheme in patterns.items() if "layers.0." in pattern)
     kv = manifest["steps"][-1]["resolved"].get("kv", "fp32")
     rounding = f"int8 in blocks of the group (accuracy_level 4); cache {kv}"
-    return [name, "this", "-", weights, end, f"{end}, shared", rounding, f"{arm.ready['bytes'] / 1e6:.0f}", kl]
+    return [name, "this", "-", weights, end, f"{end}, shared", rounding, f"{arm.ready['bytes'] / 1e6:.0f}", divergence(kl)]
 
 
 @contextlib.contextmanager
@@ -169,9 +168,14 @@ def main() -> None:
             arm.about = ask(arm, {"do": "about"}) if name in OURS else {}
         kl = divergences(arms, model, args.windows) if args.windows else {}
     found = document(list(arms.values()), {**settings, "rounds": args.rounds}, before, roof)
-    for name, record in zip(arms, found["arms"], strict=True):
-        record |= {"ref": name, "name": name, "quantization": None, "own_settings": peers[name][1] if name in peers else None}
-    report(arms, peers, found, kl)
+    rows = [
+        differences(*peers[name], arm, kl.get(name)) if name in peers else ours(name, arm, kl.get(name))
+        for name, arm in arms.items()
+    ]
+    for row, record in zip(rows, found["arms"], strict=True):
+        told = dict(zip(HEADERS, row, strict=True))
+        record |= {"ref": row[0], "name": row[0], "quantization": None, "head": told["head"], "differences": told}
+    report(arms, list(peers), found, rows)
     if args.save:
         save({**found, "kl": kl}, args.save)
 
@@ -180,26 +184,17 @@ def files_in(path: Path) -> list[Path]:
     return [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
 
 
-def report(arms: Mapping[str, Arm], peers: Mapping[str, Any], found: dict[str, Any], kl: Mapping[str, float]) -> None:
+def report(arms: Mapping[str, Arm], peers: list[str], found: dict[str, Any], rows: list[list[str]]) -> None:
     """The figures, the ratios to each peer, and what differs."""
-    settings = found["settings"]
-    shown = [f"prefill@{n}" for n in settings["prompt_tokens"]]
-    shown += [f"decode@{where}" for depth in settings["depths"] for where in decodings(depth, (64,))]
+    settings, rivals = found["settings"], [name for name in peers if name in arms]
+    shown = [f"prefill@{n}" for n in settings["prompt_tokens"]] + [f"decode@{depth}" for depth in settings["depths"]]
     others = ["start_cold", f"first_token@{settings['prompt_tokens'][0]}", "rss"]
-    records = dict(zip(arms, found["arms"], strict=True))
-    show(["arm", *shown, *others], [[name, *(cell(records[name], metric) for metric in (*shown, *others))] for name in arms])
+    show(["arm", *shown, *others], [[a["name"], *(cell(a, metric) for metric in (*shown, *others))] for a in found["arms"]])
     print("\n(%) is the share of what this machine allows.\n")
-    rows = [
-        [name, *(" / ".join(ratio(arm, arms[peer], metric) for metric in shown) for peer in peers if peer in arms)]
-        for name, arm in arms.items()
-    ]
-    show(["arm", *(f"times {peer}" for peer in peers if peer in arms)], rows)
+    ratios = [[name, *(" / ".join(ratio(arm, arms[rival], m) for m in shown) for rival in rivals)] for name, arm in arms.items()]
+    show(["arm", *(f"times {rival}" for rival in rivals)], ratios)
     print("\nMedians of per-round ratios: " + " / ".join(shown) + ".\n")
-    divergence = {name: f"{kl[name]:.3f}" if name in kl else "-" for name in arms}
-    show(HEADERS, [
-        differences(peers[name][0], arm, peers[name][1], divergence[name]) if name in peers else ours(name, arm, divergence[name])
-        for name, arm in arms.items()
-    ])  # fmt: skip
+    show(HEADERS, rows)
     print(f"\n{settings['rounds']} interleaved rounds. {machine_line(found)}")
     if found["roofline"]:
         print(f"\nThis machine: {roof_line(found)}.")
