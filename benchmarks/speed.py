@@ -28,6 +28,7 @@ from deepseek_cli.bench.record import document, samples_of
 from deepseek_cli.bench.report import digits, machine_line, roof_line, save
 from deepseek_cli.bench.starts import start_in_turn
 from deepseek_cli.bench.statistics import paired_ratio
+from deepseek_cli.errors import DeepseekError
 
 OURS = {  # name → quantize's options
     "int4-g64, head int4": ["--scheme", "int4-g64", "--rule", "lm_head=int4-g64"],
@@ -35,7 +36,7 @@ OURS = {  # name → quantize's options
     "int4-g32, head int4": ["--scheme", "int4-g32", "--rule", "lm_head=int4-g32"],
     "int4-g32, head int8": ["--scheme", "int4-g32"],
 }
-WINDOWS = 16  # of 256 tokens, for the KL divergence
+WINDOWS, WINDOW = 16, 256  # for the KL divergence: how many, and their tokens
 
 
 def subject(work: Path) -> Path:
@@ -67,6 +68,8 @@ class PeerPredictor:
         if window != self.window:
             with tempfile.NamedTemporaryFile(suffix=".npy") as file:
                 ask(self.arm, {"do": "logits", "tokens": self.tokens[window].tolist(), "file": file.name})
+                if self.arm.error:
+                    raise self.arm.error
                 self.window, self.found = window, torch.from_numpy(np.load(file.name))
         return self.found[start:stop]
 
@@ -88,7 +91,10 @@ def divergences(arms: dict[str, Arm], model: Path, windows: int) -> dict[str, fl
         ours = name in OURS
         session = open_session(open_any(arm.ref, store), context=cut.tokens.shape[1]) if ours else None
         predictor = SessionPredictor(session, cut.tokens) if session else PeerPredictor(arm, cut.tokens)
-        found[name] = float(compare(reference, predictor, cut)["kl"])  # type: ignore[arg-type]
+        try:
+            found[name] = float(compare(reference, predictor, cut)["kl"])  # type: ignore[arg-type]
+        except DeepseekError as error:
+            print(f"{name} has no KL divergence: {error}", file=sys.stderr)
     return found
 
 
@@ -140,7 +146,7 @@ def main() -> None:
         "prompt_tokens": args.prompts,
         "new_tokens": [64],
         "depths": args.depths,
-        "context": max(*args.prompts, args.depths[-1] + 64) + 16,
+        "context": max(*args.prompts, args.depths[-1] + 64, WINDOW) + 16,
         "threads": threads,
         "device": "cpu",
         "seed": 0,
