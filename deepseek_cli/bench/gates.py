@@ -99,7 +99,9 @@ def judge(document: Mapping[str, Any], baseline: Mapping[str, Any] | None, most:
     first = document["arms"][0]
     for arm in document["arms"]:
         other = counterpart(arm["name"], arm["digest"], baseline) if baseline else None if arm is first else first
-        for name in arm["metrics"] if other else ():
+        if other is None:
+            continue
+        for name in arm["metrics"]:
             if base(name) in GATED and name in other["metrics"]:
                 checks.append(_check(arm, other, name, most, paired=baseline is None))
     return checks

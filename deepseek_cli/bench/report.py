@@ -18,8 +18,10 @@ from deepseek_cli.errors import UsageError
 from deepseek_cli.profile.report import cannot_write, write
 
 ORDER = {name: index for index, name in enumerate(METRICS)}
-SHOWN = ("load", "start", "start_cold", "first_token", "prefill", "decode", "gap_p95", "peak", "rss", "kv", "touched")
-SHOWN += ("kl", "agreement", "perplexity")
+SHOWN = (
+    *("load", "start", "start_cold", "first_token", "prefill", "decode", "gap_p95", "peak", "rss", "kv", "touched"),
+    *("kl", "agreement", "perplexity"),
+)
 STATISTICS = ("median", "mad", "min", "max")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ APART = 8 << 20  # bytes between two of them: looking makes the system read some
 
 
 def start_in_turn(
-    plans: Sequence[dict[str, Any]], files: Sequence[Sequence[Path]], count: int, reporter: Reporter
+    plans: Sequence[Mapping[str, Any]], files: Sequence[Sequence[Path]], count: int, reporter: Reporter
 ) -> list[tuple[dict[str, list[float]], dict[str, str]]]:
     """For each plan its samples and why others are missing. Before any worker that stays: what a process maps is not dropped."""
     found: list[tuple[dict[str, list[float]], dict[str, str]]] = [({}, {}) for _ in plans]
@@ -36,9 +36,9 @@ def start_in_turn(
     return found
 
 
-def one_start(plan: dict[str, Any]) -> dict[str, float]:
+def one_start(plan: Mapping[str, Any]) -> dict[str, float]:
     """Seconds of one process; nothing where it fails, which the process that is measured will tell."""
-    with started(plan["ref"], plan, plan.get("command", ())) as arm:
+    with started(plan["ref"], dict(plan), plan.get("command", ())) as arm:
         ask(arm, {"do": "first-token"})
         return _seconds(arm)
 
