@@ -150,8 +150,8 @@ def main() -> None:
         "threads": threads,
         "device": "cpu",
         "seed": 0,
-        "home": str(WORK / "home"),
     }
+    home = {"home": str(WORK / "home")}  # which is not part of what is kept
     plans: dict[str, dict[str, Any]] = {}
     peers: dict[str, tuple[Peer, dict[str, Any]]] = {}
     for peer in contenders(threads):
@@ -161,9 +161,9 @@ def main() -> None:
         path = artefact(peer, args.work, model)
         own = {} if args.as_they_come else fastest(peer, path, settings)
         peers[peer.name] = (peer, own)
-        plans[peer.name] = {**settings, "ref": str(path), "name": peer.name, "command": command(peer, own)}
+        plans[peer.name] = {**settings, "ref": str(path), "name": peer.name, "command": command(peer, own), **home}
     for name in (list(OURS)[int(i)] for i in args.arms.split(",")):
-        plans[name] = {**settings, "ref": str(bundle(args.work, model, name)), "name": name, "command": []}
+        plans[name] = {**settings, "ref": str(bundle(args.work, model, name)), "name": name, "command": [], **home}
     before, roof = load_average(), roofline.measured(threads, SilentWithWarnings())
     files = [files_in(Path(plan["ref"])) for plan in plans.values()]
     starts = dict(zip(plans, start_in_turn(list(plans.values()), files, args.starts, SilentWithWarnings()), strict=True))

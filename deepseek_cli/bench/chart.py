@@ -10,10 +10,11 @@ from xml.etree import ElementTree
 from deepseek_cli.bench.markup import indented, legal
 from deepseek_cli.bench.metrics import base, place
 
-WIDTH, HEIGHT = 860, 480
-LEFT, RIGHT, TOP, BOTTOM = 80, 250, 70, 70  # the right margin is for the names
+WIDTH, HEIGHT = 900, 500
+LEFT, RIGHT, TOP, BOTTOM = 80, 290, 96, 70  # the right margin is for the names
 SMALLEST, LARGEST = 7.0, 26.0  # radii: none, and the greatest KL divergence
 STEPS = (1, 2, 2.5, 5, 10)
+MOST_LETTERS = 34  # of a name beside its circle
 LINE = 17  # between two lines of a label
 STYLE = """
 .back { fill: #ffffff } text { fill: #1b1f24; font: 13px system-ui, sans-serif } .title { font-size: 16px; font-weight: 600 }
@@ -97,7 +98,7 @@ def _arm(svg: ElementTree.Element, arm: Mapping[str, Any], x: float, y: float, l
     ElementTree.SubElement(svg, "circle", {"class": kind, "cx": f"{x:.1f}", "cy": f"{y:.1f}", "r": f"{radius:.1f}"})
     edge = WIDTH - RIGHT + 12
     _line(svg, x + radius, y, edge - 4, label_y - 4, "leader")
-    _text(svg, edge, label_y, arm["name"] if len(arm["name"]) <= 34 else arm["name"][:33] + "…")
+    _text(svg, edge, label_y, shortened(arm["name"]))
     agreement = arm["metrics"].get("agreement")
     said = (
         "quality not measured"
@@ -105,6 +106,11 @@ def _arm(svg: ElementTree.Element, arm: Mapping[str, Any], x: float, y: float, l
         else f"KL {kl:.3g}" + (f", agreement {agreement['median']:.1f} %" if agreement else "")
     )
     _text(svg, edge, label_y + LINE, said, "fine")
+
+
+def shortened(name: str) -> str:
+    """Without its middle where it is long: names that are alike differ at their ends."""
+    return name if len(name) <= MOST_LETTERS else f"{name[:12]}…{name[13 - MOST_LETTERS :]}"
 
 
 def _kl(arm: Mapping[str, Any]) -> float | None:

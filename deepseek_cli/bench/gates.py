@@ -13,6 +13,7 @@ from deepseek_cli.bench.record import SCHEMA
 from deepseek_cli.bench.statistics import LEAST, interval, interval_of_quotient, pairs, summary
 from deepseek_cli.errors import UsageError
 from deepseek_cli.profile.gates import read_document
+from deepseek_cli.reporter import Reporter
 
 GATED = ("prefill", "decode")
 SAME_MACHINE = ("processor", "flags", "cores", "threads")
@@ -75,10 +76,13 @@ def shown(value: Any) -> str:
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-def require_known(arms: Sequence[Arm], baseline: Mapping[str, Any]) -> None:
-    """Raises UsageError where the baseline has not one of the arms."""
+def require_known(arms: Sequence[Arm], baseline: Mapping[str, Any], reporter: Reporter) -> None:
+    """Warns of arms that the baseline has not. Raises UsageError where it has not one of them."""
     loaded = [arm for arm in arms if not arm.error]
-    if loaded and not any(counterpart(arm.name, arm.about.get("digest"), baseline) for arm in loaded):
+    unknown = [arm for arm in loaded if not counterpart(arm.name, arm.about.get("digest"), baseline)]
+    for arm in unknown:
+        reporter.warn("{model} is not in the baseline, neither by name nor by digest.", model=arm.name)
+    if loaded and unknown == loaded:
         raise UsageError(
             "The baseline has none of these models by name or digest; it has {names}.",
             hint="Name one of them, or measure the baseline again.",

@@ -105,7 +105,7 @@ def measured(
             arm.about = ask(arm, {"do": "identify"})
         name_apart(arms)
         if baseline:
-            gates.require_known(arms, baseline)
+            gates.require_known(arms, baseline, reporter)
         measure(arms, spec.rounds, reporter)
         for arm in arms:
             arm.about |= ask(arm, {"do": "about"})

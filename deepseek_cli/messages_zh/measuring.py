@@ -71,6 +71,7 @@ MEASURING: dict[str, str] = {
     "{file} cannot be compared with this run (there / here): {differing}.": "{file} 不能与本次运行比较（那里 / 这里）：{differing}。",
     "Measure the baseline here, with the same options.": "请在本机用相同的选项测量基线。",
     "The baseline has none of these models by name or digest; it has {names}.": "基线中没有名称或摘要与这些模型相同的模型；它有 {names}。",
+    "{model} is not in the baseline, neither by name nor by digest.": "基线中没有名称或摘要与 {model} 相同的模型。",
     "Name one of them, or measure the baseline again.": "请指明其中之一，或重新测量基线。",
     "{flag} must be at least 1, not {value}.": "{flag} 至少为 1，不能是 {value}。",
     "Leave it out for its default.": "不写则用默认值。",

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 
 import pytest
 
@@ -10,6 +11,7 @@ from deepseek_cli.bench.measure import bench
 from deepseek_cli.bench.spec import BenchSpec
 from deepseek_cli.errors import DeepseekError, MemoryShort, ModelNotFound, UsageError
 from deepseek_cli.main import main
+from deepseek_cli.manifest import Manifest, write_manifest
 from tests.bench import scripted
 from tests.toys import DEPLOYABLE, make_toy
 
@@ -77,6 +79,16 @@ def test_the_quality_of_a_model_without_an_original_is_not_measured(toy, capsys)
     code, found = document(capsys, str(toy), *QUICK, "--quality")
     assert code == 0
     assert "was not made from another model" in found["arms"][0]["missing"]["kl"]
+
+
+def test_quality_stands_beside_speed_where_a_report_card_has_it(toy, tmp_path, capsys):
+    folder = shutil.copytree(toy, tmp_path / "carded")
+    card = {"kl": 0.05, "agreement": 0.9, "perplexity": 12.5, "against": "toy"}
+    write_manifest(folder, Manifest("carded", report=card))
+    code, found = document(capsys, str(folder), *QUICK, "--quality")
+    (arm,) = found["arms"]
+    assert (code, arm["quality"]["origin"], arm["quality"]["against"]) == (0, "report card", "toy")
+    assert [arm["metrics"][name]["median"] for name in ("kl", "agreement", "perplexity")] == [0.05, 90.0, 12.5]
 
 
 def test_each_model_is_measured_densely_and_sparsely(toy, capsys):

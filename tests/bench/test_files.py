@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 import pytest
 
 from deepseek_cli.bench import arms
-from deepseek_cli.bench.chart import chart
+from deepseek_cli.bench.chart import chart, shortened
 from deepseek_cli.bench.gates import Check
 from deepseek_cli.bench.junit import junit
 from deepseek_cli.bench.measure import bench
@@ -48,6 +48,13 @@ def test_labels_do_not_cover_each_other(document):
     root = ElementTree.fromstring(chart(document))
     places = sorted(float(e.get("y")) for e in root.iter(f"{SVG}text") if e.text == "fast")
     assert all(b - a >= 34 for a, b in pairwise(places))
+
+
+def test_long_names_keep_their_ends():
+    name = "SmolLM2-135M-Instruct@int4-g32-fast+cpu #2"
+    assert len(shortened(name)) == 34
+    assert shortened(name).startswith("SmolLM2") and shortened(name).endswith("fast+cpu #2")
+    assert shortened("short") == "short"
 
 
 def test_a_picture_of_nothing_is_still_one(document):

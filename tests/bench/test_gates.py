@@ -91,6 +91,13 @@ def test_a_baseline_of_other_models_is_refused(script, baseline, capsys):
     assert "it has model" in found["error"]["message"]
 
 
+def test_a_model_that_the_baseline_has_not_is_named_and_the_others_are_judged(script, baseline, capsys):
+    script({"model": times(1), "stranger": times(1)})
+    code, found, checks = gated(capsys, "model", "stranger", "--baseline", "base.json", "--max-slowdown", "5%")
+    assert (code, checks["decode@0"]["arm"], len(found["gates"])) == (0, "model", 2)
+    assert found["warnings"] == ["stranger is not in the baseline, neither by name nor by digest."]
+
+
 @pytest.mark.parametrize(
     ("change", "named"),
     [
