@@ -1,9 +1,10 @@
-"""Our bundles beside llama.cpp and onnxruntime-genai, on the same weights, in one interleaved run.
+"""Our bundles beside llama.cpp, onnxruntime-genai and OpenVINO GenAI, on the same weights, in one interleaved run.
 
     python benchmarks/speed.py
 
-Prefill of 512 tokens, decoding from depths 0 and 512, a thread per core; beside each arm its head's scheme and the KL divergence
-of that very artefact in its own runtime, from the bf16 model: SmolLM2-135M-Instruct, moved off its grid (off_grid.py).
+Each peer with the settings that it is fastest with here. Beside the figures stands what differs: schemes of weights, embedding
+and head, what is rounded on the way, and the KL divergence of that very artefact in its own runtime, from the bf16 model:
+SmolLM2-135M-Instruct, moved off its grid (off_grid.py).
 """
 
 from __future__ import annotations
@@ -12,16 +13,22 @@ import contextlib
 import json
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from common import DEEPSEEK, PEER, PEER_WORKER, WORK, arguments, median, run, show, smollm2
+from common import DEEPSEEK, WORK, arguments, run, show, smollm2
+from contenders import HEADERS, Peer, artefact, command, contenders, differences, divergence, fastest, obstacle
 
-from deepseek_cli.bench.environment import physical_cores
-from deepseek_cli.bench.measure import Arm, ask, document, measure, samples_of, started
-from deepseek_cli.bench.metrics import paired_ratio
-from deepseek_cli.bench.report import digits, machine_line, save
+from deepseek_cli.bench import roofline
+from deepseek_cli.bench.arms import Arm, ask, started
+from deepseek_cli.bench.environment import load_average, physical_cores
+from deepseek_cli.bench.measure import measure
+from deepseek_cli.bench.record import document, samples_of
+from deepseek_cli.bench.report import digits, machine_line, roof_line, save
+from deepseek_cli.bench.starts import start_in_turn
+from deepseek_cli.bench.statistics import paired_ratio
+from deepseek_cli.errors import DeepseekError
 
 OURS = {  # name → quantize's options
     "int4-g64, head int4": ["--scheme", "int4-g64", "--rule", "lm_head=int4-g64"],
@@ -29,14 +36,7 @@ OURS = {  # name → quantize's options
     "int4-g32, head int4": ["--scheme", "int4-g32", "--rule", "lm_head=int4-g32"],
     "int4-g32, head int8": ["--scheme", "int4-g32"],
 }
-LLAMA, GENAI, GENAI_THREADS = (
-    "llama.cpp Q4_0",
-    "onnxruntime-genai int4-g32, as it comes",
-    "onnxruntime-genai int4-g32, threads set",
-)
-PEERS = (LLAMA, GENAI, GENAI_THREADS)
-WINDOWS = 16  # of 256 tokens, for the KL divergence
-SHOWN = ("prefill", "decode@0", "decode@512")
+WINDOWS, WINDOW = 16, 256  # for the KL divergence: how many, and their tokens
 
 
 def subject(work: Path) -> Path:
@@ -55,20 +55,6 @@ def bundle(work: Path, model: Path, name: str) -> Path:
     return work / slug / "bundle"
 
 
-def peers(work: Path, model: Path) -> dict[str, tuple[str, Path]]:
-    """Worker and artefact of each peer, made by its own tools. onnxruntime-genai by itself may use fewer threads than cores."""
-    folder = work / f"{model.name}-peers"
-    folder.mkdir(exist_ok=True)
-    gguf, dense, genai = folder / "q4_0.gguf", folder / "bf16.gguf", folder / "genai"
-    if not gguf.exists():
-        run(*PEER, "convert", model, dense)
-        run(*PEER, "quantize", dense, gguf)
-        dense.unlink()
-    if not genai.exists():
-        run(*PEER, "genai", model, genai, "int4")
-    return {LLAMA: ("llama", gguf), GENAI: ("genai-default", genai), GENAI_THREADS: ("genai-threads", genai)}
-
-
 class PeerPredictor:
     """A peer's logits in its own runtime, for `evaluate.compare`."""
 
@@ -82,6 +68,8 @@ class PeerPredictor:
         if window != self.window:
             with tempfile.NamedTemporaryFile(suffix=".npy") as file:
                 ask(self.arm, {"do": "logits", "tokens": self.tokens[window].tolist(), "file": file.name})
+                if self.arm.error:
+                    raise self.arm.error
                 self.window, self.found = window, torch.from_numpy(np.load(file.name))
         return self.found[start:stop]
 
@@ -103,74 +91,131 @@ def divergences(arms: dict[str, Arm], model: Path, windows: int) -> dict[str, fl
         ours = name in OURS
         session = open_session(open_any(arm.ref, store), context=cut.tokens.shape[1]) if ours else None
         predictor = SessionPredictor(session, cut.tokens) if session else PeerPredictor(arm, cut.tokens)
-        found[name] = float(compare(reference, predictor, cut)["kl"])  # type: ignore[arg-type]
+        try:
+            found[name] = float(compare(reference, predictor, cut)["kl"])  # type: ignore[arg-type]
+        except DeepseekError as error:
+            print(f"{name} has no KL divergence: {error}", file=sys.stderr)
     return found
 
 
-def head_of(name: str, path: Path) -> str:
-    """The scheme of the output head, read from the artefact itself."""
-    if name in OURS:
-        patterns = json.loads((path / "deepseek.json").read_text())["quantization"]
-        return str(next((scheme for pattern, scheme in patterns.items() if "embed" in pattern or "head" in pattern), "?"))
-    return "Q8_0" if name == LLAMA else "int4-g32"
+def ours(name: str, arm: Arm, kl: float | None) -> list[str]:
+    """One row of HEADERS, from the bundle itself."""
+    manifest = json.loads((Path(arm.ref) / "deepseek.json").read_text())
+    patterns = manifest["quantization"]
+    end = next((str(scheme) for pattern, scheme in patterns.items() if "embed" in pattern or "head" in pattern), "bf16")
+    weights = next(str(scheme) for pattern, scheme in patterns.items() if "layers.0." in pattern)
+    kv = manifest["steps"][-1]["resolved"].get("kv", "fp32")
+    rounding = f"int8 in blocks of the group (accuracy_level 4); cache {kv}"
+    return [name, "this", "-", weights, end, f"{end}, shared", rounding, f"{arm.ready['bytes'] / 1e6:.0f}", divergence(kl)]
 
 
 @contextlib.contextmanager
-def workers(paths: dict[str, tuple[str, Path]], settings: dict[str, Any]) -> Iterator[dict[str, Arm]]:
+def workers(plans: Mapping[str, dict[str, Any]]) -> Iterator[dict[str, Arm]]:
+    """Those that start; the others are said."""
     with contextlib.ExitStack() as stack:
-        arms = {}
-        for name, (kind, path) in paths.items():
-            command = [str(word) for word in (*PEER_WORKER, kind)] if kind else []
-            facts = {**settings, "ref": str(path), "name": name, "home": str(WORK / "home"), "path": sys.path}
-            arms[name] = stack.enter_context(started(str(path), facts, command))
-            if arms[name].error:
-                raise SystemExit(f"{name}: {arms[name].error}")
-        yield arms
+        arms = {name: stack.enter_context(started(plan["ref"], plan, plan["command"])) for name, plan in plans.items()}
+        for name, arm in arms.items():
+            if arm.error:
+                print(f"{name} is left out: {arm.error}", file=sys.stderr)
+        yield {name: arm for name, arm in arms.items() if not arm.error}
 
 
-def main() -> None:
+def counts(text: str) -> list[int]:
+    return sorted({int(word) for word in text.split(",")})
+
+
+def parsed() -> Any:
     parser = arguments(__doc__, rounds=10)
     parser.add_argument("--model", type=Path, help="another bf16 folder of Llama shape")
     parser.add_argument("--arms", default=",".join(str(i) for i in range(len(OURS))), help="which of our four bundles, by number")
+    parser.add_argument("--prompts", type=counts, default=[512], help="tokens of the prompts, such as 512,2048")
+    parser.add_argument("--depths", type=counts, default=[0, 512], help="where decoding starts, such as 0,512,2048")
+    parser.add_argument("--starts", type=int, default=3, help="processes for the time from start to first token")
+    parser.add_argument("--as-they-come", action="store_true", help="do not look for the peers' best settings")
     parser.add_argument(
         "--windows", type=int, default=WINDOWS, help="windows of 256 tokens for the KL divergence; 0 leaves it out"
     )
     parser.add_argument("--save", type=Path, help="all figures and samples as JSON")
-    args = parser.parse_args()
-    model = args.model or subject(args.work)
-    names = [list(OURS)[int(i)] for i in args.arms.split(",")]
-    paths = peers(args.work, model) | {name: ("", bundle(args.work, model, name)) for name in names}
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parsed()
+    model, threads = args.model or subject(args.work), physical_cores()
     settings = {
-        "prompt_tokens": 512,
-        "new_tokens": 64,
-        "depths": [0, 512],
-        "context": 1024,
-        "threads": physical_cores(),
+        "prompt_tokens": args.prompts,
+        "new_tokens": [64],
+        "depths": args.depths,
+        "context": max(*args.prompts, args.depths[-1] + 64, WINDOW) + 16,
+        "threads": threads,
         "device": "cpu",
         "seed": 0,
     }
-    with workers(paths, settings) as arms:
+    home = {"home": str(WORK / "home")}  # which is not part of what is kept
+    plans: dict[str, dict[str, Any]] = {}
+    peers: dict[str, tuple[Peer, dict[str, Any]]] = {}
+    for peer in contenders(threads):
+        if reason := obstacle(peer):
+            print(reason, file=sys.stderr)
+            continue
+        path = artefact(peer, args.work, model)
+        own = {} if args.as_they_come else fastest(peer, path, settings)
+        peers[peer.name] = (peer, own)
+        plans[peer.name] = {**settings, "ref": str(path), "name": peer.name, "command": command(peer, own), **home}
+    for name in (list(OURS)[int(i)] for i in args.arms.split(",")):
+        plans[name] = {**settings, "ref": str(bundle(args.work, model, name)), "name": name, "command": [], **home}
+    before, roof = load_average(), roofline.measured(threads, SilentWithWarnings())
+    files = [files_in(Path(plan["ref"])) for plan in plans.values()]
+    starts = dict(zip(plans, start_in_turn(list(plans.values()), files, args.starts, SilentWithWarnings()), strict=True))
+    with workers(plans) as arms:
         measure(list(arms.values()), args.rounds, SilentWithWarnings())
+        for name, arm in arms.items():
+            arm.starts, arm.missing = starts[name]
+            arm.about = ask(arm, {"do": "about"}) if name in OURS else {}
         kl = divergences(arms, model, args.windows) if args.windows else {}
-    found = document(list(arms.values()), {**settings, "rounds": args.rounds}, None)
-    rows = []
-    for (name, arm), record in zip(arms.items(), found["arms"], strict=True):
-        head = head_of(name, paths[name][1])
-        record |= {"ref": name, "name": name, "head": head, "quantization": None}  # no paths in what is kept
-        ratios = [" / ".join(ratio(arm, arms[peer], metric) for metric in SHOWN) for peer in PEERS]
-        speeds = [digits(median(samples_of(arm)[metric])) for metric in SHOWN]
-        rows.append([name, head, f"{arm.ready['bytes'] / 1e6:.0f}", f"{kl[name]:.3f}" if kl else "-", *speeds, *ratios])
-    show(["arm", "head", "MB", "KL", *(f"{metric} tok/s" for metric in SHOWN), *(f"times {peer}" for peer in PEERS)], rows)
-    print("\nThe last columns are medians of per-round ratios: " + " / ".join(SHOWN) + ".")
-    print(f"{args.rounds} interleaved rounds. {machine_line(found)}")
+    found = document(list(arms.values()), {**settings, "rounds": args.rounds}, before, roof)
+    rows = [
+        differences(*peers[name], arm, kl.get(name)) if name in peers else ours(name, arm, kl.get(name))
+        for name, arm in arms.items()
+    ]
+    for row, record in zip(rows, found["arms"], strict=True):
+        told = dict(zip(HEADERS, row, strict=True))
+        record |= {"ref": row[0], "name": row[0], "quantization": None, "head": told["head"], "differences": told}
+    report(arms, list(peers), found, rows)
     if args.save:
         save({**found, "kl": kl}, args.save)
 
 
+def files_in(path: Path) -> list[Path]:
+    return [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
+
+
+def report(arms: Mapping[str, Arm], peers: list[str], found: dict[str, Any], rows: list[list[str]]) -> None:
+    """The figures, the ratios to each peer, and what differs."""
+    settings, rivals = found["settings"], [name for name in peers if name in arms]
+    shown = [f"prefill@{n}" for n in settings["prompt_tokens"]] + [f"decode@{depth}" for depth in settings["depths"]]
+    others = ["start_cold", f"first_token@{settings['prompt_tokens'][0]}", "rss"]
+    show(["arm", *shown, *others], [[a["name"], *(cell(a, metric) for metric in (*shown, *others))] for a in found["arms"]])
+    print("\n(%) is the share of what this machine allows.\n")
+    ratios = [[name, *(" / ".join(ratio(arm, arms[rival], m) for m in shown) for rival in rivals)] for name, arm in arms.items()]
+    show(["arm", *(f"times {rival}" for rival in rivals)], ratios)
+    print("\nMedians of per-round ratios: " + " / ".join(shown) + ".\n")
+    show(HEADERS, rows)
+    print(f"\n{settings['rounds']} interleaved rounds. {machine_line(found)}")
+    if found["roofline"]:
+        print(f"\nThis machine: {roof_line(found)}.")
+
+
+def cell(record: Mapping[str, Any], metric: str) -> str:
+    if metric not in record["metrics"]:
+        return "-"
+    share = record["limits"].get(metric)
+    return digits(record["metrics"][metric]["median"]) + (f" ({share['share']:.0%})" if share else "")
+
+
 def ratio(arm: Arm, other: Arm, metric: str) -> str:
-    if arm is other:
-        return "1"
-    return f"{paired_ratio(samples_of(arm)[metric], samples_of(other)[metric]):.2f}"
+    found = None if arm is other else paired_ratio(samples_of(arm)[metric], samples_of(other)[metric])
+    return f"{found['median']:.2f}" if found else "1"
 
 
 class SilentWithWarnings:

@@ -204,6 +204,8 @@ def _one(field: Field, raw: Any, origin: str) -> Any:
         return raw.lower() in TRUE if text else raw
     if field.kind in (str, Path) and text:
         return Path(raw).expanduser() if field.kind is Path else raw
+    if field.kind is str and isinstance(raw, int) and not isinstance(raw, bool):  # a list of one number, without its quotes
+        return str(raw)
     if field.kind in (int, float, Size) and not isinstance(raw, bool) and (text or isinstance(raw, (int, float))):
         try:
             return parse_size(str(raw)) if field.kind is Size else field.kind(raw if text or field.kind is float else str(raw))

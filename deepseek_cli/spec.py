@@ -11,6 +11,7 @@ from typing import Any, Literal, NewType, Union, get_args, get_origin, get_type_
 
 from deepseek_cli.errors import UsageError
 
+SHARE = re.compile(r"(\d+(?:\.\d+)?)\s*%")
 Size = NewType("Size", int)  # a field of this type is written "4GB" and read as bytes
 
 
@@ -96,6 +97,12 @@ def parse_size(text: str) -> int:
         raise UsageError("{text!r} is not a size.", hint="Write it like 900MB, 4GB or 1.5GiB.", text=text)
     amount, prefix, binary = match.groups()
     return round(float(amount) * (1024 if binary else 1000) ** " kmgt".index(prefix or " "))
+
+
+def parse_share(text: str) -> float | None:
+    """0.05 of "5%"; None for anything else."""
+    match = SHARE.fullmatch(text)
+    return float(match[1]) / 100 if match else None
 
 
 def format_count(count: float) -> str:

@@ -10,14 +10,23 @@ from deepseek_cli.profile.machine import machine, version
 
 X86 = ("f16c", "avx2", "avx_vnni", "avx512f", "avx512_bf16", "avx512_vnni", "amx_int8", "amx_bf16")
 ARM = ("asimd", "asimddp", "i8mm", "sve")
+GOVERNOR = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
 PACKAGES = ("onnx-ir", "onnx", "tokenizers", "safetensors")
 
 
 def environment() -> dict[str, Any]:
-    """Processor, its instruction sets that matter here, cores, memory, kernel and versions."""
+    """Processor, its instruction sets that matter here, cores, governor, memory, kernel and versions."""
     found = machine()
     versions = {**found["versions"], **{package: v for package in PACKAGES if (v := version(package))}}
-    return {**found, "flags": flags(), "physical_cores": physical_cores(), "versions": versions}
+    return {**found, "flags": flags(), "physical_cores": physical_cores(), "governor": governor(), "versions": versions}
+
+
+def governor() -> str | None:
+    """What sets the first core's clock, where the system has such a thing and says so."""
+    try:
+        return GOVERNOR.read_text(encoding="utf-8").strip() or None
+    except OSError:
+        return None
 
 
 def flags() -> list[str] | None:

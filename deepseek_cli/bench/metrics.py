@@ -1,15 +1,20 @@
-"""What is measured, in which unit and by which formula; and the statistics over rounds."""
+"""What is measured, in which unit and by which formula.
+
+A figure's name says where it was taken: `prefill@512` of a prompt of 512 tokens, `decode@512` with 512 tokens in the KV cache as
+its first token is fed, `decode@512+64` where several counts of new tokens are measured.
+"""
 
 from __future__ import annotations
 
-import math
-import statistics
-from collections.abc import Sequence
-from typing import Any
+import re
 
-# A figure taken at a depth is named `decode@512`: 512 tokens lie in the KV cache when the first of its tokens is fed.
+from deepseek_cli.bench.statistics import LEAST, RESAMPLES
+
 METRICS: dict[str, tuple[str, str]] = {
     "load": ("s", "opening the session in a fresh process, its imports done; files as the page cache holds them"),
+    "load_cold": ("s", "the same, the model's files (not the libraries') dropped from the page cache just before"),
+    "start": ("s", "from starting a process to its answer to the first prompt: Python, imports, load, first_token"),
+    "start_cold": ("s", "the same, the model's files (not the libraries') dropped from the page cache just before"),
     "first_token": (
         "ms",
         "from the prompt's token ids to the first new token id: prefill, and choosing the likeliest; no tokenization",
@@ -17,43 +22,55 @@ METRICS: dict[str, tuple[str, str]] = {
     "prefill": ("tok/s", "prompt tokens / seconds of feeding them into an empty cache, logits of the last position only"),
     "decode": ("tok/s", "new tokens / sum of their gaps, at this depth"),
     "gap_p50": ("ms", "half of the gaps between tokens are at most this; a gap is feeding a token and choosing the next"),
-    "gap_p95": ("ms", "95 % of the gaps between tokens at this depth are at most this (nearest rank)"),
+    "gap_p95": ("ms", "95 % of the gaps between tokens at this depth are at most this (nearest rank), round by round"),
+    "gap_p99": ("ms", "99 % of the gaps of all rounds together are at most this (nearest rank)"),
     "peak": ("MB", "the most that was resident in the model's process since it started; 1 MB is 1,000,000 bytes"),
     "rss": ("MB", "resident after decoding at the greatest depth, anonymous + file-backed"),
     "anonymous": ("MB", "the part of rss that no file backs: heaps, activations, KV cache, converted weights"),
     "file": ("MB", "the part of rss that files back: mapped weights, libraries"),
     "kv": ("MB", "bytes of the KV cache that hold tokens, after decoding at the greatest depth"),
+    "touched": (
+        "MB",
+        "counted, not measured: bytes that a token reads at the middle of this decoding: weights as stored (of an embedding a "
+        "row, of experts those expected) + KV cache",
+    ),
+    "kl": (
+        "nats",
+        "mean KL divergence from the original's predictions: from the report card, a bundle's being that of the model it was "
+        "made from; measured as the arm runs where there is no card",
+    ),
+    "agreement": ("%", "positions where the likeliest token is the original's; source as of kl"),
+    "perplexity": ("", "exp of the mean negative log-likelihood of the text's tokens; source as of kl"),
 }
-MORE_IS_BETTER = ("prefill", "decode")
+STATISTICS: dict[str, str] = {
+    "median ± mad": "over rounds; mad is the median absolute deviation from the median",
+    "ratio": "median over rounds of arm / first arm in the same round",
+    "interval": f"of 95 %, by percentile bootstrap of that median: {RESAMPLES} draws of the rounds, seeded; needs {LEAST}",
+    "noise": "how far the interval of a ratio of the first arm to itself reaches from 1: each round over the one "
+    "two rounds before, which had the same place in the order",
+    "% of limit": "a rate / the lower of two limits: tokens × bandwidth / bytes touched, and tokens × the peak of matrix "
+    "products / operations; bandwidth and peak are measured in this run, on as many threads",
+    "slowdown": "time per token / the reference's - 1; its interval is by percentile bootstrap of both medians, or of the "
+    "paired median where both are in this run; a gate fails where the whole interval lies above it, in two passes",
+}
+MORE_IS_BETTER = ("prefill", "decode", "agreement")
+PLACE = re.compile(r"(\w+)(?:@(\d+)(?:\+(\d+))?)?")
+
+
+def base(name: str) -> str:
+    return name.partition("@")[0]
 
 
 def unit(name: str) -> str:
-    return METRICS[name.partition("@")[0]][0]
+    return METRICS[base(name)][0]
 
 
-def summary(samples: Sequence[float]) -> dict[str, Any]:
-    """Median, median absolute deviation from it, extremes and the samples themselves, in the order they were taken."""
-    middle = statistics.median(samples)
-    return {
-        "median": middle,
-        "mad": statistics.median(abs(s - middle) for s in samples),
-        "min": min(samples),
-        "max": max(samples),
-        "samples": list(samples),
-    }
+def place(name: str) -> tuple[int, int]:
+    """Prompt or depth, and new tokens, for sorting."""
+    match = PLACE.fullmatch(name)
+    return (int(match[2] or 0), int(match[3] or 0)) if match else (0, 0)
 
 
-def paired_ratio(samples: Sequence[float], first: Sequence[float]) -> float | None:
-    """Median over rounds of sample / first arm's sample of the same round. What slows a whole round down cancels."""
-    ratios = [a / b for a, b in zip(samples, first, strict=False) if b]
-    return statistics.median(ratios) if ratios else None
-
-
-def rank(samples: Sequence[float], share: float) -> float:
-    """The smallest sample that at least `share` of all samples do not exceed."""
-    return sorted(samples)[math.ceil(share * len(samples)) - 1]
-
-
-def is_stable(seconds: Sequence[float], tolerance: float = 0.1) -> bool:
-    """Whether the last two of at least two runs lie within `tolerance` of each other."""
-    return len(seconds) >= 2 and abs(seconds[-1] - seconds[-2]) <= tolerance * min(seconds[-2:])
+def decodings(depth: int, news: tuple[int, ...]) -> dict[str, int]:
+    """Where a decoding is taken, as the second part of metrics' names, and its count of new tokens."""
+    return {f"{depth}+{new}" if len(news) > 1 else str(depth): new for new in news}

@@ -1,7 +1,7 @@
 """One model in a process of its own, measured on request.
 
-Reads one JSON object a line: first the settings, then {"do": "warm-up"} or {"do": "round"}. Answers each with one line:
-`ready`, `warmed`, `round`, or `error`, after which it ends. Its input's end ends it too.
+Reads one JSON object a line: first the settings, then {"do": …}, one of ANSWERS. Answers each with one line: `ready`, then what
+was asked for, or `error`, after which it ends. Its input's end ends it too.
 """
 
 from __future__ import annotations
@@ -11,29 +11,46 @@ import os
 import random
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from deepseek_cli.bench.metrics import is_stable, rank
+from deepseek_cli.bench.metrics import decodings
+from deepseek_cli.bench.statistics import is_stable, rank
 from deepseek_cli.errors import DeepseekError, MemoryShort, UsageError
 from deepseek_cli.profile import memory
 
 MOST_WARM_UPS = 5
 NOT_TOLD = "this system does not tell it"
+Say = Callable[..., None]
 
 
 @dataclass(frozen=True, slots=True)
 class Arm:
     session: Any
     prompt: list[int]  # then what fills the cache up to the greatest depth
-    prompt_tokens: int
-    new_tokens: int
-    depths: tuple[int, ...]  # rising
+    prompts: tuple[int, ...]  # all three rising
+    news: tuple[int, ...]
+    depths: tuple[int, ...]
+    model: Any = None
+    sparse: bool = False
 
 
 def main(settings: dict[str, Any]) -> None:
-    """Answer requests until there are no more; `measure.start` says what `settings` holds."""
+    """Answer requests until there are no more; `measure.check` says what `settings` holds."""
+    with speaking() as say:
+        arm, ready = load(settings)
+        say("ready", **ready)
+        for line in sys.stdin:
+            request = json.loads(line)["do"]
+            say(request, **ANSWERS[request](arm))
+
+
+@contextmanager
+def speaking() -> Iterator[Say]:
+    """Standard output for answers alone; an error in the block is the last of them."""
     out = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # what a library prints must not mix with the answers
 
@@ -42,13 +59,7 @@ def main(settings: dict[str, Any]) -> None:
         out.flush()
 
     try:
-        arm, ready = load(settings)
-        say("ready", **ready)
-        for line in sys.stdin:
-            if json.loads(line)["do"] == "warm-up":
-                say("warmed", **warm_up(arm))
-            else:
-                say("round", **measure_round(arm))
+        yield say
     except DeepseekError as error:
         facts = {name: str(value) for name, value in error.facts.items()}
         say("error", kind=type(error).__name__, message=error.message, hint=error.hint, facts=facts)
@@ -78,8 +89,8 @@ def load(settings: dict[str, Any]) -> tuple[Arm, dict[str, Any]]:
     )
     seconds = time.perf_counter() - start
     draw = random.Random(settings["seed"])
-    longest = max(settings["prompt_tokens"], *settings["depths"])
-    prompt = [draw.randrange(model.config.vocabulary) for _ in range(longest)]
+    prompts, news, depths = (tuple(settings[key]) for key in ("prompt_tokens", "new_tokens", "depths"))
+    prompt = [draw.randrange(model.config.vocabulary) for _ in range(max(*prompts, *depths))]
     facts = {
         "name": " ".join([model.name, *([settings["sparse"]] if sparse else []), *(["planned"] if plan else [])]),
         "kind": "bundle" if isinstance(model, Bundle) else "model",
@@ -88,7 +99,7 @@ def load(settings: dict[str, Any]) -> tuple[Arm, dict[str, Any]]:
         "memory_plan": plan and plan.as_record(),
         "load": seconds,
     }
-    return Arm(session, prompt, settings["prompt_tokens"], settings["new_tokens"], tuple(settings["depths"])), facts
+    return Arm(session, prompt, prompts, news, depths, model, sparse=sparse is not None), facts
 
 
 def plan_within(settings: dict[str, Any], model: Any) -> Any:
@@ -104,6 +115,26 @@ def plan_within(settings: dict[str, Any], model: Any) -> Any:
     return optimize_apart(model.root, Path(settings["home"]), settings["most"], settings["context"]).plan
 
 
+def first_token(arm: Arm) -> dict[str, Any]:
+    """The answer to the first prompt, which is all that a start's time is for."""
+    return {"token": prefill(arm, arm.prompts[0])[0]}
+
+
+def identify(arm: Arm) -> dict[str, Any]:
+    """What tells the model from another of its name."""
+    from deepseek_cli.manifest import fingerprint
+
+    root = arm.model.root
+    return {"digest": fingerprint(root, [root] if root.is_file() else [f for f in root.rglob("*") if f.is_file()])}
+
+
+def about(arm: Arm) -> dict[str, Any]:
+    """What is known of the model without measuring; asked for last, since it takes memory."""
+    from deepseek_cli.bench.demand import demand
+
+    return demand(arm.model, arm.prompts, arm.news, arm.depths, sparse=arm.sparse)
+
+
 def warm_up(arm: Arm) -> dict[str, Any]:
     """Whole rounds, unrecorded, until two in a row take the same time."""
     seconds: list[float] = []
@@ -115,25 +146,35 @@ def warm_up(arm: Arm) -> dict[str, Any]:
 
 
 def measure_round(arm: Arm) -> dict[str, Any]:
-    """One prefill, and one run of decoding at each depth, the greatest first: rewinding reaches the others from there."""
-    session = arm.session
-    session.rewind(0)
-    start = time.perf_counter()
-    logits = session.feed(arm.prompt[: arm.prompt_tokens])
-    prefilled = time.perf_counter()
-    token = int(logits[-1].argmax())
-    chosen = time.perf_counter()
-    values: dict[str, float | None] = {"prefill": arm.prompt_tokens / (prefilled - start), "first_token": 1000 * (chosen - start)}
+    """Each prompt, and one run of decoding at each depth, the greatest first: rewinding reaches the others from there."""
+    session, values, all_gaps = arm.session, dict[str, float | None](), dict[str, list[float]]()
+    for count in arm.prompts:
+        token, seconds, until_token = prefill(arm, count)
+        values |= {f"prefill@{count}": count / seconds, f"first_token@{count}": 1000 * until_token}
     for depth in reversed(arm.depths):
         if session.position < depth:
             session.feed(arm.prompt[session.position : depth])
         session.rewind(depth)
-        gaps = decode(session, token, arm.new_tokens)
-        values[f"decode@{depth}"] = len(gaps) / sum(gaps)
-        values[f"gap_p50@{depth}"], values[f"gap_p95@{depth}"] = 1000 * rank(gaps, 0.5), 1000 * rank(gaps, 0.95)
+        gaps = decode(session, token, arm.news[-1])
+        for where, new in decodings(depth, arm.news).items():
+            part = gaps[:new]
+            values[f"decode@{where}"] = new / sum(part)
+            values[f"gap_p50@{where}"], values[f"gap_p95@{where}"] = 1000 * rank(part, 0.5), 1000 * rank(part, 0.95)
+            all_gaps[where] = part
         if depth == arm.depths[-1]:
             values |= memory_now(session)
-    return {"values": values, "missing": dict.fromkeys((name for name, value in values.items() if value is None), NOT_TOLD)}
+    missing = dict.fromkeys((name for name, value in values.items() if value is None), NOT_TOLD)
+    return {"values": values, "gaps": all_gaps, "missing": missing}
+
+
+def prefill(arm: Arm, count: int) -> tuple[int, float, float]:
+    """The likeliest token behind the first `count`, seconds of feeding them, seconds until it was chosen."""
+    arm.session.rewind(0)
+    start = time.perf_counter()
+    logits = arm.session.feed(arm.prompt[:count])
+    fed = time.perf_counter()
+    token = int(logits[-1].argmax())
+    return token, fed - start, time.perf_counter() - start
 
 
 def decode(session: Any, token: int, count: int) -> list[float]:
@@ -151,3 +192,12 @@ def memory_now(session: Any) -> dict[str, float | None]:
     file = None if now.anonymous is None else now.rss - now.anonymous
     sizes = {"peak": peak, "rss": now.rss, "anonymous": now.anonymous, "file": file, "kv": session.kv_bytes}
     return {name: None if size is None else size / 1e6 for name, size in sizes.items()}
+
+
+ANSWERS: dict[str, Callable[[Arm], dict[str, Any]]] = {
+    "first-token": first_token,
+    "identify": identify,
+    "warm-up": warm_up,
+    "round": measure_round,
+    "about": about,
+}

@@ -11,7 +11,7 @@ import ctypes
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from deepseek_cli.errors import UsageError
@@ -106,14 +106,17 @@ def memory_here() -> Device:
     return Device(THIS, "here", min(memory, cgroup_limit() or memory), 0.9, None)
 
 
-def read_bandwidth() -> int | None:
-    """Bytes a second that the C library's search for a byte reads, best of some rounds; None where it is not at hand."""
+def read_bandwidth(threads: Sequence[int] = (1, 2, 4), size: int = BUFFER) -> int | None:
+    """Bytes a second that the C library's search for a byte reads, best of some rounds; None where it is not at hand.
+
+    On each of the counts of `threads`, through a buffer of `size` bytes.
+    """
     search = _search()
     if not search:
         return None
-    buffer = ctypes.create_string_buffer(BUFFER)
-    ctypes.memset(buffer, 1, BUFFER)  # untouched pages would all be the one page of zeros
-    return max(_rate(search, buffer, threads) for threads in (1, 2, 4) for _ in range(ROUNDS))
+    buffer = ctypes.create_string_buffer(size)
+    ctypes.memset(buffer, 1, size)  # untouched pages would all be the one page of zeros
+    return max(_rate(search, buffer, count) for count in threads for _ in range(ROUNDS))
 
 
 def _search() -> Callable[[ctypes.c_void_p, int, int], object] | None:
@@ -126,11 +129,11 @@ def _search() -> Callable[[ctypes.c_void_p, int, int], object] | None:
 
 
 def _rate(search: Callable[..., object], buffer: ctypes.Array[ctypes.c_char], threads: int) -> int:
-    part, start = BUFFER // threads, ctypes.addressof(buffer)
+    part, start = len(buffer) // threads, ctypes.addressof(buffer)
     readers = [threading.Thread(target=search, args=(start + i * part, 0, part)) for i in range(threads)]
     begun = time.perf_counter()
     for reader in readers:
         reader.start()
     for reader in readers:
         reader.join()
-    return int(BUFFER / (time.perf_counter() - begun))
+    return int(len(buffer) / (time.perf_counter() - begun))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,21 +38,28 @@ def read_baseline(path: Path) -> dict[str, Any]:
 
     Raises UsageError where the file is not one, or is of another schema, or of a run that failed.
     """
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not JSON"
-        raise UsageError("{file} cannot be read: {reason}.", hint=SAVE, file=path, reason=reason) from None
-    schema = document.get("schema") if isinstance(document, dict) else None
-    if schema not in SCHEMAS:
-        raise UsageError(
-            "{file} has the schema {schema}, not {known}.", hint=SAVE, file=path, schema=schema or "none", known=SCHEMAS[0]
-        )
+    document = read_document(path, SCHEMAS, SAVE)
     if document.get("failed"):
         raise UsageError("{file} is of a run that failed.", hint=SAVE, file=path)
     if not is_whole(document):
         raise UsageError("{file} is damaged: its peak or its parts are missing.", hint=SAVE, file=path)
     return {key: document.get(key) for key in ("schema", "model", "run", "peak", "moments", "timeline")}
+
+
+def read_document(path: Path, schemas: Sequence[str], hint: str) -> dict[str, Any]:
+    """A saved JSON document of one of `schemas`, the newest first. Raises UsageError, with `hint`, for anything else."""
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not JSON"
+        raise UsageError("{file} cannot be read: {reason}.", hint=hint, file=path, reason=reason) from None
+    schema = document.get("schema") if isinstance(document, dict) else None
+    if schema not in schemas:
+        raise UsageError(
+            "{file} has the schema {schema}, not {known}.", hint=hint, file=path, schema=schema or "none", known=schemas[0]
+        )
+    found: dict[str, Any] = document
+    return found
 
 
 SAVE = "Make one with: deepseek profile MODEL --save baseline.json"

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from deepseek_cli.errors import UsageError
-from deepseek_cli.spec import Size, option
+from deepseek_cli.spec import Size, option, parse_share
 
 FEWEST = 5  # iterations from which a slope can be told from noise
-GROWTH = re.compile(r"(\d+(?:\.\d+)?)\s*%")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +37,7 @@ class ProfileSpec:
         self._check_estimate()
         if self.prompt_tokens < 1 or self.new_tokens < 1:
             raise UsageError("--prompt-tokens and --new-tokens must be at least 1.", hint="Leave them out for 512 and 32.")
-        if self.max_growth and not GROWTH.fullmatch(self.max_growth):
+        if self.max_growth and parse_share(self.max_growth) is None:
             raise UsageError("--max-growth {text!r} is not a share.", hint="Write it like 5%.", text=self.max_growth)
         if self.max_growth and not self.baseline:
             raise UsageError("--max-growth needs something to grow from.", hint="Add --baseline FILE.json.")
@@ -67,5 +65,4 @@ class ProfileSpec:
     @property
     def growth(self) -> float | None:
         """--max-growth as a factor: 0.05 for 5%."""
-        match = GROWTH.fullmatch(self.max_growth or "")
-        return float(match[1]) / 100 if match else None
+        return parse_share(self.max_growth or "")

@@ -28,8 +28,8 @@ class Recorder:
         self.position = position
 
 
-def arm(prompt_tokens=4, depths=(0, 6)):
-    return Arm(Recorder(), list(range(8)), prompt_tokens, new_tokens=2, depths=depths)
+def arm(prompts=(4,), depths=(0, 6), news=(2,)):
+    return Arm(Recorder(), list(range(8)), prompts, news, depths)
 
 
 def test_a_round_prefills_once_and_decodes_at_each_depth():
@@ -39,14 +39,32 @@ def test_a_round_prefills_once_and_decodes_at_each_depth():
 
 
 def test_a_depth_below_the_prompt_needs_no_second_prefill():
-    measured = arm(prompt_tokens=8, depths=(3,))
+    measured = arm(prompts=(8,), depths=(3,))
     measure_round(measured)
     assert measured.session.fed == [(0, 8), (3, 1), (4, 1)]
 
 
-def test_a_round_measures_every_metric():
+def test_every_prompt_is_read_from_an_empty_cache():
+    measured = arm(prompts=(2, 5), depths=(0,))
+    values = measure_round(measured)["values"]
+    assert measured.session.fed == [(0, 2), (0, 5), (0, 1), (1, 1)]
+    assert {"prefill@2", "prefill@5", "first_token@2", "first_token@5"} <= set(values)
+
+
+def test_shorter_decodings_are_the_beginning_of_the_longest():
+    measured = arm(depths=(0,), news=(1, 3))
+    found = measure_round(measured)
+    assert measured.session.fed == [(0, 4), (0, 1), (1, 1), (2, 1)]
+    assert found["gaps"]["0+1"] == found["gaps"]["0+3"][:1]
+    assert found["values"]["decode@0+3"] == pytest.approx(3 / sum(found["gaps"]["0+3"]))
+
+
+ELSEWHERE = {"load", "load_cold", "start", "start_cold", "gap_p99", "touched", "kl", "agreement", "perplexity"}
+
+
+def test_a_round_measures_every_metric_that_is_its_own():
     values = measure_round(arm())["values"]
-    assert {name.partition("@")[0] for name in values} | {"load"} == set(METRICS)
+    assert {name.partition("@")[0] for name in values} | ELSEWHERE == set(METRICS)
     assert values["kv"] == 0.001
 
 

@@ -89,7 +89,7 @@ def test_the_pages_hold_the_transcript_and_the_figures(language: str) -> None:
 
 @pytest.mark.parametrize("language", MAKE["PAGES"])
 def test_what_the_speed_benchmark_saves_becomes_a_table(language: str) -> None:
-    metrics = {"prefill": {"median": 1234.5}, "decode@0": {"median": 200.4}, "decode@512": {"median": 99.9}}
+    metrics = {"prefill@512": {"median": 1234.5}, "decode@0": {"median": 200.4}, "decode@512": {"median": 99.9}}
     saved = {
         "settings": {"rounds": 10, "threads": 2},
         "environment": {"processor": "Toy", "threads": 2},
