@@ -12,6 +12,7 @@ from typing import Any, Literal, NewType, Union, get_args, get_origin, get_type_
 from deepseek_cli.errors import UsageError
 
 Size = NewType("Size", int)  # a field of this type is written "4GB" and read as bytes
+PACKED_CACHE = Size(10_000_000_000)  # what packed weights may take of the disk, unless somebody says
 
 
 @dataclass(frozen=True, slots=True)

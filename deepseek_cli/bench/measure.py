@@ -77,6 +77,7 @@ def bench(
         shared = {**settings, "home": str(home), "path": sys.path}
         kinds: list[dict[str, Any]] = [{}]
         kinds += [{"sparse": spec.sparse_attention}] if spec.sparse_attention else []
+        kinds += [{"fast_prefill": True}] if spec.fast_prefill else []
         kinds += [{"most": most}] if most else []
         arms = [stack.enter_context(started(ref, {**shared, "ref": ref, **kind})) for ref in refs for kind in kinds]
         measure(arms, spec.rounds, reporter)
@@ -112,6 +113,7 @@ def check(spec: BenchSpec, context: int | None, threads: int | None) -> dict[str
         "depths": list(spec.depths),
         "context": context or spec.longest,
         "threads": threads or physical_cores(),
+        "packed_cache": spec.packed_cache,
     }
 
 

@@ -38,7 +38,9 @@ def write_prefill(source: Path, folder: Path) -> Path:
         nodes = list(_without_head(model.graph))
         turned = [new for node in nodes for new in (_product(store, node) if _turns(node, weights) else [node])]
         if len(turned) == len(nodes):
-            raise ModelUnsupported("{file} has no quantized products to make faster.", hint="Leave --fast-prefill out.", file=source)
+            raise ModelUnsupported(
+                "{file} has no quantized products to make faster.", hint="Leave --fast-prefill out.", file=source
+            )
         store.keep({name for node in turned for name in _reads(node)})
     del model.graph.node[:]
     model.graph.node.extend(turned)

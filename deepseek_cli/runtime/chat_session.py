@@ -10,6 +10,7 @@ from deepseek_cli.errors import UsageError
 from deepseek_cli.handle import Bundle, ModelHandle
 from deepseek_cli.ops import SparseSpec
 from deepseek_cli.runtime.generate import Generation, generate_text
+from deepseek_cli.runtime.machine_cache import MachineCache
 from deepseek_cli.runtime.memory_plan import MemoryPlan
 from deepseek_cli.runtime.sampling import Sampling
 from deepseek_cli.runtime.session import Session, check_room, open_session
@@ -122,11 +123,23 @@ def open_chat(
     drafts: bool = False,
     sparse: SparseSpec | None = None,
     plan: MemoryPlan | None = None,
+    cache: MachineCache | None = None,
+    fast_prefill: bool = False,
 ) -> Chat:
     """Raises UsageError where `think` is asked of a model that has no switch for it."""
     tokenizer = open_tokenizer(model.root)
     if think is not None and not raw:
         _check_switch(tokenizer)
-    session = open_session(model, context=context, threads=threads, device=device, drafts=drafts, sparse=sparse, plan=plan)
+    session = open_session(
+        model,
+        context=context,
+        threads=threads,
+        device=device,
+        drafts=drafts,
+        sparse=sparse,
+        plan=plan,
+        cache=cache,
+        fast_prefill=fast_prefill,
+    )
     messages = [{"role": "system", "content": system}] if system else []
     return Chat(session, tokenizer, sampling, most, stop, raw, think=think, messages=messages)

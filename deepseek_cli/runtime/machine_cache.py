@@ -15,11 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from deepseek_cli.errors import DeepseekError
 from deepseek_cli.manifest import FILE, read_manifest
-from deepseek_cli.store import require_space, staged
+from deepseek_cli.reporter import SILENT, Reporter
+from deepseek_cli.store import making_room, require_space, staged
 
 ENTRY = "entry.json"
+ASKED = ".asked"
 SCHEMA = "deepseek.packed/1"
 PROCESSORS = Path("/proc/cpuinfo")
 OTHERS = stat.S_IWGRP | stat.S_IWOTH  # may write
@@ -32,26 +33,30 @@ class MachineCache:
 
     folder: Path
     most: int
+    reporter: Reporter = SILENT
 
-    def entry(self, bundle: Path, form: str, needed: int, make: Callable[[Path], None]) -> Path:
-        """The folder that `make` fills for this `form` of a bundle, once; about `needed` bytes.
+    def entry(self, bundle: Path, form: str, needed: int, make: Callable[[Path], None], at_once: bool = True) -> Path | None:
+        """The folder that `make` fills for this `form` of a bundle, once; about `needed` bytes. Unless it is to be made `at_once`
+        the first call only remembers that it was asked for, and gives None: what runs once is not worth it.
 
         Raises DiskFull and ResourceError where it cannot be written, and what `make` does.
         """
         key = key_of(bundle, form)
-        name = f"{form}-{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]}"
-        path = self.folder / name
+        path = self.folder / f"{form}-{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]}"
         if not _is_sound(path, key):
+            asked = path.with_suffix(ASKED)
+            if not at_once and not asked.exists():
+                with making_room(asked):
+                    self.folder.mkdir(parents=True, exist_ok=True)
+                    asked.touch()
+                return None
+            self.reporter.note("Packing weights for this machine, once: {path}", path=path)
             self._make_room(needed)
             require_space(self.folder, needed + ROOM)
             with staged(path, force=True) as staging:
                 make(staging)
-                for place in (staging, *staging.iterdir()):
-                    place.chmod(0o700 if place is staging else 0o600)
-                files = {file.name: file.stat().st_size for file in staging.iterdir()}
-                record = json.dumps({"schema": SCHEMA, "key": key, "files": files})
-                (staging / ENTRY).write_text(record, encoding="utf-8")
-                (staging / ENTRY).chmod(0o600)
+                _seal(staging, key)
+            asked.unlink(missing_ok=True)
         with contextlib.suppress(OSError):  # of a cache that is only read
             (path / ENTRY).touch()
         return path
@@ -93,6 +98,15 @@ def processor() -> tuple[str, str]:
     return facts.get("model name", ""), facts.get("flags") or facts.get("features", "")
 
 
+def _seal(folder: Path, key: list[Any]) -> None:
+    """Say what a new entry is, and keep it from others."""
+    files = {file.name: file.stat().st_size for file in folder.iterdir()}
+    (folder / ENTRY).write_text(json.dumps({"schema": SCHEMA, "key": key, "files": files}), encoding="utf-8")
+    folder.chmod(0o700)
+    for file in folder.iterdir():
+        file.chmod(0o600)
+
+
 def _is_sound(path: Path, key: list[Any]) -> bool:
     """Whether an entry is of this key, whole, and written by nobody but this user."""
     try:
@@ -105,11 +119,8 @@ def _is_sound(path: Path, key: list[Any]) -> bool:
 
 
 def _is_private(place: Path) -> bool:
-    """Whether a file or folder is no link, and its bytes are this user's own. Windows keeps a user's folders from others itself."""
+    """Whether a file or folder is no link, and nobody else could have written it. Windows itself keeps folders of users apart."""
     facts = place.lstat()
     if stat.S_ISLNK(facts.st_mode):
         return False
     return not hasattr(os, "getuid") or (facts.st_uid == os.getuid() and not facts.st_mode & OTHERS)
-
-
-CannotMake = (DeepseekError, OSError)  # what a caller that can do without an entry goes on from
