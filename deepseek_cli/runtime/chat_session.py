@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -127,19 +128,21 @@ def open_chat(
     fast_prefill: bool = False,
 ) -> Chat:
     """Raises UsageError where `think` is asked of a model that has no switch for it."""
-    tokenizer = open_tokenizer(model.root)
+    with ThreadPoolExecutor(1) as aside:  # both take about as long, and neither holds Python's lock for most of it
+        reading = aside.submit(open_tokenizer, model.root)
+        session = open_session(
+            model,
+            context=context,
+            threads=threads,
+            device=device,
+            drafts=drafts,
+            sparse=sparse,
+            plan=plan,
+            cache=cache,
+            fast_prefill=fast_prefill,
+        )
+        tokenizer = reading.result()
     if think is not None and not raw:
         _check_switch(tokenizer)
-    session = open_session(
-        model,
-        context=context,
-        threads=threads,
-        device=device,
-        drafts=drafts,
-        sparse=sparse,
-        plan=plan,
-        cache=cache,
-        fast_prefill=fast_prefill,
-    )
     messages = [{"role": "system", "content": system}] if system else []
     return Chat(session, tokenizer, sampling, most, stop, raw, think=think, messages=messages)

@@ -14,7 +14,7 @@ from deepseek_cli.errors import DeepseekError, ModelCorrupt, ResourceError
 from deepseek_cli.runtime.machine_cache import MachineCache, processor
 from deepseek_cli.runtime.memory_plan import MemoryPlan
 from deepseek_cli.runtime.onnx_session import OnnxSession
-from deepseek_cli.runtime.packing import DECODE, PREFILL, packed
+from deepseek_cli.runtime.packing import DECODE, PREFILL, PrefillSession, packed
 from deepseek_cli.runtime.session import check_room
 
 LEAST = 16  # tokens of a prompt that are worth another session
@@ -35,15 +35,6 @@ def open_packed(
     assert entry
     plan = MemoryPlan(chunk=PREFILL_CHUNK)
     return FastPrefillSession(decode, PrefillSession(entry, config, decode.context, threads, plan=plan, cache=decode.cache))
-
-
-class PrefillSession(OnnxSession):
-    """Appends tokens to another session's cache, and gives no logits."""
-
-    def append(self, tokens: Sequence[int], position: int) -> None:
-        self.position = position
-        for start in range(0, len(tokens), self.chunk):
-            self._run(tokens[start : start + self.chunk], self.last[:0])
 
 
 class FastPrefillSession:

@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from deepseek_cli import errors
-from deepseek_cli.errors import DeepseekError
+from deepseek_cli.errors import DeepseekError, ResourceError
+from deepseek_cli.fields import read_json
+from deepseek_cli.handle import read_config
 from deepseek_cli.runtime.machine_cache import MachineCache
-from deepseek_cli.runtime.onnx_session import GRAPH, load, session_options
+from deepseek_cli.runtime.onnx_session import GRAPH, OnnxSession, load, session_options
 
 DATA = f"{GRAPH}.data"
 DECODE, PREFILL = "decode", "prefill"
 SHARES = {DECODE: 3, PREFILL: 8}  # bytes while one is made, over those of the bundle: weights as they are, and packed
+INLINE_BYTES = "64"  # shapes must stand in the graph, and scales must not: packed codes are unpacked wrongly then
+PROOF = 24  # tokens that must come out the same
 # `-P` and this program instead of `-m`: the folder the user stands in must not lend the process its modules.
 BOOT = """
 import json, sys
@@ -26,6 +33,15 @@ sys.path[:] = request["path"]
 from deepseek_cli.runtime.packing import main
 main(request)
 """
+
+
+class PrefillSession(OnnxSession):
+    """Appends tokens to another session's cache, and gives no logits."""
+
+    def append(self, tokens: Sequence[int], position: int) -> None:
+        self.position = position
+        for start in range(0, len(tokens), self.chunk):
+            self._run(tokens[start : start + self.chunk], self.last[:0])
 
 
 def packed(folder: Path, form: str, cache: MachineCache, at_once: bool = True) -> Path | None:
@@ -66,6 +82,8 @@ def main(request: dict[str, Any]) -> None:
 
 def make_decode(folder: Path, staging: Path) -> None:
     _pack(folder / GRAPH, staging)
+    config = _config(folder)
+    _require_equal(*(OnnxSession(place, config, PROOF).feed(range(PROOF), keep=0) for place in (folder, staging)))
 
 
 def make_prefill(folder: Path, staging: Path) -> None:
@@ -74,9 +92,23 @@ def make_prefill(folder: Path, staging: Path) -> None:
     raw = staging / "raw"
     raw.mkdir()
     _pack(write_prefill(folder / GRAPH, raw), staging)
-    for file in raw.iterdir():
-        file.unlink()
-    raw.rmdir()
+    config, caches = _config(folder), []
+    for place in (raw, staging):
+        session = PrefillSession(place, config, PROOF)
+        session.append(range(PROOF), 0)
+        caches.append(session.cache)
+    _require_equal(*caches)
+    shutil.rmtree(raw)
+
+
+def _config(folder: Path) -> Any:
+    return read_config(folder / "config.json", read_json(folder / "config.json"))[1]
+
+
+def _require_equal(plain: np.ndarray, packed: np.ndarray) -> None:
+    """Raises ResourceError where packed weights do not compute the very same: they must never change an answer."""
+    if not np.array_equal(plain, packed):
+        raise ResourceError("ONNX Runtime does not give the same from packed weights.", hint="Use --set packed_cache=0.")
 
 
 MAKERS: dict[str, Callable[[Path, Path], None]] = {DECODE: make_decode, PREFILL: make_prefill}
@@ -87,6 +119,6 @@ def _pack(graph: Path, folder: Path) -> None:
     options = session_options(None)
     options.optimized_model_filepath = str(folder / GRAPH)
     options.add_session_config_entry("session.optimized_model_external_initializers_file_name", DATA)
-    options.add_session_config_entry("session.optimized_model_external_initializers_min_size_in_bytes", "1024")
+    options.add_session_config_entry("session.optimized_model_external_initializers_min_size_in_bytes", INLINE_BYTES)
     options.add_session_config_entry("session.save_external_prepacked_constant_initializers", "1")
     load(graph, options)
