@@ -99,20 +99,19 @@ class OnnxSession:
     def _load(self, path: Path, options: Any, accuracy_level: int | None, rewrite: Rewrite | None) -> Any:
         return load(path, options, accuracy_level, rewrite)
 
-    def _reserve_cache(self, config: Any, cache: np.ndarray | None = None) -> Any:
+    def _reserve_cache(self, config: Any, shared: Any = None) -> Any:
         """Keys and values [layers, 2, 1, heads, rows, channels], or latents [layers, 1, rows, channels]."""
         latent, kinds = getattr(config, "latent", None), cache_kinds(self.session)
         rows = -(-self.context // PAGE) * PAGE
         dtype = next(CACHE_DTYPES[v.type] for v in self.session.get_inputs() if v.name.startswith("past_key_values"))
         if not latent:
-            if cache is None:
-                cache = reserve((config.layers, 2, 1, config.kv_heads, rows, config.head_dim), dtype)
+            shape: tuple[int, ...] = (config.layers, 2, 1, config.kv_heads, rows, config.head_dim)
+            cache = reserve(shape, dtype) if shared is None else shared
             for layer, pair in enumerate(cache):
                 for kind, buffer in zip(kinds, pair, strict=True):
                     self._bind_cache(layer, kind, buffer)
             return cache
-        if cache is None:
-            cache = reserve((config.layers, 1, rows, latent.cached), dtype)
+        cache = reserve((config.layers, 1, rows, latent.cached), dtype) if shared is None else shared
         if kinds == LATENT:
             self.rows = list(cache)
             return cache
