@@ -45,6 +45,8 @@ MEASURING: dict[str, str] = {
     "--fast-prefill needs a processor that multiplies bytes (VNNI), and this one is not known to.": (
         "--fast-prefill 需要能做字节乘法（VNNI）的处理器，而无法确认本机支持。"
     ),
+    "{path} may take {most} MB, and {needed} MB are needed.": "{path} 最多可占 {most} MB，而需要 {needed} MB。",
+    "Use --set packed_cache=SIZE.": "请用 --set packed_cache=大小。",
     "The process that packs weights failed: {reason}": "打包权重的进程失败：{reason}",
     "Use --set packed_cache=0.": "请用 --set packed_cache=0。",
     "ONNX Runtime does not give the same from packed weights.": "ONNX Runtime 用已打包的权重得不到相同的结果。",

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from deepseek_cli.errors import DiskFull
 from deepseek_cli.manifest import FILE, read_manifest
 from deepseek_cli.reporter import SILENT, Reporter
 from deepseek_cli.store import making_room, require_space, staged
@@ -50,6 +51,14 @@ class MachineCache:
                     self.folder.mkdir(parents=True, exist_ok=True)
                     asked.touch()
                 return None
+            if needed > self.most:
+                raise DiskFull(
+                    "{path} may take {most} MB, and {needed} MB are needed.",
+                    hint="Use --set packed_cache=SIZE.",
+                    path=self.folder,
+                    most=self.most // 1_000_000,
+                    needed=needed // 1_000_000,
+                )
             self.reporter.note("Packing weights for this machine, once: {path}", path=path)
             self._make_room(needed)
             require_space(self.folder, needed + ROOM)

@@ -142,8 +142,15 @@ def test_a_failed_making_leaves_nothing(cache: MachineCache, bundle: Path) -> No
 
 def test_a_full_disk_is_said_before_anything_is_made(cache: MachineCache, bundle: Path) -> None:
     make = Maker()
-    with pytest.raises(DiskFull):
-        cache.entry(bundle, "decode", 10**18, make)
+    with pytest.raises(DiskFull, match="its disk has"):
+        MachineCache(cache.folder, 10**19).entry(bundle, "decode", 10**18, make)
+    assert not make.made
+
+
+def test_what_is_larger_than_the_whole_cache_is_not_made(cache: MachineCache, bundle: Path) -> None:
+    make = Maker()
+    with pytest.raises(DiskFull, match="packed_cache"):
+        cache.entry(bundle, "decode", cache.most + 1, make)
     assert not make.made
 
 
