@@ -13,6 +13,7 @@ from deepseek_cli.errors import UsageError
 
 SHARE = re.compile(r"(\d+(?:\.\d+)?)\s*%")
 Size = NewType("Size", int)  # a field of this type is written "4GB" and read as bytes
+PACKED_CACHE = Size(10_000_000_000)  # what packed weights may take of the disk, unless somebody says
 
 
 @dataclass(frozen=True, slots=True)

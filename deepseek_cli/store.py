@@ -29,6 +29,11 @@ class Store:
     def models(self) -> Path:
         return self.home / "models"
 
+    @property
+    def packed(self) -> Path:
+        """What this machine has made for itself, and can make again."""
+        return self.home / "packed"
+
     def entries(self) -> list[tuple[Path, Manifest]]:
         """Every complete entry, oldest first. Where the manifest cannot be read it is of kind "damaged": `rm` can reach it."""
         if not self.models.is_dir():

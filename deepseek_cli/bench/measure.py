@@ -44,6 +44,7 @@ def bench(
     baseline = gates.read_baseline(spec.baseline, settings, environment()) if spec.baseline else None
     kinds: list[dict[str, Any]] = [{}]
     kinds += [{"sparse": spec.sparse_attention}] if spec.sparse_attention else []
+    kinds += [{"fast_prefill": True}] if spec.fast_prefill else []
     kinds += [{"most": most}] if most else []
     plans = [{**settings, "home": str(home), "ref": ref, **kind} for ref in refs for kind in kinds]
     found, arms = measured(plans, spec, settings, baseline, reporter)
@@ -83,6 +84,7 @@ def check(spec: BenchSpec, context: int | None, threads: int | None) -> dict[str
         "depths": list(spec.depths),
         "context": context or spec.longest,
         "threads": threads or physical_cores(),
+        "packed_cache": spec.packed_cache,
     }
 
 

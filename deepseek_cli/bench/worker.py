@@ -6,6 +6,7 @@ was asked for, or `error`, after which it ends. Its input's end ends it too.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -15,12 +16,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from deepseek_cli.bench.metrics import decodings
 from deepseek_cli.bench.statistics import is_stable, rank
 from deepseek_cli.errors import DeepseekError, MemoryShort, UsageError
 from deepseek_cli.profile import memory
+
+if TYPE_CHECKING:
+    from deepseek_cli.runtime.machine_cache import MachineCache
 
 MOST_WARM_UPS = 5
 NOT_TOLD = "this system does not tell it"
@@ -83,16 +87,25 @@ def load(settings: dict[str, Any]) -> tuple[Arm, dict[str, Any]]:
         import deepseek_cli.runtime.torch_session  # noqa: F401
     sparse = SparseSpec.parse(settings["sparse"]) if settings.get("sparse") else None
     plan = plan_within(settings, model) if settings.get("most") else None
+    fast = settings.get("fast_prefill", False)
+    cache = prepared_cache(settings, model, fast)
     start = time.perf_counter()
     session = open_session(
-        model, context=settings["context"], threads=settings["threads"], device=settings["device"], sparse=sparse, plan=plan
+        model,
+        context=settings["context"],
+        threads=settings["threads"],
+        device=settings["device"],
+        sparse=sparse,
+        plan=plan,
+        cache=cache,
+        fast_prefill=fast,
     )
     seconds = time.perf_counter() - start
     draw = random.Random(settings["seed"])
     prompts, news, depths = (tuple(settings[key]) for key in ("prompt_tokens", "new_tokens", "depths"))
     prompt = [draw.randrange(model.config.vocabulary) for _ in range(max(*prompts, *depths))]
     facts = {
-        "name": " ".join([model.name, *([settings["sparse"]] if sparse else []), *(["planned"] if plan else [])]),
+        "name": " ".join([model.name, *_said(settings, "sparse"), *_said(settings, "fast_prefill"), *_said(settings, "most")]),
         "kind": "bundle" if isinstance(model, Bundle) else "model",
         "bytes": model.size_bytes,
         "quantization": model.manifest.quantization,
@@ -100,6 +113,28 @@ def load(settings: dict[str, Any]) -> tuple[Arm, dict[str, Any]]:
         "load": seconds,
     }
     return Arm(session, prompt, prompts, news, depths, model, sparse=sparse is not None), facts
+
+
+def _said(settings: dict[str, Any], name: str) -> list[str]:
+    """How an arm is told from others of the same model."""
+    words = {"fast_prefill": "fast prefill", "most": "planned"}
+    return [str(words.get(name, settings[name]))] if settings.get(name) else []
+
+
+def prepared_cache(settings: dict[str, Any], model: Any, fast: bool) -> MachineCache | None:
+    """Where a cpu bundle's weights lie packed, as they do from its second run on; without sparse attention or a plan."""
+    from deepseek_cli.runtime.machine_cache import MachineCache
+    from deepseek_cli.runtime.packing import DECODE, PREFILL, packed
+    from deepseek_cli.store import Store
+
+    other = settings.get("sparse") or settings.get("most")
+    if not settings.get("packed_cache") or other or getattr(model, "target", "") != "cpu":
+        return None
+    cache = MachineCache(Store(Path(settings["home"])).packed, settings["packed_cache"])
+    with contextlib.suppress(DeepseekError, OSError):  # it is measured as it runs where nothing can be kept
+        for form in (DECODE, PREFILL)[: 1 + fast]:
+            packed(model.root, form, cache)
+    return cache
 
 
 def plan_within(settings: dict[str, Any], model: Any) -> Any:

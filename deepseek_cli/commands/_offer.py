@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING
 
 from deepseek_cli.commands._call import Call
 from deepseek_cli.commands._subject import store_of, subject
-from deepseek_cli.commands.deploy import made
-from deepseek_cli.deploy.spec import DeploySpec
 from deepseek_cli.errors import ModelNotFound
 from deepseek_cli.sources import canonical
 
@@ -24,6 +22,9 @@ def subject_or_made(call: Call) -> ModelHandle | Bundle:
         ref = canonical(str(call.model))
         if not ref.startswith("hf:"):
             raise
+    from deepseek_cli.commands.deploy import made
+    from deepseek_cli.deploy.spec import DeploySpec
+
     spec = DeploySpec(int4=True, pull=True)
     if not (call.common.yes or _agrees(call, ref)):
         raise ModelNotFound(

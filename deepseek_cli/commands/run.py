@@ -14,10 +14,11 @@ from deepseek_cli.errors import UsageError
 from deepseek_cli.ops import SparseSpec
 from deepseek_cli.output import Result
 from deepseek_cli.sources import names_a_model
-from deepseek_cli.spec import option
+from deepseek_cli.spec import PACKED_CACHE, Size, option
 
 if TYPE_CHECKING:
     from deepseek_cli.runtime.chat_session import Chat
+    from deepseek_cli.runtime.machine_cache import MachineCache
 
 ARGUMENTS = ("model?", "prompt?")
 COMMON = ("threads", "context", "memory", "seed", "device", "memory_profile", "optimize_memory")
@@ -37,6 +38,10 @@ class RunSpec:
     draft: bool = option(False, help="guess ahead with the model's own multi-token prediction; the text stays the same")
     sparse_attention: str | None = option(
         None, help="attend to N keys a query, to the most active heads: tokens=N,heads=SHARE", metavar="tokens=N"
+    )
+    fast_prefill: bool = option(False, help="read prompts through a second, int8 form of the weights: faster, and less exact")
+    packed_cache: Size = option(
+        PACKED_CACHE, help="most bytes of weights that are kept packed for this machine; 0 keeps none", rare=True
     )
     think: Literal["auto", "on", "off"] = option("auto", help="thinking before the answer, of models that can switch", rare=True)
 
@@ -75,9 +80,20 @@ def run(call: Call) -> Result:
         drafts=spec.draft,
         sparse=sparse,
         plan=optimized.plan if optimized else None,
+        cache=_cache(call),
+        fast_prefill=spec.fast_prefill,
     )
     said = _converse(call, chat) if prompt is None else {"text": _answer(call, chat, prompt), **chat.last_record()}
     return Result({**said, **outcome(call, optimized, chat.session)}, quiet="")
+
+
+def _cache(call: Call) -> MachineCache | None:
+    """Where packed weights lie; none for a run whose memory is capped or looked into."""
+    from deepseek_cli.runtime.machine_cache import MachineCache
+
+    most, common = call.spec.packed_cache, call.common
+    watched = not call.spec.fast_prefill and (common.memory or common.memory_profile)
+    return MachineCache(store_of(call).packed, most, call.reporter) if most and not watched else None
 
 
 def _prompt(call: Call) -> tuple[str | None, str | None]:

@@ -36,7 +36,28 @@ MEASURING: dict[str, str] = {
     "Make it small first: deepseek quantize {model} --int4, then deepseek deploy.": (
         "请先把它变小：deepseek quantize {model} --int4，然后 deepseek deploy。"
     ),
+    # packed weights, and prompts in int8
+    "read prompts through a second, int8 form of the weights: faster, and less exact": "用权重的第二种 int8 形式读取提示：更快，但精度略低",
+    "most bytes of weights that are kept packed for this machine; 0 keeps none": "为本机保存的已打包权重最多占多少字节；0 为不保存",
+    "{file} has no quantized products to make faster.": "{file} 中没有可加速的量化矩阵乘法。",
+    "Leave --fast-prefill out.": "请去掉 --fast-prefill。",
+    "Packing weights for this machine, once: {path}": "为本机打包权重，只需一次：{path}",
+    "--fast-prefill needs a processor that multiplies bytes (VNNI), and this one is not known to.": (
+        "--fast-prefill 需要能做字节乘法（VNNI）的处理器，而无法确认本机支持。"
+    ),
+    "{path} may take {most} MB, and {needed} MB are needed.": "{path} 最多可占 {most} MB，而需要 {needed} MB。",
+    "Use --set packed_cache=SIZE.": "请用 --set packed_cache=大小。",
+    "The process that packs weights failed: {reason}": "打包权重的进程失败：{reason}",
+    "Use --set packed_cache=0.": "请用 --set packed_cache=0。",
+    "ONNX Runtime does not give the same from packed weights.": "ONNX Runtime 用已打包的权重得不到相同的结果。",
+    "--fast-prefill is for cpu bundles, and {model} is none.": "--fast-prefill 用于 cpu 部署包，而 {model} 不是。",
+    "--fast-prefill runs neither with sparse attention nor by a memory plan.": "--fast-prefill 不能与稀疏注意力或内存方案同用。",
+    "--fast-prefill keeps its weights in the cache, and packed_cache is 0.": "--fast-prefill 把权重放在缓存中，而 packed_cache 为 0。",
+    "Allow it some bytes.": "请给它一些空间。",
     # bench
+    "measure each model again, its prompts through a second, int8 form of the weights": (
+        "每个模型再测一次，用权重的第二种 int8 形式读取提示"
+    ),
     "tokens of the prompt": "提示的词元数",
     "tokens to generate at each depth": "在每个深度生成的词元数",
     "measure each model again, attending to a part of its keys: tokens=N,heads=SHARE": (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,6 +11,7 @@ from deepseek_cli.errors import UsageError
 from deepseek_cli.handle import Bundle, ModelHandle
 from deepseek_cli.ops import SparseSpec
 from deepseek_cli.runtime.generate import Generation, generate_text
+from deepseek_cli.runtime.machine_cache import MachineCache
 from deepseek_cli.runtime.memory_plan import MemoryPlan
 from deepseek_cli.runtime.sampling import Sampling
 from deepseek_cli.runtime.session import Session, check_room, open_session
@@ -122,11 +124,25 @@ def open_chat(
     drafts: bool = False,
     sparse: SparseSpec | None = None,
     plan: MemoryPlan | None = None,
+    cache: MachineCache | None = None,
+    fast_prefill: bool = False,
 ) -> Chat:
     """Raises UsageError where `think` is asked of a model that has no switch for it."""
-    tokenizer = open_tokenizer(model.root)
+    with ThreadPoolExecutor(1) as aside:  # reading it takes half as long as loading the session
+        reading = aside.submit(open_tokenizer, model.root)
+        session = open_session(
+            model,
+            context=context,
+            threads=threads,
+            device=device,
+            drafts=drafts,
+            sparse=sparse,
+            plan=plan,
+            cache=cache,
+            fast_prefill=fast_prefill,
+        )
+        tokenizer = reading.result()
     if think is not None and not raw:
         _check_switch(tokenizer)
-    session = open_session(model, context=context, threads=threads, device=device, drafts=drafts, sparse=sparse, plan=plan)
     messages = [{"role": "system", "content": system}] if system else []
     return Chat(session, tokenizer, sampling, most, stop, raw, think=think, messages=messages)

@@ -47,7 +47,7 @@ class HalfSession(OnnxSession):
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
         return load(path, options, accuracy_level, rewrite, tuple(dict.fromkeys((self.provider, CPU))))
 
-    def _reserve_cache(self, config: Any) -> list[ort.OrtValue]:
+    def _reserve_cache(self, config: Any, shared: Any = None) -> list[ort.OrtValue]:
         """Keys and values [1, heads, rows, channels], both as what is there and as what will be: the graph appends in place."""
         past = [value for value in self.session.get_inputs() if value.name.startswith("past_key_values")]
         dtype = CACHE_DTYPES[past[0].type]

@@ -41,6 +41,7 @@ class OnnxSession:
     the whole context, and untouched, so that resident bytes follow the tokens. `accuracy_level` 0 turns the rounding
     of activations off, for comparing; `spinning` lets idle threads poll for work between operators, which is faster
     as long as nothing else wants the cores. `rewrite` changes the graph as it is loaded, `plan` what it costs in memory.
+    `cache` is another session's of the same bundle, to be shared.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class OnnxSession:
         spinning: bool = True,
         rewrite: Rewrite | None = None,
         plan: MemoryPlan | None = None,
+        cache: np.ndarray | None = None,
     ) -> None:
         plan = plan or MemoryPlan()
         self.session = self._load(
@@ -67,7 +69,7 @@ class OnnxSession:
         self.tokens, self.ones, self.keep = np.empty(self.chunk, np.int64), np.ones(self.context, np.int64), np.ones(1, np.int64)
         self.last = np.empty((1, self.vocabulary), np.float32)
         self.rows: list[np.ndarray] = []  # of latents, whose binding grows with them
-        self.cache = self._reserve_cache(config)
+        self.cache = self._reserve_cache(config, cache)
         self.keeps = any(value.name == KEEP for value in self.session.get_overridable_initializers())
         if self.keeps:
             self._bind(KEEP, self.keep)
@@ -97,18 +99,19 @@ class OnnxSession:
     def _load(self, path: Path, options: Any, accuracy_level: int | None, rewrite: Rewrite | None) -> Any:
         return load(path, options, accuracy_level, rewrite)
 
-    def _reserve_cache(self, config: Any) -> Any:
+    def _reserve_cache(self, config: Any, shared: Any = None) -> Any:
         """Keys and values [layers, 2, 1, heads, rows, channels], or latents [layers, 1, rows, channels]."""
         latent, kinds = getattr(config, "latent", None), cache_kinds(self.session)
         rows = -(-self.context // PAGE) * PAGE
         dtype = next(CACHE_DTYPES[v.type] for v in self.session.get_inputs() if v.name.startswith("past_key_values"))
         if not latent:
-            cache = reserve((config.layers, 2, 1, config.kv_heads, rows, config.head_dim), dtype)
+            shape: tuple[int, ...] = (config.layers, 2, 1, config.kv_heads, rows, config.head_dim)
+            cache = reserve(shape, dtype) if shared is None else shared
             for layer, pair in enumerate(cache):
                 for kind, buffer in zip(kinds, pair, strict=True):
                     self._bind_cache(layer, kind, buffer)
             return cache
-        cache = reserve((config.layers, 1, rows, latent.cached), dtype)
+        cache = reserve((config.layers, 1, rows, latent.cached), dtype) if shared is None else shared
         if kinds == LATENT:
             self.rows = list(cache)
             return cache
@@ -120,10 +123,12 @@ class OnnxSession:
     def _run(self, tokens: Sequence[int], logits: np.ndarray) -> None:
         """Append at most `chunk` tokens; the last len(logits) of them get logits."""
         count = len(tokens)
-        self.tokens[:count], self.keep[0] = tokens, len(logits)
+        self.tokens[:count] = tokens
         self._bind("input_ids", self.tokens[None, :count])
         self._bind("attention_mask", self.ones[None, : self.position + count])
-        self._bind("logits", logits[None])
+        if len(logits):
+            self.keep[0] = len(logits)
+            self._bind("logits", logits[None])
         for layer, rows in enumerate(self.rows):
             self._bind_cache(layer, "latent", rows[:, : self._bound_rows(self.position + count)])
         self.session.run_with_iobinding(self.binding)

@@ -17,6 +17,7 @@ from deepseek_cli.handle import Bundle, ModelHandle
 from deepseek_cli.manifest import FILE
 from deepseek_cli.ops import SparseSpec
 from deepseek_cli.runtime.context import DEFAULT_CONTEXT, check_context
+from deepseek_cli.runtime.machine_cache import MachineCache
 from deepseek_cli.runtime.memory_plan import MemoryPlan, read_plan
 
 # By target, what opens its bundles: (folder, config, context, threads, exact) -> Session. `exact` leaves activations as they are.
@@ -64,9 +65,12 @@ def open_session(
     drafts: bool = False,
     sparse: SparseSpec | None = None,
     plan: MemoryPlan | None = None,
+    cache: MachineCache | None = None,
+    fast_prefill: bool = False,
 ) -> Session:
     """A session over a bundle (ONNX Runtime) or a model folder (PyTorch); one that `drafts` guesses a token further.
-    A cpu bundle's `plan` is the one that its manifest holds, if there is no other.
+    A cpu bundle's `plan` is the one that its manifest holds, if there is no other. Without one its weights may come from the
+    `cache`, as a second form of them does that `fast_prefill` runs prompts through.
 
     Raises UsageError for a context beyond what the model was made for, for a bundle that should draft or cannot attend
     sparsely, and for heads that cannot be left out.
@@ -75,6 +79,8 @@ def open_session(
     if isinstance(model, Bundle):
         plan = plan or planned(model)
     context = context or (plan and plan.context) or min(model.config.context, DEFAULT_CONTEXT)
+    if fast_prefill:
+        _require_second_form(model, sparse, plan, cache)
     if isinstance(model, Bundle):
         if drafts:
             raise UsageError("Bundles do not draft.", hint="Run the model they were made from with --draft.")
@@ -89,6 +95,10 @@ def open_session(
             from deepseek_cli.runtime.onnx_session import OnnxSession
 
             return OnnxSession(model.root, model.config, context, threads, plan=plan)
+        if cache and model.target == "cpu":
+            from deepseek_cli.runtime.packed_session import open_packed
+
+            return open_packed(model.root, model.config, context, threads, cache, fast_prefill)
         return open_folder(model.target, model.root, model.config, context, threads)
     if sparse and sparse.heads and getattr(model.config, "latent", None):
         raise UsageError(
@@ -119,6 +129,22 @@ def open_folder(target: str, folder: Path, config: Any, context: int, threads: i
         )
     session: Session = found(folder, config, context, threads, exact)
     return session
+
+
+def _require_second_form(
+    model: ModelHandle | Bundle, sparse: SparseSpec | None, plan: MemoryPlan | None, cache: MachineCache | None
+) -> None:
+    """Raises UsageError where prompts can run through no other weights."""
+    if not (isinstance(model, Bundle) and model.target == "cpu"):
+        raise UsageError(
+            "--fast-prefill is for cpu bundles, and {model} is none.", hint="Use: deepseek deploy --target cpu", model=model.name
+        )
+    if sparse or plan:
+        raise UsageError(
+            "--fast-prefill runs neither with sparse attention nor by a memory plan.", hint="Leave --fast-prefill out."
+        )
+    if not cache:
+        raise UsageError("--fast-prefill keeps its weights in the cache, and packed_cache is 0.", hint="Allow it some bytes.")
 
 
 def _require_onnx(bundle: Bundle) -> None:

@@ -78,8 +78,8 @@ def test_sparse_attention_leaves_keys_out(cli: Cli, stock: Stock, model: str) ->
 
 def test_a_prompt_comes_through_a_pipe(cli: Cli, stock: Stock, pipe: Pipe) -> None:
     pipe("Hello\n")
-    piped = cli("run", BUNDLE, "--max-tokens", "4")
-    assert piped == cli("run", BUNDLE, "Hello", "--max-tokens", "4")
+    plain = ("--max-tokens", "4", "--set", "packed_cache=0")
+    assert cli("run", BUNDLE, *plain) == cli("run", BUNDLE, "Hello", *plain)
 
 
 def test_an_empty_pipe_is_a_mistake(cli: Cli, stock: Stock, pipe: Pipe) -> None:
@@ -228,3 +228,21 @@ def test_mistakes(cli: Cli, stock: Stock, words: list[str], code: int, says: str
 
 def test_an_argument_that_is_not_utf8_is_a_prompt_like_any_other(cli: Cli, stock: Stock) -> None:
     assert cli("run", BUNDLE, "caf\udce9", "--max-tokens", "1").code == 0
+
+
+def test_a_second_run_packs_and_says_so(cli: Cli, stock: Stock) -> None:
+    first, second, third = (cli("run", BUNDLE, "Hello", "--max-tokens", "4") for _ in range(3))
+    assert first.out == second.out == third.out
+    assert ["Packing weights" in run.err for run in (first, second, third)] == [False, True, False]
+
+
+def test_prompts_may_be_read_in_int8(cli: Cli, stock: Stock) -> None:
+    done = cli("run", BUNDLE, "Hello, and welcome to all of you", "--max-tokens", "4", "--fast-prefill")
+    assert done.code == 0
+    assert list((stock.home / "packed").glob("prefill-*"))
+
+
+def test_fast_prefill_wants_a_cpu_bundle(cli: Cli, stock: Stock) -> None:
+    done = cli("run", str(stock.toy), "Hello", "--fast-prefill")
+    assert done.code == 2
+    assert "deepseek deploy --target cpu" in done.err

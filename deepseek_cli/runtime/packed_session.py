@@ -1,0 +1,87 @@
+"""A cpu bundle from the machine cache: weights as the kernels want them, mapped instead of packed into memory at each load,
+and, for `--fast-prefill`, a second form of them that prompts run through."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from deepseek_cli.errors import DeepseekError, ModelCorrupt, ResourceError
+from deepseek_cli.runtime.machine_cache import MachineCache, processor
+from deepseek_cli.runtime.memory_plan import MemoryPlan
+from deepseek_cli.runtime.onnx_session import OnnxSession
+from deepseek_cli.runtime.packing import DECODE, PREFILL, PrefillSession, packed
+from deepseek_cli.runtime.session import check_room
+
+LEAST = 16  # tokens of a prompt that are worth another session
+PREFILL_CHUNK = 256
+DOT_PRODUCTS = ("avx512_vnni", "avx_vnni")  # other x86 processors sum products of bytes in 16 bits, which overflow
+
+
+def open_packed(
+    folder: Path, config: Any, context: int, threads: int | None, cache: MachineCache, fast_prefill: bool = False
+) -> OnnxSession | FastPrefillSession:
+    """A session over a cpu bundle. Where the cache cannot be written it runs from the bundle itself; with `fast_prefill`, for
+    which there is no other place, that raises DiskFull or ResourceError."""
+    decode = _decoding(folder, config, context, threads, cache)
+    if not fast_prefill:
+        return decode
+    require_dot_products()
+    entry = packed(folder, PREFILL, cache)
+    assert entry
+    plan = MemoryPlan(chunk=PREFILL_CHUNK)
+    return FastPrefillSession(decode, PrefillSession(entry, config, decode.context, threads, plan=plan, cache=decode.cache))
+
+
+class FastPrefillSession:
+    """Tokens whose logits nobody wants go through `prefill`, all others through `decode`: the cache is one."""
+
+    def __init__(self, decode: OnnxSession, prefill: PrefillSession) -> None:
+        self.decode, self.prefill, self.context = decode, prefill, decode.context
+
+    @property
+    def position(self) -> int:
+        return self.decode.position
+
+    @property
+    def kv_bytes(self) -> int:
+        return self.decode.kv_bytes
+
+    def feed(self, tokens: Sequence[int], keep: int = 1) -> np.ndarray:
+        check_room(self.position, len(tokens), self.context)
+        ahead = len(tokens) - (min(keep, len(tokens)) or len(tokens))
+        if ahead < LEAST:
+            return self.decode.feed(tokens, keep)
+        self.prefill.append(tokens[:ahead], self.position)
+        self.decode.position = self.prefill.position
+        return self.decode.feed(tokens[ahead:], keep)
+
+    def rewind(self, position: int) -> None:
+        self.decode.rewind(position)
+
+
+def _decoding(folder: Path, config: Any, context: int, threads: int | None, cache: MachineCache) -> OnnxSession:
+    try:
+        entry = packed(folder, DECODE, cache, at_once=False)
+    except (DeepseekError, OSError):
+        entry = None
+    if entry:
+        try:
+            return OnnxSession(entry, config, context, threads)
+        except ModelCorrupt:
+            cache.forget(entry)
+    return OnnxSession(folder, config, context, threads)
+
+
+def require_dot_products() -> None:
+    """Raises ResourceError where int8 products could overflow."""
+    flags = processor()[1].split()
+    if platform.machine().lower() in ("arm64", "aarch64") or any(flag in flags for flag in DOT_PRODUCTS):
+        return
+    raise ResourceError(
+        "--fast-prefill needs a processor that multiplies bytes (VNNI), and this one is not known to.", hint="Leave it out."
+    )
