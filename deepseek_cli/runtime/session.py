@@ -76,8 +76,6 @@ def open_session(
         plan = plan or planned(model)
     context = context or (plan and plan.context) or min(model.config.context, DEFAULT_CONTEXT)
     if isinstance(model, Bundle):
-        if drafts:
-            raise UsageError("Bundles do not draft.", hint="Run the model they were made from with --draft.")
         if sparse and sparse.heads:
             raise UsageError("Bundles compute every head.", hint="Use --sparse-attention tokens=N.")
         if sparse and sparse.tokens:
@@ -97,7 +95,7 @@ def open_session(
     from deepseek_cli.runtime.torch_session import TorchSession
 
     _require_memory(model)
-    return TorchSession(model, context, threads, device=device, drafts=drafts, sparse=sparse)
+    return TorchSession(model, context, threads, device=device, drafts=drafts and bool(model.draft_weights), sparse=sparse)
 
 
 def planned(bundle: Bundle) -> MemoryPlan | None:
