@@ -25,7 +25,7 @@ class Pace:
         self.right: dict[int, float] = {}
         self.tried: dict[int, float] = {}
         self.steps: deque[float] = deque(maxlen=REMEMBERED)  # seconds of one row
-        self.rises: deque[float] = deque([RISE] * 3, maxlen=REMEMBERED)
+        self.rises: deque[float] = deque([RISE], maxlen=REMEMBERED)
         self.balance = CREDIT
 
     @property
@@ -38,7 +38,9 @@ class Pace:
         return (self.right.get(grade, 0.0) + grade) / (self.tried.get(grade, 0.0) + grade + 1)
 
     def count(self, grade: int, most: int) -> int:
-        """How many guesses make the most tokens in a time; 0 where one row alone does."""
+        """How many guesses make the most tokens in a time; 0 where one row alone does, and before one was fed alone."""
+        if not self.steps:
+            return 0
         rise, chance = self.rise, self.chance(grade)
         most = min(most, MOST, int(self.balance / rise) if rise else MOST)
         count, best, tokens, likely = 0, 1.0, 1.0, 1.0

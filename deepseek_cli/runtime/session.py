@@ -65,13 +65,18 @@ def open_session(
     sparse: SparseSpec | None = None,
     plan: MemoryPlan | None = None,
 ) -> Session:
-    """A session over a bundle (ONNX Runtime) or a model folder (PyTorch); one that `drafts` guesses a token further.
-    A cpu bundle's `plan` is the one that its manifest holds, if there is no other.
+    """A session over a bundle (ONNX Runtime) or a model folder (PyTorch); one that `drafts` guesses a token further, where
+    the model has a layer for it in PyTorch. A cpu bundle's `plan` is the one that its manifest holds, if there is no other.
 
-    Raises UsageError for a context beyond what the model was made for, for a bundle that should draft or cannot attend
-    sparsely, and for heads that cannot be left out.
+    Raises UsageError for a context beyond what the model was made for, for a bundle that cannot attend sparsely, for one
+    that should draft meanwhile, and for heads that cannot be left out.
     """
     check_context(model, context)
+    if drafts and sparse:
+        raise UsageError(
+            "Guesses are checked several at once, for which sparse attention would choose other keys.",
+            hint="Leave out --draft or --sparse-attention.",
+        )
     if isinstance(model, Bundle):
         plan = plan or planned(model)
     context = context or (plan and plan.context) or min(model.config.context, DEFAULT_CONTEXT)
