@@ -2,14 +2,14 @@
 
     python benchmarks/drafting.py [--bundle FOLDER] [--threads 2] [--cpu-time]
 
-**code**: functions of Python's standard library, to be written again with a change. **summary**: paragraphs of the built-in evaluation
-text, to be summarised with quotations. **chat**: questions without any text to copy from. Greedy; both arms have one session each and
-take turns, prompt by prompt. The ratio is that of seconds of decoding (the prefill is the same), the geometric mean over all prompts of
-a kind of the median over rounds, with a 95 % bootstrap interval over prompts; **lowest** is the worst prompt. `--cpu-time`
-compares the processor time of one thread, which a busy machine disturbs least.
+**code**: functions of Python's standard library, to be written again with a change. **summary**: paragraphs of the built-in
+evaluation text, to be summarised with quotations. **chat**: questions without any text to copy from. Greedy; both arms have one
+session each and take turns, prompt by prompt. The ratio is that of seconds of decoding (the prefill is the same): the geometric
+mean, over all prompts of a kind, of the median over rounds, with a 95 % bootstrap interval over prompts; **lowest** is the worst
+prompt. `--cpu-time` compares the processor time of one thread, which a busy machine disturbs least.
 
-**equal**: tokens of drafting that are those of plain decoding. Where two texts part, the two tokens' logits are compared with what rows
-fed one by one and all at once differ by over that very text: only a margin below that noise is allowed, and anything else ends this script.
+**equal**: texts that are those of plain decoding. Where two part, the margin between the two likeliest tokens is compared with what
+rows fed one by one and all at once differ by over that very text: a margin above that noise ends this script.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import statistics
 import textwrap
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from inspect import getsource
 from math import exp
 from pathlib import Path
@@ -110,7 +111,7 @@ def interval(ratios: Sequence[float], draws: int = 2000) -> tuple[float, float, 
 def measured(arms: dict[str, Arm], kind: str, texts: Sequence[str], rounds: int) -> list[object]:
     ratios, equal, counted, partings = [], 0, 0, []
     for prompt in texts:
-        seconds = interleave({name: (lambda arm=arm: arm(prompt)) for name, arm in arms.items()}, rounds)
+        seconds = interleave({name: partial(arm, prompt) for name, arm in arms.items()}, rounds)
         ratios.append(median([a / b for a, b in zip(seconds["plain"], seconds["drafting"], strict=True)]))
         plain, drafted = (arms[name].made[prompt].tokens for name in ("plain", "drafting"))
         counted += len(plain)

@@ -215,7 +215,7 @@ MODELS: dict[str, str] = {
     "Leave out --draft or --sparse-attention.": "请去掉 --draft 或 --sparse-attention。",
     "{model} has no layer for multi-token prediction, so it cannot draft.": "{model} 没有多词元预测层，因此不能预测草稿。",
     "Run it without --draft.": "运行时请去掉 --draft。",
-    "guess tokens ahead, from the text or the model's own prediction; each is still the model's choice": (
+    "guess ahead, from the text or the model's own prediction; each token is still its choice": (
         "从已有文本或用模型自带的多词元预测提前猜测词元；每个词元仍由模型选定"
     ),
     "attend to N keys a query, to the most active heads: tokens=N,heads=SHARE": (

@@ -36,7 +36,8 @@ def test_it_finds_what_a_search_of_the_whole_text_finds() -> None:
         tokens = random.integers(0, 4, length).tolist()
         found = text(*tokens).match()
         ends = range(len(tokens) - 1, max(1, len(tokens) - LOOKED_AT), -1)
-        alike = {end: next((n for n in range(min(end, LONGEST), 1, -1) if tokens[end - n : end] == tokens[-n:]), 0) for end in ends}
+        lengths = {end: range(min(end, LONGEST), 1, -1) for end in ends}
+        alike = {end: next((n for n in lengths[end] if tokens[end - n : end] == tokens[-n:]), 0) for end in ends}
         longest = max(alike.values())
         assert found[0] >= longest
         if found[1] in alike:

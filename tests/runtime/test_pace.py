@@ -1,4 +1,4 @@
-"""How far it pays to guess: far where guesses are right, not at all where they are wrong or rows are dear, and never at a loss."""
+"""How far it pays to guess: far where guesses are right, not at all where they are wrong or rows are dear."""
 
 from __future__ import annotations
 
