@@ -8,7 +8,7 @@ session each and take turns, prompt by prompt. The ratio is that of seconds of d
 mean, over all prompts of a kind, of the median over rounds, with a 95 % bootstrap interval over prompts; **lowest** is the worst
 prompt. `--cpu-time` compares the processor time of one thread, which a busy machine disturbs least.
 
-**equal**: texts that are those of plain decoding. Where two part, the margin between the two likeliest tokens is compared with what
+**equal**: texts that are those of plain decoding. Where two part, the margin of the likeliest token is compared with what
 rows fed one by one and all at once differ by over that very text: a margin above that noise ends this script.
 """
 

@@ -13,7 +13,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from common import DEEPSEEK, WORK, arguments, run, show
+from common import DEEPSEEK, arguments, run, show
 from speed import subject
 
 from deepseek_cli.bench.metrics import paired_ratio
@@ -52,7 +52,7 @@ def main() -> None:
     args = parser.parse_args()
     model = subject(args.work)
     bundles = {scheme: bundle(args.work, model, scheme) for scheme in (FIRST, *args.scheme)}
-    saved = WORK / "int8.json"
+    saved = args.work / "int8.json"
     figures = ("--rounds", args.rounds, "--threads", args.threads, "--depth", "0,512", "--save", saved, "--force")
     run(*DEEPSEEK, "bench", *bundles.values(), *figures)
     first, *arms = json.loads(saved.read_text(encoding="utf-8"))["arms"]
