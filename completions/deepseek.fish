@@ -148,7 +148,7 @@ complete -c deepseek -n '__fish_seen_subcommand_from run' -l repetition-penalty 
 complete -c deepseek -n '__fish_seen_subcommand_from run' -l stop -r -d 'end at this text'
 complete -c deepseek -n '__fish_seen_subcommand_from run' -l system -r -d 'a system message'
 complete -c deepseek -n '__fish_seen_subcommand_from run' -l raw -d 'continue the prompt as it is, without the chat template'
-complete -c deepseek -n '__fish_seen_subcommand_from run' -l draft -d 'guess ahead with the model'\''s own multi-token prediction; the text stays the same'
+complete -c deepseek -n '__fish_seen_subcommand_from run' -l draft -d 'guess ahead, from the text or the model'\''s own prediction; each token is still its choice'
 complete -c deepseek -n '__fish_seen_subcommand_from run' -l sparse-attention -r -d 'attend to N keys a query, to the most active heads: tokens=N,heads=SHARE'
 complete -c deepseek -n '__fish_seen_subcommand_from run' -l fast-prefill -d 'read prompts through a second, int8 form of the weights: faster, and less exact'
 complete -c deepseek -n '__fish_seen_subcommand_from run' -s o -l output -r -F -d 'where the result goes, instead of the store'

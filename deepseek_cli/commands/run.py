@@ -35,7 +35,7 @@ class RunSpec:
     stop: tuple[str, ...] = option((), help="end at this text", metavar="TEXT")
     system: str | None = option(None, help="a system message", metavar="TEXT")
     raw: bool = option(False, help="continue the prompt as it is, without the chat template")
-    draft: bool = option(False, help="guess ahead with the model's own multi-token prediction; the text stays the same")
+    draft: bool = option(False, help="guess ahead, from the text or the model's own prediction; each token is still its choice")
     sparse_attention: str | None = option(
         None, help="attend to N keys a query, to the most active heads: tokens=N,heads=SHARE", metavar="tokens=N"
     )

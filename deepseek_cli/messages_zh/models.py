@@ -209,11 +209,15 @@ MODELS: dict[str, str] = {
     "{file}: tensor {tensor} belongs to a drafting layer, and the config has none there (num_nextn_predict_layers).": (
         "{file}：张量 {tensor} 属于多词元预测层，而配置在那里没有这样的层（num_nextn_predict_layers）。"
     ),
-    "Bundles do not draft.": "部署包不能预测草稿。",
-    "Run the model they were made from with --draft.": "请以 --draft 运行制作它的模型。",
+    "Guesses are checked several at once, for which sparse attention would choose other keys.": (
+        "草稿要几个词元一起检查，而稀疏注意力此时会选取不同的键。"
+    ),
+    "Leave out --draft or --sparse-attention.": "请去掉 --draft 或 --sparse-attention。",
     "{model} has no layer for multi-token prediction, so it cannot draft.": "{model} 没有多词元预测层，因此不能预测草稿。",
     "Run it without --draft.": "运行时请去掉 --draft。",
-    "guess ahead with the model's own multi-token prediction; the text stays the same": "用模型自带的多词元预测来猜测后续；文本不变",
+    "guess ahead, from the text or the model's own prediction; each token is still its choice": (
+        "从已有文本或用模型自带的多词元预测提前猜测词元；每个词元仍由模型选定"
+    ),
     "attend to N keys a query, to the most active heads: tokens=N,heads=SHARE": (
         "每个查询只关注 N 个键，只计算最活跃的注意力头：tokens=N,heads=比例"
     ),

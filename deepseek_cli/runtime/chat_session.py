@@ -15,6 +15,7 @@ from deepseek_cli.runtime.machine_cache import MachineCache
 from deepseek_cli.runtime.memory_plan import MemoryPlan
 from deepseek_cli.runtime.sampling import Sampling
 from deepseek_cli.runtime.session import Session, check_room, open_session
+from deepseek_cli.runtime.speculate import Drafter
 from deepseek_cli.runtime.thinking import Splitter, opens_thinking, split
 from deepseek_cli.runtime.tokenizer import Tokenizer, open_tokenizer
 
@@ -33,6 +34,7 @@ class Chat:
     stop: Sequence[str]
     raw: bool
     think: bool | None = None
+    drafter: Drafter | None = None
     messages: list[dict[str, str]] = field(default_factory=list)
     fed: list[int] = field(default_factory=list)  # tokens in the session's cache
     last: Generation = field(default_factory=Generation)
@@ -69,7 +71,8 @@ class Chat:
         return (("", text) for text in texts) if self.raw else split(texts, self.splitter)
 
     def _texts(self, tokens: list[int]) -> Iterator[str]:
-        for text, generation in generate_text(self.session, self.tokenizer, tokens, self.most, self.sampling, self.stop):
+        texts = generate_text(self.session, self.tokenizer, tokens, self.most, self.sampling, self.stop, self.drafter)
+        for text, generation in texts:
             self.last = generation
             yield text
 
@@ -86,6 +89,8 @@ class Chat:
             "finish": self.last.finish,
             "prompt_tokens": timing.prompt,
             "new_tokens": timing.new,
+            "drafted_tokens": self.last.drafted,
+            "accepted_tokens": self.last.accepted,
             "prefill_tokens_per_s": timing.prefill_rate,
             "decode_tokens_per_s": timing.decode_rate,
         }
@@ -145,4 +150,6 @@ def open_chat(
     if think is not None and not raw:
         _check_switch(tokenizer)
     messages = [{"role": "system", "content": system}] if system else []
-    return Chat(session, tokenizer, sampling, most, stop, raw, think=think, messages=messages)
+    return Chat(
+        session, tokenizer, sampling, most, stop, raw, think=think, drafter=Drafter() if drafts else None, messages=messages
+    )

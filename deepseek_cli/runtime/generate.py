@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from deepseek_cli.runtime.sampling import Sampler, Sampling
 from deepseek_cli.runtime.session import Session
-from deepseek_cli.runtime.speculate import Stepper
+from deepseek_cli.runtime.speculate import Drafter, Stepper
 from deepseek_cli.runtime.tokenizer import Tokenizer
 
 
@@ -49,14 +49,20 @@ def generate_tokens(
     sampling: Sampling,
     eos: frozenset[int] = frozenset(),
     made: Generation | None = None,
+    drafter: Drafter | None = None,
 ) -> Iterator[tuple[int, Generation]]:
-    """Tokens behind `prompt`, which is appended to what the session holds; the end token is not given. `made` is filled in."""
+    """Tokens behind `prompt`, which is appended to what the session holds; the end token is not given. `made` is filled in.
+
+    A `drafter` has seen all that the session holds.
+    """
     sampler, made = Sampler(sampling), made or Generation()
+    if drafter:
+        drafter.begin(session.position, prompt)
     seen = list(prompt)
     start = time.perf_counter()
     logits = session.feed(prompt)[-1]
     made.timing.prompt, made.timing.prefill_s = len(prompt), time.perf_counter() - start
-    start, room, step = time.perf_counter(), session.context - session.position, Stepper(session)
+    start, room, step = time.perf_counter(), session.context - session.position, Stepper(session, drafter)
     try:
         for _ in range(most):
             token = sampler.pick(logits, seen)
@@ -71,7 +77,7 @@ def generate_tokens(
                 made.finish = "context"
                 return
             if len(made.tokens) < most:
-                logits = step(token)
+                logits = step(token, most - len(made.tokens))
     finally:
         step.finish()
         made.drafted, made.accepted = step.guesses, step.hits
@@ -84,11 +90,12 @@ def generate_text(
     most: int = 256,
     sampling: Sampling | None = None,
     stop: Sequence[str] = (),
+    drafter: Drafter | None = None,
 ) -> Iterator[tuple[str, Generation]]:
     """Pieces of text behind the tokens of `prompt`. Text that might begin a stop string is held back until it is known not to."""
     stream, held = tokenizer.stream(), ""
     made = Generation()
-    for token, _ in generate_tokens(session, prompt, most, sampling or Sampling(), tokenizer.eos, made):
+    for token, _ in generate_tokens(session, prompt, most, sampling or Sampling(), tokenizer.eos, made, drafter):
         held += stream.push(token)
         ends = [held.index(s) for s in stop if s in held]
         if ends:

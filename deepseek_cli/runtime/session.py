@@ -68,22 +68,25 @@ def open_session(
     cache: MachineCache | None = None,
     fast_prefill: bool = False,
 ) -> Session:
-    """A session over a bundle (ONNX Runtime) or a model folder (PyTorch); one that `drafts` guesses a token further.
-    A cpu bundle's `plan` is the one that its manifest holds, if there is no other. Without one its weights may come from the
-    `cache`, as a second form of them does that `fast_prefill` runs prompts through.
+    """A session over a bundle (ONNX Runtime) or a model folder (PyTorch); one that `drafts` guesses a token further, where
+    the model has a layer for it in PyTorch. A cpu bundle's `plan` is the one that its manifest holds, if there is no other.
+    Without one its weights may come from the `cache`, as a second form of them does that `fast_prefill` runs prompts through.
 
-    Raises UsageError for a context beyond what the model was made for, for a bundle that should draft or cannot attend
-    sparsely, and for heads that cannot be left out.
+    Raises UsageError for a context beyond what the model was made for, for a bundle that cannot attend sparsely, for one
+    that should draft meanwhile, and for heads that cannot be left out.
     """
     check_context(model, context)
+    if drafts and sparse:
+        raise UsageError(
+            "Guesses are checked several at once, for which sparse attention would choose other keys.",
+            hint="Leave out --draft or --sparse-attention.",
+        )
     if isinstance(model, Bundle):
         plan = plan or planned(model)
     context = context or (plan and plan.context) or min(model.config.context, DEFAULT_CONTEXT)
     if fast_prefill:
         _require_second_form(model, sparse, plan, cache)
     if isinstance(model, Bundle):
-        if drafts:
-            raise UsageError("Bundles do not draft.", hint="Run the model they were made from with --draft.")
         if sparse and sparse.heads:
             raise UsageError("Bundles compute every head.", hint="Use --sparse-attention tokens=N.")
         if sparse and sparse.tokens:
@@ -107,7 +110,7 @@ def open_session(
     from deepseek_cli.runtime.torch_session import TorchSession
 
     _require_memory(model)
-    return TorchSession(model, context, threads, device=device, drafts=drafts, sparse=sparse)
+    return TorchSession(model, context, threads, device=device, drafts=drafts and bool(model.draft_weights), sparse=sparse)
 
 
 def planned(bundle: Bundle) -> MemoryPlan | None:

@@ -24,6 +24,8 @@ KEYS = {
     "finish",
     "prompt_tokens",
     "new_tokens",
+    "drafted_tokens",
+    "accepted_tokens",
     "prefill_tokens_per_s",
     "decode_tokens_per_s",
     "warnings",
@@ -74,6 +76,14 @@ def test_sparse_attention_leaves_keys_out(cli: Cli, stock: Stock, model: str) ->
     assert 0 < some < every
     assert cli(*words, "--sparse-attention", "tokens=256").out == cli(*words).out
     assert "attended" not in cli(*words).err
+
+
+@pytest.mark.parametrize("model", [QUANTIZED, BUNDLE])
+def test_guesses_leave_the_text_as_it_is(cli: Cli, stock: Stock, model: str) -> None:
+    words = ("run", model, "Hello, how are you? " * 4, "--raw", "--max-tokens", "48", "--json")
+    plain, drafted = cli(*words).json, cli(*words, "--draft").json
+    assert drafted["text"] == plain["text"]
+    assert plain["drafted_tokens"] == 0 <= drafted["accepted_tokens"] <= drafted["drafted_tokens"]
 
 
 def test_a_prompt_comes_through_a_pipe(cli: Cli, stock: Stock, pipe: Pipe) -> None:
@@ -214,6 +224,7 @@ def test_an_answer_that_was_all_thinking_is_a_warning(cli: Cli, thinker: str) ->
         ([BUNDLE, "Hello", "--set", "think=on"], 2, "no switch for thinking"),
         ([BUNDLE, "Hello", "--set", "think=maybe"], 2, "think"),
         ([BUNDLE, "Hello", "--sparse-attention", "heads=0.5"], 2, "Bundles compute every head"),
+        ([BUNDLE, "Hello", "--sparse-attention", "tokens=64", "--draft"], 2, "Guesses are checked several at once"),
         ([QUANTIZED, "Hello", "--sparse-attention", "256"], 2, "--sparse-attention cannot be '256'"),
         ([BUNDLE, "Hello", "--max-tokens", "many"], 2, "--max-tokens cannot be 'many'"),
         ([BUNDLE, "Hello", "world"], 2, "takes no argument"),
