@@ -114,17 +114,21 @@ def _command(call: Call) -> str:
 
 
 def _plan(call: Call, targets: list[Path]) -> Result:
+    from deepseek_cli.profile.measure import expected, packs
+
     model, spec = subject(call, "any"), call.spec
+    phases = expected(packs(model.ref, call.settings.home))
     lines = [
         Line(
-            "{model} would be measured in a fresh process: import, load, {prompt} tokens in, {new} out.",
+            "{model} would be measured in a fresh process ({phases}): {prompt} tokens in, {new} out.",
             model=model.name,
+            phases=", ".join(t(phase) for phase in phases),
             prompt=spec.prompt_tokens,
             new=spec.new_tokens,
         ),
         *(Line("{path} would be written.", path=path) for path in targets),
     ]
-    return Result({"model": model.name, "phases": ["import", "load", "prefill", "decode"], "files": targets}, lines)
+    return Result({"model": model.name, "phases": list(phases), "files": targets}, lines)
 
 
 def _lines(document: dict[str, Any], checked: list[Gate], targets: list[Path]) -> Iterator[str | Line | Table]:
@@ -171,9 +175,17 @@ def _notes(document: dict[str, Any]) -> Iterator[Line]:
     """What watching cost, and what the leak test found."""
     cost, leak = document["overhead"], document["leak"]
     if cost:
-        yield Line("Watching cost {share} of the time of prefill and decode.", share=_slower(cost, "sampled_seconds"))
+        yield Line(
+            "Watching cost {share} of the time of prefill and decode ({processor} of processor time).", **_slower(cost, "sampled")
+        )
     if cost and cost["profiled_seconds"]:
-        yield Line("Figures of each node cost {share}, in a run of their own.", share=_slower(cost, "profiled_seconds"))
+        yield Line(
+            "Figures of each node cost {share} ({processor} of processor time), in a run of their own: "
+            "of the prompt, and of {steps} of {all} steps after it.",
+            **_slower(cost, "profiled"),
+            steps=document["traced"]["decode_steps"],
+            all=document["traced"]["of_steps"],
+        )
     if leak:
         word = (
             "Memory grows by {slope} KiB each time ({low} to {high}, {count} times): it leaks."
@@ -184,8 +196,10 @@ def _notes(document: dict[str, Any]) -> Iterator[Line]:
         yield Line(word, slope=slope, low=low, high=high, count=leak["iterations"])
 
 
-def _slower(cost: dict[str, float], than_plain: str) -> str:
-    return f"{cost[than_plain] / cost['plain_seconds'] - 1:+.1%}"
+def _slower(cost: dict[str, float], run: str) -> dict[str, str]:
+    """Than the run that nothing watched."""
+    more = lambda clock: f"{cost[f'{run}_{clock}'] / cost[f'plain_{clock}'] - 1:+.1%}"  # noqa: E731
+    return {"share": more("seconds"), "processor": more("cpu_seconds")}
 
 
 def estimate_row(row: dict[str, Any]) -> list[Any]:
