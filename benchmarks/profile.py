@@ -33,7 +33,8 @@ def main() -> None:
     args = parser.parse_args()
     if args.overhead:
         show(
-            ["model", "threads", "sampler's processor time", "sampled", "with nodes", "steps of nodes"], [*costs(args, subjects(args))]
+            ["model", "threads", "sampler's processor time", "sampled", "with nodes", "steps of nodes"],
+            [*costs(args, subjects(args))],
         )
     else:
         headers = ["model", "threads", "tokens", "estimate, MiB", "measured", "off by", "unattributed", "weights", "KV cache"]
@@ -59,7 +60,7 @@ def accounts(args: argparse.Namespace, models: dict[str, Path | str]) -> Iterato
                 found = profiled(model, prompt, NEW_TOKENS, threads)
                 peak = found["estimate"]["rows"][-1]
                 off = peak["estimated_bytes"] - peak["measured_bytes"]
-                share = max(abs(m["parts"][-1]["bytes"]) / m["bytes"] for m in found["moments"])
+                share = abs(found["moments"][0]["parts"][-1]["bytes"]) / found["moments"][0]["bytes"]
                 yield [
                     name,
                     threads,
@@ -116,13 +117,16 @@ def exact(said: int, counted: int) -> str:
 def stored(folder: Path) -> int:
     """Bytes of all tensors in a folder's safetensors, or of a graph's weights."""
     if not (folder / "model.onnx").exists():
-        spans = [t["data_offsets"] for file in folder.glob("*.safetensors") for name, t in header(file) if name != "__metadata__"]
-        return sum(end - start for start, end in spans)
+        layers = json.loads((folder / "config.json").read_text(encoding="utf-8"))["num_hidden_layers"]
+        drafting = f"model.layers.{layers}."  # a layer that guesses further tokens is not loaded
+        found = [t for file in folder.glob("*.safetensors") for t in header(file) if not t[0].startswith((drafting, "__"))]
+        return sum(end - start for end, start in (reversed(t["data_offsets"]) for _, t in found))
     import onnx
 
     graph = onnx.load(folder / "model.onnx", load_external_data=False).graph
     kept = [{e.key: e.value for e in tensor.external_data} for tensor in graph.initializer if tensor.external_data]
-    return sum({int(place["offset"]): int(place["length"]) for place in kept}.values())
+    inside = sum(onnx.numpy_helper.to_array(tensor).nbytes for tensor in graph.initializer if not tensor.external_data)
+    return inside + sum({int(place["offset"]): int(place["length"]) for place in kept}.values())
 
 
 def header(file: Path) -> Iterator[tuple[str, Any]]:

@@ -94,7 +94,9 @@ def _snapshot(call: Call, file: Path) -> Result:
         write(path, _rendered(path, found, []))
     checked, row = gates(found, call.spec, baseline), found["allocator"][0]
     sizes = [mib(row[key]) for key in ("allocated_bytes", "reserved_bytes", "peak_bytes")]
-    table = Table(["in tensors, MiB", "held, MiB", "most in tensors, MiB", "unused of it"], [[*sizes, f"{row['fragmentation']:.1%}"]])
+    table = Table(
+        ["in tensors, MiB", "held, MiB", "most in tensors, MiB", "unused of it"], [[*sizes, f"{row['fragmentation']:.1%}"]]
+    )
     word = "{path} would be written." if call.common.dry_run else "{path} is written."
     lines = [table, *_judged(checked), *(Line(word, path=path) for path in targets)]
     data = {**found, "peak_bytes": found["peak"]["bytes"], "page": page, "saved": call.spec.save, "gates": checked}

@@ -131,6 +131,12 @@ MEASURING: dict[str, str] = {
         "{model} 将在全新的进程中测量（{phases}）：输入 {prompt} 个词元，输出 {new} 个。"
     ),
     "{path} would be written.": "将写出 {path}。",
+    "in tensors, MiB": "张量中（MiB）",
+    "held, MiB": "占有（MiB）",
+    "most in tensors, MiB": "张量中最多（MiB）",
+    "unused of it": "其中未用",
+    "{file} is not a memory snapshot.": "{file} 不是内存快照。",
+    "Write one with: torch.cuda.memory._dump_snapshot(file)": "请这样写出：torch.cuda.memory._dump_snapshot(file)",
     "Profiling": "剖析",
     "Profiling operators": "剖析算子",
     "Running unwatched": "不观测地运行",
@@ -270,8 +276,6 @@ MEASURING: dict[str, str] = {
     "prompts are computed in shorter chunks": "提示词分成更短的块计算",
     "the cache of latents is kept in fp16": "潜向量缓存用 fp16 保存",
     "the context is shorter": "上下文缩短",
-    "{file} is not a memory snapshot.": "{file} 不是内存快照。",
-    "Write one with: json.dump(torch.cuda.memory._snapshot(), file)": "请这样写一个：json.dump(torch.cuda.memory._snapshot(), file)",
     "{model} needs {least} for {tokens} tokens, and --memory allows {most}.": (
         "{model} 处理 {tokens} 个词元需要 {least}，而 --memory 只允许 {most}。"
     ),

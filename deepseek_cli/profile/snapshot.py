@@ -21,7 +21,17 @@ from deepseek_cli.profile.machine import machine
 SCHEMA = "deepseek.profile/2"
 PICKLES = (".pickle", ".pkl")
 TIMES_FILE, ROOM = 40, 1 << 30  # of memory: what a pickle's shortest objects grow to, and the process itself
-WRONG = (ValueError, KeyError, TypeError, AttributeError, IndexError, EOFError, RecursionError, MemoryError, pickle.UnpicklingError)
+WRONG = (
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    IndexError,
+    EOFError,
+    RecursionError,
+    MemoryError,
+    pickle.UnpicklingError,
+)
 # `-P` and these lines instead of `-m`: the folder the user stands in must not lend the child its modules.
 BOOT = """
 import json, sys
@@ -95,7 +105,9 @@ def document(path: Path, command: str) -> dict[str, Any]:
     parts = {"other_tensors": row["allocated_bytes"], "arena_slack": row["reserved_bytes"] - row["allocated_bytes"]}
     held = [*({"part": part, "bytes": size} for part, size in parts.items()), {"part": "unattributed", "bytes": 0}]
     empty: dict[str, Any] = dict.fromkeys(("failed", "estimate", "kv", "what_if", "traced", "arena", "leak", "overhead"))
-    rows: dict[str, Any] = {key: [] for key in ("phases", "weights", "tensors", "layers", "operators", "layer_operators", "nodes", "advice")}
+    rows: dict[str, Any] = {
+        key: [] for key in ("phases", "weights", "tensors", "layers", "operators", "layer_operators", "nodes", "advice")
+    }
     return {
         "schema": SCHEMA,
         "model": {"ref": str(path), "name": path.name, "kind": "program", "runtime": "PyTorch", "architecture": "", "layers": 0}

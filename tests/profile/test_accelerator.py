@@ -118,7 +118,9 @@ def test_a_pickle_gives_the_same_row(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="memory is not limited there")
-@pytest.mark.parametrize("content", [b"", b"\x80", HUGE_MEMO, b"\x80\x04N" + HUGE_MEMO[2:], pickle.dumps({"segments": 7})], ids=repr)
+@pytest.mark.parametrize(
+    "content", [b"", b"\x80", HUGE_MEMO, b"\x80\x04N" + HUGE_MEMO[2:], pickle.dumps({"segments": 7})], ids=repr
+)
 def test_a_damaged_pickle_is_refused(tmp_path: Path, content: bytes) -> None:
     file = tmp_path / "x.pickle"
     file.write_bytes(content)
