@@ -169,6 +169,8 @@ MEASURING: dict[str, str] = {
     "logits": "logits",
     "libraries and code, mapped": "程序库与代码（映射）",
     "padding of the arena's blocks": "内存池块的填充",
+    "tensors on the device": "设备上的张量",
+    "held on the device, not in use": "设备上持有而未使用",
     "held by the arena, not in use": "内存池持有而未使用",
     "Python's own objects": "Python 自身的对象",
     "libraries' heap": "程序库的堆",

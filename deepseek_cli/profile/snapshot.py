@@ -16,7 +16,6 @@ from typing import Any, NoReturn
 
 from deepseek_cli.errors import UsageError
 from deepseek_cli.profile.accelerator import Row, row_of
-from deepseek_cli.profile.machine import machine
 
 SCHEMA = "deepseek.profile/2"
 PICKLES = (".pickle", ".pkl")
@@ -102,7 +101,7 @@ def limit_memory(size: int) -> None:
 def document(path: Path, command: str) -> dict[str, Any]:
     """One moment: what the allocator held, in tensors and beside them."""
     row = read_snapshot(path)
-    parts = {"other_tensors": row["allocated_bytes"], "arena_slack": row["reserved_bytes"] - row["allocated_bytes"]}
+    parts = {"device_tensors": row["allocated_bytes"], "device_unused": row["reserved_bytes"] - row["allocated_bytes"]}
     held = [*({"part": part, "bytes": size} for part, size in parts.items()), {"part": "unattributed", "bytes": 0}]
     empty: dict[str, Any] = dict.fromkeys(("failed", "estimate", "kv", "what_if", "traced", "arena", "leak", "overhead"))
     rows: dict[str, Any] = {
@@ -110,11 +109,11 @@ def document(path: Path, command: str) -> dict[str, Any]:
     }
     return {
         "schema": SCHEMA,
-        "model": {"ref": str(path), "name": path.name, "kind": "program", "runtime": "PyTorch", "architecture": "", "layers": 0}
+        "model": {"ref": str(path), "name": path.name, "kind": "snapshot", "runtime": "PyTorch", "architecture": "", "layers": 0}
         | {"parameters": None, "active_parameters": None, "size_bytes": 0, "longest_context": None},
         "run": {"command": command, "prompt_tokens": None, "new_tokens": None, "threads": None, "device": ""}
         | {"sample_ms": None, "when": datetime.now(UTC).isoformat(timespec="seconds")},
-        "machine": machine(),
+        "machine": {},  # it may have been another one
         "peak": {"phase": "snapshot", "bytes": row["reserved_bytes"]},
         "moments": [{"moment": "snapshot", "phase": "snapshot", "bytes": row["reserved_bytes"], "parts": held}],
         "allocator": [row],

@@ -62,7 +62,7 @@ def release_pages(files: frozenset[str]) -> int:
 
 
 def release_heap() -> None:
-    """Give what was freed back to the system, where the C library is glibc: dequantizing leaves holes of a tenth of the weights."""
+    """Give what was freed back to the system, where the C library is glibc: dequantizing leaves much of it behind."""
     with contextlib.suppress(AttributeError, OSError, TypeError):
         ctypes.CDLL(None).malloc_trim(0)
 

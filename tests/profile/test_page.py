@@ -321,3 +321,16 @@ def test_an_estimate_is_a_page_too(chromium: Any, tmp_path: Path, capsys: pytest
         assert [word.split("\n")[-1].strip() for word in words] == [device["verdict"] for device in found["devices"]]
         assert exact(tab, "#weights")[-1] == found["weights_bytes"]
         assert not re.search(r"undefined|NaN", tab.inner_text("body"))
+
+
+def test_a_snapshot_is_a_page_too(chromium: Any, tmp_path: Path) -> None:
+    from deepseek_cli.profile import snapshot
+    from tests.profile.test_accelerator import snapshot as recorded
+    from tests.profile.test_accelerator import written
+
+    made = snapshot.document(written(tmp_path, recorded()), "deepseek profile snapshot.json")
+    with opened(chromium, render_html(made), tmp_path) as tab:
+        assert exact(tab, "#parts") == [12 * MIB, 10 * MIB, 0, 22 * MIB]
+        assert tab.is_hidden("#fits")
+        assert "torch’s allocator" in tab.inner_text("#method")
+        assert not re.search(r"undefined|NaN|ONNX", tab.inner_text("body"))
