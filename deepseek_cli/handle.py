@@ -111,8 +111,15 @@ def open_model(ref: str, store: Store) -> ModelHandle:
 
 def _open_bundle(ref: str, located: Located, manifest: Manifest) -> Bundle:
     architecture, config = read_config(located.path / "config.json", read_json(located.path / "config.json"))
-    target = str(manifest.steps[-1]["resolved"].get("target", "cpu")) if manifest.steps else "cpu"
+    target = target_of(manifest) or "cpu"
     return Bundle(ref, located.name, located.path, target, architecture, config, manifest)
+
+
+def target_of(manifest: Manifest | None) -> str | None:
+    """What a bundle was made for; None where it is none."""
+    if manifest is None or manifest.kind != "bundle":
+        return None
+    return str(manifest.steps[-1]["resolved"].get("target", "cpu")) if manifest.steps else "cpu"
 
 
 def _open_model(ref: str, located: Located) -> ModelHandle:

@@ -147,7 +147,7 @@ def plan_within(settings: dict[str, Any], model: Any) -> Any:
             hint="Use: deepseek deploy --target cpu",
             model=model.name,
         )
-    return optimize_apart(model.root, Path(settings["home"]), settings["most"], settings["context"]).plan
+    return optimize_apart(model.root, Path(settings["home"]), settings["most"], settings["context"], settings["threads"]).plan
 
 
 def first_token(arm: Arm) -> dict[str, Any]:

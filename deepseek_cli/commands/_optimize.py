@@ -23,7 +23,7 @@ def plan_run(call: Call, model: ModelHandle | Bundle) -> Optimized | None:
     require_cpu(model.name, getattr(model, "target", ""))
     from deepseek_cli.profile.optimize import optimize_apart
 
-    made = optimize_apart(model.root, call.settings.home, call.common.memory or 0, call.common.context)
+    made = optimize_apart(model.root, call.settings.home, call.common.memory or 0, call.common.context, call.common.threads)
     announce(call, made)
     return made
 

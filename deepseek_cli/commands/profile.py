@@ -32,6 +32,10 @@ EXAMPLES = [
 def run(call: Call) -> Result:
     if call.spec.estimate:
         return _estimated(call)
+    from deepseek_cli.profile.snapshot import is_snapshot
+
+    if (given := call.arguments.get("model")) and is_snapshot(Path(given)):
+        return _snapshot(call, Path(given))
     from deepseek_cli.profile.gates import gates, read_baseline
     from deepseek_cli.profile.measure import profile
     from deepseek_cli.profile.report import check_writable, render_html, write
@@ -70,6 +74,34 @@ def run(call: Call) -> Result:
     quiet = str(targets[0]) if targets else ""
     answer = all(gate.passed for gate in checked) and not (document["leak"] and document["leak"]["leaks"])
     return Result(data, list(_lines(document, checked, targets)), quiet=quiet, exit_code=int(not answer))
+
+
+def _snapshot(call: Call, file: Path) -> Result:
+    """What torch recorded of an accelerator's memory, as a report."""
+    from deepseek_cli.profile.gates import gates, read_baseline
+    from deepseek_cli.profile.report import check_writable, render_html, write
+    from deepseek_cli.profile.snapshot import document
+
+    page = _page(call, file.stem)
+    baseline = read_baseline(call.spec.baseline) if call.spec.baseline else None
+    targets = [*([page] if page else []), *call.spec.save]
+    for path in targets:
+        check_writable(path, call.common.force)
+    found = document(file, _command(call))
+    if page and not call.common.dry_run:
+        write(page, render_html(found, baseline))
+    for path in call.spec.save if not call.common.dry_run else ():
+        write(path, _rendered(path, found, []))
+    checked, row = gates(found, call.spec, baseline), found["allocator"][0]
+    sizes = [mib(row[key]) for key in ("allocated_bytes", "reserved_bytes", "peak_bytes")]
+    table = Table(
+        ["in tensors, MiB", "held, MiB", "most in tensors, MiB", "unused of it"], [[*sizes, f"{row['fragmentation']:.1%}"]]
+    )
+    word = "{path} would be written." if call.common.dry_run else "{path} is written."
+    lines = [table, *_judged(checked), *(Line(word, path=path) for path in targets)]
+    data = {**found, "peak_bytes": found["peak"]["bytes"], "page": page, "saved": call.spec.save, "gates": checked}
+    quiet = str(targets[0]) if targets else ""
+    return Result(data, lines, quiet=quiet, exit_code=int(not all(gate.passed for gate in checked)))
 
 
 def is_trace(path: Path) -> bool:
@@ -114,17 +146,21 @@ def _command(call: Call) -> str:
 
 
 def _plan(call: Call, targets: list[Path]) -> Result:
+    from deepseek_cli.profile.measure import expected, packs
+
     model, spec = subject(call, "any"), call.spec
+    phases = expected(packs(model.ref, call.settings.home))
     lines = [
         Line(
-            "{model} would be measured in a fresh process: import, load, {prompt} tokens in, {new} out.",
+            "{model} would be measured in a fresh process ({phases}): {prompt} tokens in, {new} out.",
             model=model.name,
+            phases=", ".join(t(phase) for phase in phases),
             prompt=spec.prompt_tokens,
             new=spec.new_tokens,
         ),
         *(Line("{path} would be written.", path=path) for path in targets),
     ]
-    return Result({"model": model.name, "phases": ["import", "load", "prefill", "decode"], "files": targets}, lines)
+    return Result({"model": model.name, "phases": list(phases), "files": targets}, lines)
 
 
 def _lines(document: dict[str, Any], checked: list[Gate], targets: list[Path]) -> Iterator[str | Line | Table]:
@@ -160,20 +196,32 @@ def _lines(document: dict[str, Any], checked: list[Gate], targets: list[Path]) -
         )
         yield ""
     yield from _notes(document)
+    yield from _judged(checked)
+    for path in targets:
+        yield Line("{path} is written.", path=path)
+
+
+def _judged(checked: list[Gate]) -> Iterator[Line]:
     for gate in checked:
         word = "{gate}: {peak} MiB is within {limit} MiB." if gate.passed else "{gate}: {peak} MiB is above {limit} MiB."
         yield Line(word, gate=f"--{gate.name}", peak=mib(gate.peak_bytes), limit=mib(gate.limit_bytes))
-    for path in targets:
-        yield Line("{path} is written.", path=path)
 
 
 def _notes(document: dict[str, Any]) -> Iterator[Line]:
     """What watching cost, and what the leak test found."""
     cost, leak = document["overhead"], document["leak"]
     if cost:
-        yield Line("Watching cost {share} of the time of prefill and decode.", share=_slower(cost, "sampled_seconds"))
+        yield Line(
+            "Watching cost {share} of the time of prefill and decode ({processor} of processor time).", **_slower(cost, "sampled")
+        )
     if cost and cost["profiled_seconds"]:
-        yield Line("Figures of each node cost {share}, in a run of their own.", share=_slower(cost, "profiled_seconds"))
+        yield Line(
+            "Figures of each node cost {share} ({processor} of processor time), in a run of their own: "
+            "of the prompt, and of {steps} of {all} steps after it.",
+            **_slower(cost, "profiled"),
+            steps=document["traced"]["decode_steps"],
+            all=document["traced"]["of_steps"],
+        )
     if leak:
         word = (
             "Memory grows by {slope} KiB each time ({low} to {high}, {count} times): it leaks."
@@ -184,8 +232,10 @@ def _notes(document: dict[str, Any]) -> Iterator[Line]:
         yield Line(word, slope=slope, low=low, high=high, count=leak["iterations"])
 
 
-def _slower(cost: dict[str, float], than_plain: str) -> str:
-    return f"{cost[than_plain] / cost['plain_seconds'] - 1:+.1%}"
+def _slower(cost: dict[str, float], run: str) -> dict[str, str]:
+    """Than the run that nothing watched."""
+    more = lambda clock: f"{cost[f'{run}_{clock}'] / cost[f'plain_{clock}'] - 1:+.1%}"  # noqa: E731
+    return {"share": more("seconds"), "processor": more("cpu_seconds")}
 
 
 def estimate_row(row: dict[str, Any]) -> list[Any]:

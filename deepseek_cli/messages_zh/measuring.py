@@ -153,8 +153,13 @@ MEASURING: dict[str, str] = {
     "Raise the limit of its control group (or ulimit -v), or make the model smaller: deepseek quantize --int4.": (
         "请提高其控制组（或 ulimit -v）的限制，或把模型变小：deepseek quantize --int4。"
     ),
-    "Watching cost {share} of the time of prefill and decode.": "观测使预填充和解码的时间变化 {share}。",
-    "Figures of each node cost {share}, in a run of their own.": "逐节点的数据使时间变化 {share}（在单独的一次运行中）。",
+    "Watching cost {share} of the time of prefill and decode ({processor} of processor time).": (
+        "观测使预填充和解码的时间变化 {share}（处理器时间 {processor}）。"
+    ),
+    "Figures of each node cost {share} ({processor} of processor time), in a run of their own: "
+    "of the prompt, and of {steps} of {all} steps after it.": (
+        "逐节点的数据使时间变化 {share}（处理器时间 {processor}），取自单独的一次运行：提示以及其后 {all} 步中的 {steps} 步。"
+    ),
     "Memory grows by {slope} KiB each time ({low} to {high}, {count} times): it leaks.": (
         "内存每次增长 {slope} KiB（{low} 到 {high}，共 {count} 次）：存在泄漏。"
     ),
@@ -167,10 +172,16 @@ MEASURING: dict[str, str] = {
     "Name another file, or add --force.": "请换一个文件，或加上 --force。",
     "Use a smaller context or a smaller scheme.": "请用更短的上下文，或位数更少的方案。",
     "{path} holds what was measured until then.": "{path} 保存了此前测得的数据。",
-    "{model} would be measured in a fresh process: import, load, {prompt} tokens in, {new} out.": (
-        "{model} 将在全新的进程中测量：导入，加载，输入 {prompt} 个词元，输出 {new} 个。"
+    "{model} would be measured in a fresh process ({phases}): {prompt} tokens in, {new} out.": (
+        "{model} 将在全新的进程中测量（{phases}）：输入 {prompt} 个词元，输出 {new} 个。"
     ),
     "{path} would be written.": "将写出 {path}。",
+    "in tensors, MiB": "张量中（MiB）",
+    "held, MiB": "占有（MiB）",
+    "most in tensors, MiB": "张量中最多（MiB）",
+    "unused of it": "其中未用",
+    "{file} is not a memory snapshot.": "{file} 不是内存快照。",
+    "Write one with: torch.cuda.memory._dump_snapshot(file)": "请这样写出：torch.cuda.memory._dump_snapshot(file)",
     "Profiling": "剖析",
     "Profiling operators": "剖析算子",
     "Running unwatched": "不观测地运行",
@@ -203,6 +214,8 @@ MEASURING: dict[str, str] = {
     "logits": "logits",
     "libraries and code, mapped": "程序库与代码（映射）",
     "padding of the arena's blocks": "内存池块的填充",
+    "tensors on the device": "设备上的张量",
+    "held on the device, not in use": "设备上持有而未使用",
     "held by the arena, not in use": "内存池持有而未使用",
     "Python's own objects": "Python 自身的对象",
     "libraries' heap": "程序库的堆",
@@ -310,8 +323,6 @@ MEASURING: dict[str, str] = {
     "prompts are computed in shorter chunks": "提示词分成更短的块计算",
     "the cache of latents is kept in fp16": "潜向量缓存用 fp16 保存",
     "the context is shorter": "上下文缩短",
-    "{file} is not a memory snapshot.": "{file} 不是内存快照。",
-    "Write one with: json.dump(torch.cuda.memory._snapshot(), file)": "请这样写一个：json.dump(torch.cuda.memory._snapshot(), file)",
     "{model} needs {least} for {tokens} tokens, and --memory allows {most}.": (
         "{model} 处理 {tokens} 个词元需要 {least}，而 --memory 只允许 {most}。"
     ),

@@ -1,18 +1,15 @@
 """What torch's allocators say of CUDA, ROCm and MPS: bytes in tensors (allocated), held from the driver (reserved), their
 peak, and the share of what is held that no tensor uses. ROCm answers under CUDA's names.
 
-A recorded snapshot, `torch.cuda.memory._snapshot()` written as JSON, gives the same figures. Pickles are not read.
+A recorded snapshot, `torch.cuda.memory._snapshot()`, gives the same figures; `snapshot` reads its files.
 """
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
-from deepseek_cli.errors import UsageError
 from deepseek_cli.profile.series import trend
 
 Row = dict[str, Any]  # {"phase", "allocated_bytes", "reserved_bytes", "peak_bytes", "fragmentation", "slope_bytes"}
@@ -69,26 +66,16 @@ def figures(allocated: int, reserved: int, peak: int | None) -> Row:
     return {"allocated_bytes": allocated, "reserved_bytes": reserved, "peak_bytes": peak, "fragmentation": fragmentation}
 
 
-def read_snapshot(path: Path) -> list[Row]:
-    """One row, of the moment the snapshot was taken; its peak is the most that its recorded history reached, where it has one.
+def row_of(snapshot: Mapping[str, Any]) -> Row:
+    """Of the moment the snapshot was taken; its peak is the most that its recorded history reached, where it has one.
 
-    Raises UsageError for a file that is not such a snapshot.
+    Raises ValueError, KeyError, TypeError, AttributeError or IndexError for what is no snapshot.
     """
-    try:
-        snapshot = json.loads(path.read_bytes())
-        blocks = [block for segment in snapshot["segments"] for block in segment["blocks"]]
-        allocated = sum(int(block["size"]) for block in blocks if block["state"] == IN_USE)
-        reserved = sum(int(segment["total_size"]) for segment in snapshot["segments"])
-        peak = max((highest(trace, snapshot["segments"], device) for device, trace in enumerate(traces(snapshot))), default=0)
-    except OSError as error:
-        raise UsageError("{file} cannot be read: {reason}.", hint="Check the path.", file=path, reason=error.strerror) from None
-    except (ValueError, KeyError, TypeError, AttributeError):
-        raise UsageError(
-            "{file} is not a memory snapshot.",
-            hint="Write one with: json.dump(torch.cuda.memory._snapshot(), file)",
-            file=path,
-        ) from None
-    return [{"phase": "snapshot", **figures(allocated, reserved, max(peak, allocated)), "slope_bytes": None}]
+    blocks = [block for segment in snapshot["segments"] for block in segment["blocks"]]
+    allocated = sum(int(block["size"]) for block in blocks if block["state"] == IN_USE)
+    reserved = sum(int(segment["total_size"]) for segment in snapshot["segments"])
+    peak = max((highest(trace, snapshot["segments"], device) for device, trace in enumerate(traces(snapshot))), default=0)
+    return {"phase": "snapshot", **figures(allocated, reserved, max(peak, allocated)), "slope_bytes": None}
 
 
 def size_of(block: Mapping[str, Any]) -> int:

@@ -18,6 +18,7 @@ from typing import Any
 
 from deepseek_cli import errors
 from deepseek_cli.errors import DeepseekError, MemoryShort
+from deepseek_cli.handle import target_of
 from deepseek_cli.i18n import t
 from deepseek_cli.profile.advice import advise
 from deepseek_cli.profile.machine import machine
@@ -26,6 +27,8 @@ from deepseek_cli.profile.parts import beside, moments
 from deepseek_cli.profile.series import thin
 from deepseek_cli.profile.spec import ProfileSpec
 from deepseek_cli.reporter import SILENT, Reporter
+from deepseek_cli.sources import locate
+from deepseek_cli.store import Store
 
 SCHEMA = "deepseek.profile/2"
 POINTS = 1500  # of the timeline, at most
@@ -38,7 +41,8 @@ from deepseek_cli.profile.worker import main
 main(request)
 """
 PHASES = ("import", "load", "prepack", "prefill", "decode")
-PACKING = "ONNX Runtime"  # the runtime in which packing weights is a phase of its own
+TRACED_SHARE = 0.05  # of the time of prefill and decode that nodes are looked at while decoding
+PACKING = "cpu"  # the target whose runtime packs weights, as a phase of its own
 
 
 @dataclass
@@ -46,6 +50,7 @@ class Run:
     """What one worker reported."""
 
     started: float
+    packs: bool = False
     model: dict[str, Any] = field(default_factory=dict)
     phases: list[dict[str, Any]] = field(default_factory=list)
     details: dict[str, Any] = field(default_factory=dict)
@@ -54,6 +59,7 @@ class Run:
     error: DeepseekError | None = None
     failed_in: str = ""
     samples: list[tuple[float, int, int]] = field(default_factory=list)
+    sampling_seconds: float = 0.0
 
 
 def profile(
@@ -86,6 +92,7 @@ def profile(
         "plain": False,
         "leak": 0,
         "events": nodes is not None,
+        "packs": packs(ref, home),
         "path": sys.path,
     }
     period = spec.sample_ms / 1000
@@ -93,8 +100,9 @@ def profile(
     if run.error and not run.model:
         raise run.error
     traced = plain = None
-    if not run.error and spec.operators and run.model["runtime"] == PACKING:
-        traced = second_run({**request, "operators": True}, period, reporter, "Profiling operators")
+    if not run.error and spec.operators and run.packs:
+        budget = TRACED_SHARE * computing(run)
+        traced = second_run({**request, "operators": True, "trace_seconds": budget}, period, reporter, "Profiling operators")
     if not run.error and spec.overhead:
         plain = second_run({**request, "plain": True}, None, reporter, "Running unwatched")
     if traced and nodes is not None:
@@ -126,7 +134,7 @@ def aligned(traced: Run) -> list[dict[str, Any]]:
 
 def run_worker(request: dict[str, Any], period: float | None, reporter: Reporter = SILENT, step: str = "Profiling") -> Run:
     """Start a worker, follow it to its end, and give back all that it said. Its memory is read every `period` seconds."""
-    run = Run(time.monotonic())
+    run = Run(time.monotonic(), bool(request["packs"]))
     reporter.progress(step, 0, len(phases_of(run)), "phases")
     with tempfile.TemporaryFile() as log:
         child = subprocess.Popen([sys.executable, "-P", "-c", BOOT], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log)
@@ -147,7 +155,8 @@ def run_worker(request: dict[str, Any], period: float | None, reporter: Reporter
                 sampler.stop()
             child.kill()
             child.wait()
-        run.samples = sampler.samples if sampler else []
+        if sampler:
+            run.samples, run.sampling_seconds = sampler.samples, sampler.cpu_seconds
         if not run.finished and not run.error:
             log.seek(0)
             run.error = died(child.returncode, log.read().decode(errors="replace"), run)
@@ -173,11 +182,19 @@ def take(run: Run, event: dict[str, Any], reporter: Reporter, step: str) -> None
             run.error, run.failed_in = kind(event["message"], hint=event["hint"], **event["facts"]), event["phase"]
 
 
+def packs(ref: str, home: Path) -> bool:
+    """Whether what `ref` names runs where packing weights is a phase. Raises ModelNotFound."""
+    return target_of(locate(ref, Store(home)).manifest) == PACKING
+
+
+def expected(packs: bool) -> tuple[str, ...]:
+    return tuple(name for name in PHASES if name != "prepack" or packs)
+
+
 def phases_of(run: Run) -> tuple[str, ...]:
     """Those to expect: packing where the runtime is one that packs, unless it was over before anything told it from loading."""
     done = {phase["name"] for phase in run.phases}
-    packs = "prepack" in done or (run.model.get("runtime") == PACKING and "prefill" not in done)
-    return tuple(name for name in PHASES if name != "prepack" or packs)
+    return expected("prepack" in done or (run.packs and "prefill" not in done))
 
 
 def died(code: int, log: str, run: Run) -> DeepseekError:
@@ -216,6 +233,8 @@ def document(run: Run, traced: Run | None, settings: dict[str, Any], plain: Run 
         "kv": {**run.details["kv"], "resident_bytes": run.phases[-1]["kv_resident_bytes"]} if run.details else None,
         "layers": details.get("layers", []),
         "operators": details.get("operators", []),
+        "layer_operators": details.get("layer_operators", []),
+        "traced": details.get("traced"),
         "nodes": details.get("nodes", []),
         "arena": arena,
         "leak": run.leak,
@@ -249,18 +268,31 @@ def phase_row(phase: dict[str, Any], started: float) -> dict[str, Any]:
 
 
 def overhead(run: Run, traced: Run | None, plain: Run | None) -> dict[str, float | None] | None:
-    """Seconds of prefill and decode: unwatched, sampled, and with the runtime's profiler. None without the first."""
+    """Seconds of prefill and decode, and of processor time meanwhile: unwatched, sampled, and with the runtime's profiler, which
+    then writes its file; that is left out. None without the first. The sampler's own time is that of the whole run."""
     if not plain:
         return None
+    writing = traced.details["traced"] if traced else {}
     return {
         "plain_seconds": computing(plain),
+        "plain_cpu_seconds": processing(plain),
         "sampled_seconds": computing(run),
-        "profiled_seconds": computing(traced) if traced else None,
+        "sampled_cpu_seconds": processing(run),
+        "sampling_cpu_seconds": run.sampling_seconds,
+        "sampling_seconds": run.phases[-1]["end"] - run.started,
+        "profiled_seconds": computing(traced) - writing["writing_seconds"] if traced else None,
+        "profiled_cpu_seconds": processing(traced) - writing["writing_cpu_seconds"] if traced else None,
     }
 
 
 def computing(run: Run) -> float:
+    """Seconds of prefill and decode."""
     return float(sum(p["end"] - p["start"] for p in run.phases if p["tokens"]))
+
+
+def processing(run: Run) -> float:
+    """Seconds of processor time that the worker took meanwhile, on all its threads."""
+    return float(sum(p["cpu_seconds"] for p in run.phases if p["tokens"]))
 
 
 def timeline(run: Run, period_ms: float) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
@@ -37,36 +38,60 @@ def node_events(events: Iterable[Event]) -> list[Event]:
     ]
 
 
-def split_passes(events: Iterable[Event], decode_passes: int) -> float:
-    """The time stamp (µs) at which decoding starts: the last `decode_passes` runs of the model are decoding."""
+@dataclass(frozen=True, slots=True)
+class Passes:
+    """Which runs of the model are decoding: those from `decode_from` (µs) on. Each stands for `steps_each` steps, as only the
+    first ones may have been looked at."""
+
+    decode_from: float
+    steps_each: float = 1.0
+
+    def add(self, row: dict[str, Any], event: Event) -> None:
+        if event["ts"] >= self.decode_from:
+            row["decode_seconds"] += self.steps_each * event["dur"] / 1e6
+        else:
+            row["prefill_seconds"] += event["dur"] / 1e6
+
+
+def split_passes(events: Iterable[Event], seen: int, steps: int) -> Passes:
+    """The last `seen` runs of the model are decoding, and stand for all of its `steps`."""
     starts = sorted(e["ts"] for e in events if e.get("name") == "model_run")
-    return starts[-decode_passes] if 0 < decode_passes <= len(starts) else float("inf")
+    return Passes(starts[-seen], steps / seen) if 0 < seen <= len(starts) else Passes(float("inf"))
 
 
-def by_operator(nodes: Iterable[Event], decode_from: float) -> list[dict[str, Any]]:
-    """One row per operator type, slowest first."""
-    rows: dict[str, dict[str, Any]] = {}
-    names: dict[str, set[str]] = {}
-    for event in nodes:
+def by_operator(placed: Iterable[tuple[Event, str]], passes: Passes) -> list[dict[str, Any]]:
+    """One row per operator type and layer, slowest first."""
+    rows: dict[tuple[str, str], dict[str, Any]] = {}
+    names: dict[tuple[str, str], set[str]] = {}
+    for event, layer in placed:
         args = event["args"]
+        key = args["op_name"], layer
         row = rows.setdefault(
-            args["op_name"],
-            {
-                "operator": args["op_name"],
-                "nodes": 0,
-                "calls": 0,
-                "prefill_seconds": 0.0,
-                "decode_seconds": 0.0,
-                "arena_growth_bytes": 0,
-            },
+            key,
+            {"operator": args["op_name"], "layer": layer, "prefill_seconds": 0.0, "decode_seconds": 0.0}
+            | dict.fromkeys(("nodes", "calls", "arena_growth_bytes"), 0),
         )
-        names.setdefault(args["op_name"], set()).add(event["name"])
+        names.setdefault(key, set()).add(event["name"])
         row["calls"] += 1
-        row["decode_seconds" if event["ts"] >= decode_from else "prefill_seconds"] += event["dur"] / 1e6
+        passes.add(row, event)
         row["arena_growth_bytes"] += max(number(args, "mem_arena_held_delta"), 0)
-    for operator, row in rows.items():
-        row["nodes"] = len(names[operator])
-    return sorted(rows.values(), key=lambda row: -(row["prefill_seconds"] + row["decode_seconds"]))
+    for key, row in rows.items():
+        row["nodes"] = len(names[key])
+    return sorted(rows.values(), key=slowest_first)
+
+
+def over_layers(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows of `by_operator`, those of all layers together."""
+    sums: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        known = sums.get(row["operator"])
+        added = {key: value + (known[key] if known else 0) for key, value in row.items() if key not in ("operator", "layer")}
+        sums[row["operator"]] = {"operator": row["operator"], **added}
+    return sorted(sums.values(), key=slowest_first)
+
+
+def slowest_first(row: Mapping[str, Any]) -> float:
+    return -float(row["prefill_seconds"] + row["decode_seconds"])
 
 
 def with_layers(nodes: Iterable[Event], weights: Mapping[str, str]) -> Iterator[tuple[Event, str]]:
@@ -83,19 +108,19 @@ def node_name(event: Event) -> str:
     return str(event["name"]).removesuffix(SUFFIX)
 
 
-def by_layer(placed: Iterable[tuple[Event, str]], decode_from: float, weights_bytes: int) -> dict[str, dict[str, Any]]:
+def by_layer(placed: Iterable[tuple[Event, str]], passes: Passes, weights_bytes: int) -> dict[str, dict[str, Any]]:
     """Seconds per layer, and what the arena had in use meanwhile beside `weights_bytes`: None where it does not count."""
     rows: dict[str, dict[str, Any]] = {}
     for event, layer in placed:
         row = rows.setdefault(layer, {"prefill_seconds": 0.0, "decode_seconds": 0.0, "activation_bytes": None})
-        row["decode_seconds" if event["ts"] >= decode_from else "prefill_seconds"] += event["dur"] / 1e6
+        passes.add(row, event)
         if "mem_bytes_in_use" in event["args"]:
             used = number(event["args"], "mem_bytes_in_use") - weights_bytes
             row["activation_bytes"] = max(row["activation_bytes"] or 0, used)
     return rows
 
 
-def by_node(placed: Iterable[tuple[Event, str]], decode_from: float, most: int = MOST_NODES) -> list[dict[str, Any]]:
+def by_node(placed: Iterable[tuple[Event, str]], passes: Passes, most: int = MOST_NODES) -> list[dict[str, Any]]:
     """One row per node, slowest first: its time, and the arena at its fullest after it."""
     rows: dict[str, dict[str, Any]] = {}
     for event, layer in placed:
@@ -105,11 +130,11 @@ def by_node(placed: Iterable[tuple[Event, str]], decode_from: float, most: int =
             {"node": name, "operator": args["op_name"], "layer": layer, "prefill_seconds": 0.0, "decode_seconds": 0.0}
             | dict.fromkeys((*ARENA_COUNTERS, "growth_bytes"), 0),
         )
-        row["decode_seconds" if event["ts"] >= decode_from else "prefill_seconds"] += event["dur"] / 1e6
+        passes.add(row, event)
         for column, key in ARENA_COUNTERS.items():
             row[column] = max(row[column], number(args, key))
         row["growth_bytes"] += max(number(args, "mem_arena_held_delta"), 0)
-    return sorted(rows.values(), key=lambda row: -(row["prefill_seconds"] + row["decode_seconds"]))[:most]
+    return sorted(rows.values(), key=slowest_first)[:most]
 
 
 def trace_events(events: Iterable[Event], placed: Iterable[tuple[Event, str]], most: int) -> list[dict[str, Any]]:

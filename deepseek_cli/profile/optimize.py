@@ -60,7 +60,9 @@ class Optimized:
     choices: tuple[tuple[str, int], ...]
 
 
-def optimize(sketch: Sketch, most: int, context: int | None = None, may_narrow: bool = False) -> Optimized:
+def optimize(
+    sketch: Sketch, most: int, context: int | None = None, threads: int | None = None, may_narrow: bool = False
+) -> Optimized:
     """The first plan, from the fastest on, that is predicted to stay within `most` bytes. With `may_narrow` the cache of
     latents may become fp16. A context that was asked for is kept; the default one may shrink.
 
@@ -68,12 +70,12 @@ def optimize(sketch: Sketch, most: int, context: int | None = None, may_narrow: 
     """
     wanted = context or min(sketch.config.context, DEFAULT_CONTEXT)
     steps = list(ladder(sketch, MemoryPlan(context=wanted), may_narrow))
-    if context is None and predict(sketch, *steps[-1][1:]) > most:
-        steps.append(("context", fitted(sketch, *steps[-1][1:], most), steps[-1][2]))
-    plain = before = predict(sketch, *steps[0][1:])
+    if context is None and predict(sketch, *steps[-1][1:], threads) > most:
+        steps.append(("context", fitted(sketch, *steps[-1][1:], most, threads), steps[-1][2]))
+    plain = before = predict(sketch, *steps[0][1:], threads)
     choices: dict[str, int] = {}
     for name, plan, kv in steps:
-        now = predict(sketch, plan, kv)
+        now = predict(sketch, plan, kv, threads)
         if name:
             choices[name] = choices.get(name, 0) + before - now
         if now <= most:
@@ -84,7 +86,7 @@ def optimize(sketch: Sketch, most: int, context: int | None = None, may_narrow: 
         "{model} needs {least} for {tokens} tokens, and --memory allows {most}.",
         hint="Allow that much, use a smaller --context, or a smaller model.",
         model=sketch.name,
-        least=format_size(predict(sketch, plan, kv)),
+        least=format_size(predict(sketch, plan, kv, threads)),
         tokens=plan.context,
         most=format_size(most),
     )
@@ -108,25 +110,25 @@ def ladder(sketch: Sketch, plan: MemoryPlan, may_narrow: bool) -> Iterator[tuple
         yield "kv", plan, "fp16"
 
 
-def fitted(sketch: Sketch, plan: MemoryPlan, kv: str, most: int) -> MemoryPlan:
+def fitted(sketch: Sketch, plan: MemoryPlan, kv: str, most: int, threads: int | None = None) -> MemoryPlan:
     """The longest context that fits, but not less than LEAST_CONTEXT."""
     low, high = min(LEAST_CONTEXT, plan.context or 0), plan.context or 0
     while low < high:
         middle = (low + high + 1) // 2
-        if predict(sketch, replace(plan, context=middle), kv) <= most:
+        if predict(sketch, replace(plan, context=middle), kv, threads) <= most:
             low = middle
         else:
             high = middle - 1
     return replace(plan, context=low)
 
 
-def predict(sketch: Sketch, plan: MemoryPlan, kv: str) -> int:
-    """The peak, bytes: while loading, or with the whole context in the cache."""
+def predict(sketch: Sketch, plan: MemoryPlan, kv: str, threads: int | None = None) -> int:
+    """The peak, bytes: while loading on so many threads, all of them where it is None, or with the whole context in the cache."""
     tokens, weights = plan.context or DEFAULT_CONTEXT, sketch.weights
     base = RUNTIMES[RUNTIME].libraries_bytes + COMMAND_BYTES
     held = total(weights) if not plan.prepack else runtimes.resident_weights(RUNTIME, weights)
     mapped = runtimes.left_mapped(weights, sketch.config.tied) if plan.prepack else 0
-    load = base + runtimes.load_peak(RUNTIME, weights, held, sketch.config.tied)
+    load = base + runtimes.load_peak(RUNTIME, weights, held, sketch.config.tied, threads)
     running = kv_bytes(sketch, kv) * tokens + runtimes.activations(RUNTIME, sketch, tokens, 1, plan.chunk)
     steady = base + held + (0 if plan.release else mapped) + running
     return max(load if plan.prepack else 0, steady)
@@ -148,9 +150,9 @@ def _widened(s: Stored) -> Iterator[Stored]:
     yield replace(s, parameters=0, size_bytes=scales)
 
 
-def optimize_apart(ref: str | Path, home: Path, most: int, context: int | None) -> Optimized:
+def optimize_apart(ref: str | Path, home: Path, most: int, context: int | None, threads: int | None = None) -> Optimized:
     """`optimize` of a bundle in a process of its own: reading its graph takes more memory than many a cap allows."""
-    request = {"ref": str(ref), "home": str(home), "most": most, "context": context, "path": sys.path}
+    request = {"ref": str(ref), "home": str(home), "most": most, "context": context, "threads": threads, "path": sys.path}
     done = subprocess.run(
         [sys.executable, "-P", "-c", BOOT], input=json.dumps(request), capture_output=True, text=True, check=False
     )
@@ -174,7 +176,7 @@ def main(request: dict[str, Any]) -> None:
     os.dup2(2, 1)  # what a library prints must not mix with the answer
     try:
         sketch = sketch_of(open_any(request["ref"], Store(Path(request["home"]))))
-        answer = asdict(optimize(sketch, request["most"], request["context"]))
+        answer = asdict(optimize(sketch, request["most"], request["context"], request["threads"]))
     except MemoryShort as error:
         answer = {"short": {"message": error.message, "hint": error.hint, "facts": error.facts}}
     with out:

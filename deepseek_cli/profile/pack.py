@@ -19,6 +19,7 @@ def pack(document: dict[str, Any], baseline: dict[str, Any] | None) -> dict[str,
     steps: list[tuple[str, Callable[[dict[str, Any]], dict[str, Any]]]] = [
         *(("tensors", _coarser) for _ in range(6)),
         ("nodes", lambda d: {**d, "nodes": d["nodes"][:20]}),
+        ("layer_operators", lambda d: {**d, "layer_operators": []}),
         ("points", lambda d: {**d, "timeline": {**d["timeline"], "points": thin([*map(tuple, d["timeline"]["points"])], 200)}}),
         ("tensors", lambda d: {**d, "tensors": []}),
         ("nodes", lambda d: {**d, "nodes": []}),

@@ -23,6 +23,8 @@ PARTS = {
     "optimizer_state": "optimizer state",
     "buffers": "buffers",
     "other_tensors": "activations and other tensors",
+    "device_tensors": "tensors on the device",
+    "device_unused": "held on the device, not in use",
     "logits": "logits",
     "runtime_files": "libraries and code, mapped",
     "python": "Python's own objects",

@@ -7,7 +7,6 @@ differently, the moment is never found, and packing stays a part of loading.
 
 from __future__ import annotations
 
-import json
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -17,6 +16,7 @@ from typing import Any
 
 from deepseek_cli.profile import operators
 from deepseek_cli.profile.arena import start_of
+from deepseek_cli.profile.traced import read_events
 from deepseek_cli.runtime.onnx_session import OnnxSession, Rewrite
 
 STANDARD_ERROR = 2
@@ -69,15 +69,5 @@ def unpacked_bytes(folder: Path, config: Any, threads: int | None) -> int | None
     """Bytes of weights in ONNX Runtime's arena where nothing is packed; None where it does not count."""
     session = UnpackedSession(folder, config, 1, threads, profile=True)
     session.feed([0])
-    start = start_of(operators.node_events(read_events(session)))
+    start = start_of(operators.node_events(read_events(Path(session.end_profiling()))))
     return start.in_use if start else None
-
-
-def read_events(session: OnnxSession) -> list[operators.Event]:
-    """ONNX Runtime's profile of a session that has run; its file is removed."""
-    path = Path(session.end_profiling())
-    try:
-        events: list[operators.Event] = json.loads(path.read_text(encoding="utf-8"))
-        return events
-    finally:
-        path.unlink(missing_ok=True)

@@ -48,6 +48,8 @@ def document(recorded: DeepSeekProfiler) -> dict[str, Any]:
         "what_if": None,
         "layers": [row for watched in recorded.watched for row in watched.rows()],
         "operators": [],
+        "layer_operators": [],
+        "traced": None,
         "nodes": [],
         "arena": None,
         "leak": leak(recorded.steps),

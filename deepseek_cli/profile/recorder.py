@@ -39,18 +39,14 @@ class Phase:
 
 
 class OwnSampler(memory.Sampler):
-    """In the process that it watches: it says what it cost. With `family` it adds up the processes that this one started."""
+    """In the process that it watches. With `family` it adds up the processes that this one started."""
 
     def __init__(self, period: float, family: bool) -> None:
         super().__init__(os.getpid(), period)
-        self.family, self.cpu_seconds = family, 0.0
+        self.family = family
 
-    def run(self) -> None:
-        super().run()
-        self.cpu_seconds = time.thread_time()
-
-    def _read_status(self) -> tuple[int, int] | None:
-        own = super()._read_status()
+    def _read(self) -> tuple[int, int] | None:
+        own = super()._read()
         return (own[0] + children_bytes(), own[1]) if own and self.family else own
 
 

@@ -25,7 +25,7 @@ from deepseek_cli.profile.parts import ESTIMATED, PARTS
 TEMPLATES = Path(__file__).parent / "templates"
 MARK = "deepseek.profile/"  # stands near the start of everything written here
 SCRIPTS = (  # one after the other they are the page's script; the first four draw nothing
-    *("format", "data", "whatif", "icicle", "dom", "chart", "state", "verdict", "memory", "layers", "weights"),
+    *("format", "data", "whatif", "icicle", "dom", "chart", "state", "verdict", "memory", "layers", "chosen", "weights"),
     *("reckon", "health", "compare", "method", "page"),
 )
 MIB = 1 << 20

@@ -137,11 +137,14 @@ class BundleSubject:
 
     def open(self, packing: Callable[[], None]) -> Session:
         from deepseek_cli.profile.prepack import TellingSession, watched
+        from deepseek_cli.profile.traced import TracedSession
         from deepseek_cli.runtime.onnx_session import OnnxSession
 
         options = self.handle.root, self.handle.config, self.context, self.request["threads"]
-        if self.request["operators"] or self.request["plain"]:
-            return OnnxSession(*options, profile=self.request["operators"])
+        if self.request["operators"]:
+            return TracedSession(*options, budget=self.request["trace_seconds"])
+        if self.request["plain"]:
+            return OnnxSession(*options)
         with watched(packing):
             return TellingSession(*options)
 
@@ -153,18 +156,25 @@ class BundleSubject:
 
     def _traced(self, session: Any) -> dict[str, Any]:
         """All that ONNX Runtime's own profile tells."""
-        from deepseek_cli.profile.prepack import read_events, unpacked_bytes
+        from deepseek_cli.profile.prepack import unpacked_bytes
 
-        events = read_events(session)
-        nodes, start = operators.node_events(events), operators.split_passes(events, self.request["new_tokens"])
+        events, steps = session.events(), self.request["new_tokens"]
+        nodes, passes = operators.node_events(events), operators.split_passes(events, session.decode_steps, steps)
         placed = list(operators.with_layers(nodes, weights.of_graph(self.handle.root / "model.onnx")[1]))
-        arena = arena_of(nodes, start)
+        arena, by_operator = arena_of(nodes, passes.decode_from), operators.by_operator(placed, passes)
         if arena:
             arena["unpacked_bytes"] = unpacked_bytes(self.handle.root, self.handle.config, self.request["threads"])
         return {
-            "operators": operators.by_operator(nodes, start),
-            "nodes": operators.by_node(placed, start),
-            "times": operators.by_layer(placed, start, arena["weights_bytes"] if arena else 0),
+            "traced": {
+                "decode_steps": session.decode_steps,
+                "of_steps": steps,
+                "writing_seconds": session.writing_seconds,
+                "writing_cpu_seconds": session.writing_cpu_seconds,
+            },
+            "operators": operators.over_layers(by_operator),
+            "layer_operators": by_operator,
+            "nodes": operators.by_node(placed, passes),
+            "times": operators.by_layer(placed, passes, arena["weights_bytes"] if arena else 0),
             "arena": arena,
             "events": operators.trace_events(events, placed, MOST_EVENTS) if self.request["events"] else [],
         }

@@ -32,6 +32,7 @@ class Worker:
     logits: Any = None
     current: str = "import"
     start: float = 0.0
+    cpu: float = 0.0
     tokens: int = 0
 
     def emit(self, event: str, **facts: Any) -> None:
@@ -42,17 +43,17 @@ class Worker:
     def phase(self, name: str, tokens: int = 0) -> Iterator[None]:
         """Time what is inside; then read the memory, and let the peak start anew."""
         self.current, self.tokens = name, tokens
-        self.start = self.request["started"] if name == "import" else time.monotonic()
+        self.start, self.cpu = self.request["started"] if name == "import" else time.monotonic(), time.process_time()
         yield
         self.end()
 
     def pack(self) -> None:
         """Loading has come to packing: a phase of its own. It goes on while this reads, so that counters differ by some MB."""
-        self.start, self.current = self.end(unpacked=True), "prepack"
+        (self.start, self.cpu), self.current = self.end(unpacked=True), "prepack"
 
-    def end(self, unpacked: bool = False) -> float:
-        """Say what the phase took; `unpacked` where its weights are not packed yet."""
-        end = time.monotonic()
+    def end(self, unpacked: bool = False) -> tuple[float, float]:
+        """Say what the phase took; `unpacked` where its weights are not packed yet. Gives back when, by both clocks."""
+        end, cpu = time.monotonic(), time.process_time()
         peak, now, heap = memory.peak(), memory.resident(self.model_files), memory.heap()
         self.emit(
             "phase",
@@ -60,6 +61,7 @@ class Worker:
             unpacked=unpacked,
             start=self.start,
             end=end,
+            cpu_seconds=cpu - self.cpu,
             tokens=self.tokens,
             rss_bytes=now.rss,
             anonymous_bytes=now.anonymous,
@@ -76,7 +78,7 @@ class Worker:
             python_bytes=memory.python_bytes(),
             peak_reset=memory.reset_peak(),
         )
-        return end
+        return end, cpu
 
 
 def main(request: dict[str, Any]) -> None:

@@ -13,6 +13,7 @@ from deepseek_cli.ops import SparseSpec, hidden_states
 from deepseek_cli.ops.pages import Attended
 from deepseek_cli.ops.torch_ops import KVCache, TorchOps
 from deepseek_cli.ops.torch_sparse import PagedCache, SparseOps
+from deepseek_cli.runtime.memory_plan import release_heap
 from deepseek_cli.runtime.session import check_room, in_chunks
 from deepseek_cli.tensors import TensorRef, dense
 
@@ -43,6 +44,7 @@ class TorchSession:
         self.device = choose_device(device)
         refs = {**handle.weights, **(_require_draft(handle) if drafts else {})}
         self.weights = {name: self._load(ref, dtype) for name, ref in refs.items()}
+        release_heap()
         self.sparse, self.attended = sparse, Attended() if sparse else None
         self.cache = (PagedCache if sparse else KVCache)(context, dtype, self.device)
         self.draft_cache = KVCache(context, dtype, self.device)

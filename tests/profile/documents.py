@@ -91,10 +91,16 @@ def document(layers: int = 3, name: str = "toy", points: int = 300) -> dict[str,
         | {"bytes_per_token": 104_857, "kinds": what_if(layers)["kinds"], "bytes_per_value": 4},
         "layers": rows,
         "operators": [_operator(HOSTILE, 3), _operator("MatMulNBits", 9)],
+        "layer_operators": [{**_operator(name, 1), "layer": row["layer"]} for row in rows for name in (HOSTILE, "MatMulNBits")],
+        "traced": {"decode_steps": 4, "of_steps": 16, "writing_seconds": 0.01, "writing_cpu_seconds": 0.01},
         "nodes": [_node(i) for i in range(min(7 * layers, 200))],
         "arena": {**ARENA, "requested_bytes": 130 * MIB, "points": [_arena(i) for i in range(300)]},
         "leak": _leak(),
-        "overhead": {"plain_seconds": 1.40, "sampled_seconds": 1.42, "profiled_seconds": 1.55},
+        "overhead": {
+            **{"plain_seconds": 1.40, "sampled_seconds": 1.42, "profiled_seconds": 1.55},
+            **{"plain_cpu_seconds": 2.00, "sampled_cpu_seconds": 2.01, "profiled_cpu_seconds": 2.20},
+            **{"sampling_cpu_seconds": 0.03, "sampling_seconds": 3.00},
+        },
         "allocator": [
             {"phase": "decode", "allocated_bytes": 90 * MIB, "reserved_bytes": 120 * MIB, "peak_bytes": 130 * MIB}
             | {"fragmentation": 0.25, "slope_bytes": 12}
@@ -223,6 +229,6 @@ def what_if(layers: int) -> dict[str, Any]:
 
 def first_schema(layers: int = 3) -> dict[str, Any]:
     """A report as `deepseek.profile/1` had it."""
-    later = ("tensors", "nodes", "leak", "allocator", "what_if", "advice")
+    later = ("tensors", "nodes", "layer_operators", "traced", "leak", "allocator", "what_if", "advice")
     kept = {key: value for key, value in document(layers).items() if key not in later}
     return kept | {"schema": "deepseek.profile/1", "arena": ARENA, "overhead": {"plain_seconds": 1.4, "profiled_seconds": 1.5}}

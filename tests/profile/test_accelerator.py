@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import pickle
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,9 @@ import pytest
 import torch
 
 from deepseek_cli.errors import UsageError
-from deepseek_cli.profile.accelerator import AllocatorReader, read_snapshot
+from deepseek_cli.main import main
+from deepseek_cli.profile.accelerator import AllocatorReader
+from deepseek_cli.profile.snapshot import read_snapshot
 
 MIB = 1 << 20
 
@@ -50,7 +54,7 @@ def written(folder: Path, value: Any) -> Path:
 
 
 def test_a_snapshot_gives_a_row(tmp_path: Path) -> None:
-    (row,) = read_snapshot(written(tmp_path, snapshot()))
+    row = read_snapshot(written(tmp_path, snapshot()))
     assert row["allocated_bytes"] == 12 * MIB
     assert row["reserved_bytes"] == 22 * MIB
     assert row["peak_bytes"] == 13 * MIB  # 7 and 6, before the 4
@@ -58,12 +62,12 @@ def test_a_snapshot_gives_a_row(tmp_path: Path) -> None:
 
 
 def test_a_snapshot_without_history_peaks_where_it_is(tmp_path: Path) -> None:
-    (row,) = read_snapshot(written(tmp_path, {**snapshot(), "device_traces": []}))
+    row = read_snapshot(written(tmp_path, {**snapshot(), "device_traces": []}))
     assert row["peak_bytes"] == 12 * MIB
 
 
 def test_an_empty_snapshot_is_no_division_by_zero(tmp_path: Path) -> None:
-    (row,) = read_snapshot(written(tmp_path, {"segments": [], "device_traces": []}))
+    row = read_snapshot(written(tmp_path, {"segments": [], "device_traces": []}))
     assert row["fragmentation"] == 0
 
 
@@ -92,3 +96,52 @@ def test_a_machine_without_a_gpu_has_no_rows() -> None:
     reader.phase("train")
     live = torch.cuda.is_available() or torch.backends.mps.is_available()
     assert live or reader.rows is None
+
+
+class Hostile:
+    """What a stranger's pickle may ask for."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> Any:
+        return (Path.touch, (self.mark,))
+
+
+HUGE_MEMO = b"\x80\x04" + b"r" + (1 << 31).to_bytes(4, "little") + b"."  # a place far off in the memo
+
+
+def test_a_pickle_gives_the_same_row(tmp_path: Path) -> None:
+    file = tmp_path / "x.pickle"
+    file.write_bytes(pickle.dumps(snapshot()))
+    assert read_snapshot(file) == read_snapshot(written(tmp_path, snapshot()))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="memory is not limited there")
+@pytest.mark.parametrize(
+    "content", [b"", b"\x80", HUGE_MEMO, b"\x80\x04N" + HUGE_MEMO[2:], pickle.dumps({"segments": 7})], ids=repr
+)
+def test_a_damaged_pickle_is_refused(tmp_path: Path, content: bytes) -> None:
+    file = tmp_path / "x.pickle"
+    file.write_bytes(content)
+    with pytest.raises(UsageError, match=r"x\.pickle is not a memory snapshot"):
+        read_snapshot(file)
+
+
+def test_a_hostile_pickle_runs_nothing(tmp_path: Path) -> None:
+    file, mark = tmp_path / "x.pickle", tmp_path / "mark"
+    file.write_bytes(pickle.dumps({**snapshot(), "extra": Hostile(mark)}))
+    with pytest.raises(UsageError):
+        read_snapshot(file)
+    assert not mark.exists()
+    pickle.loads(file.read_bytes())
+    assert mark.exists()  # it would have
+
+
+def test_the_command_reports_a_snapshot(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file, page = written(tmp_path, snapshot()), tmp_path / "page.html"
+    assert main(["profile", str(file), "--html", str(page), "--json", "--max-peak", "20MiB"]) == 1
+    found = json.loads(capsys.readouterr().out)
+    assert found["moments"][0]["bytes"] == sum(part["bytes"] for part in found["moments"][0]["parts"]) == 22 * MIB
+    assert found["allocator"][0]["peak_bytes"] == 13 * MIB
+    assert '"allocated_bytes":' in page.read_text(encoding="utf-8")

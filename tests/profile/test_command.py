@@ -186,7 +186,9 @@ def test_a_run_that_fails_leaves_a_page_that_says_so(toy: Path, capsys: pytest.C
 
 def test_a_dry_run_measures_nothing(quick: list[Any], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["profile", "toy", "--memory-profile", "--dry-run"]) == 0
-    assert "toy-memory.html would be written." in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "fresh process (import, load, prefill, decode): 512 tokens in, 32 out." in shown
+    assert "toy-memory.html would be written." in shown
     assert not quick
     assert not Path("toy-memory.html").exists()
 

@@ -50,13 +50,34 @@ EVENTS = [*run(0, growth=512), *run(1000), *run(2000)]
 NODES = operators.node_events(EVENTS)
 
 
+PLACED = list(operators.with_layers(NODES, {"MatMulNBits_3": "head"}))
+PASSES = operators.Passes(decode_from=1000)
+
+
 def test_the_last_runs_are_decoding() -> None:
-    assert operators.split_passes(EVENTS, 2) == 1000
-    assert operators.split_passes(EVENTS, 9) == float("inf")
+    assert operators.split_passes(EVENTS, 2, 2) == PASSES
+    assert operators.split_passes(EVENTS, 9, 9) == operators.Passes(float("inf"))
+
+
+def test_what_was_seen_stands_for_all_steps() -> None:
+    seen = operators.split_passes(EVENTS, 2, 32)
+    assert seen.steps_each == 16
+    row = operators.by_node(PLACED, seen)[0]
+    assert row["prefill_seconds"] == pytest.approx(30e-6)
+    assert row["decode_seconds"] == pytest.approx(16 * 60e-6)
+
+
+def test_operators_are_told_apart_by_layer() -> None:
+    rows = {(row["operator"], row["layer"]): row for row in operators.by_operator(PLACED, PASSES)}
+    assert list(rows) == [("GroupQueryAttention", "0"), ("MatMulNBits", "head"), ("Gather", "embedding"), ("Mul", "0")]
+    assert rows["Mul", "0"]["calls"] == 3
 
 
 def test_operators_are_summed_by_kind_slowest_first() -> None:
-    rows = operators.by_operator(NODES, 1000)
+    again = [(event, f"other than {layer}") for event, layer in PLACED]
+    (doubled, *_) = operators.over_layers(operators.by_operator([*PLACED, *again], PASSES))
+    assert (doubled["nodes"], doubled["calls"]) == (2, 6)
+    rows = operators.over_layers(operators.by_operator(PLACED, PASSES))
     assert [row["operator"] for row in rows] == ["GroupQueryAttention", "MatMulNBits", "Gather", "Mul"]
     first, gather = rows[0], rows[2]
     assert (first["nodes"], first["calls"]) == (1, 3)
@@ -65,11 +86,8 @@ def test_operators_are_summed_by_kind_slowest_first() -> None:
     assert gather["arena_growth_bytes"] == 512
 
 
-PLACED = list(operators.with_layers(NODES, {"MatMulNBits_3": "head"}))
-
-
 def test_a_node_without_a_layer_belongs_to_the_one_before() -> None:
-    rows = operators.by_layer(PLACED, 1000, weights_bytes=1000)
+    rows = operators.by_layer(PLACED, PASSES, weights_bytes=1000)
     assert list(rows) == ["embedding", "0", "head"]
     assert rows["0"]["prefill_seconds"] == pytest.approx(35e-6)
     total = sum(row["prefill_seconds"] + row["decode_seconds"] for row in rows.values())
@@ -77,14 +95,14 @@ def test_a_node_without_a_layer_belongs_to_the_one_before() -> None:
 
 
 def test_a_layer_holds_what_is_in_use_beside_the_weights() -> None:
-    rows = operators.by_layer(PLACED, 1000, weights_bytes=1000)
+    rows = operators.by_layer(PLACED, PASSES, weights_bytes=1000)
     assert [row["activation_bytes"] for row in rows.values()] == [100, 500, 200]
-    bare = operators.by_layer([(node("a", "Mul", 0, 1), "0")], 1000, 0)
+    bare = operators.by_layer([(node("a", "Mul", 0, 1), "0")], PASSES, 0)
     assert bare["0"]["activation_bytes"] is None
 
 
 def test_nodes_are_summed_slowest_first() -> None:
-    rows = operators.by_node(PLACED, 1000, most=2)
+    rows = operators.by_node(PLACED, PASSES, most=2)
     assert [row["node"] for row in rows] == ["attention.0", "MatMulNBits_3"]
     assert rows[0] == {
         "node": "attention.0",
@@ -97,7 +115,7 @@ def test_nodes_are_summed_slowest_first() -> None:
         "held_bytes": 4096,
         "growth_bytes": 0,
     }
-    assert operators.by_node(PLACED, 1000)[2]["growth_bytes"] == 512
+    assert operators.by_node(PLACED, PASSES)[2]["growth_bytes"] == 512
 
 
 def test_a_trace_begins_with_the_first_pass() -> None:

@@ -105,6 +105,13 @@ def test_a_default_context_shrinks_and_one_that_was_asked_for_does_not(sketches:
         optimize(wide, full - 400_000, 4096)
 
 
+def test_one_thread_packs_with_less_than_several(sketches: dict[str, Sketch]) -> None:
+    one, two = (predict(sketches["dense"], MemoryPlan(context=64), "fp32", threads) for threads in (1, 2))
+    assert one < two
+    assert optimize(sketches["dense"], one, 64, threads=1).choices == ()
+    assert optimize(sketches["dense"], one, 64, threads=2).choices
+
+
 def test_nothing_fits_names_the_least_that_would_do(sketches: dict[str, Sketch]) -> None:
     sketch = sketches["dense"]
     least = predict(sketch, fitted(sketch, list(ladder(sketch, MemoryPlan(context=64), False))[-1][1], "fp32", 0), "fp32")

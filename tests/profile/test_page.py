@@ -124,6 +124,41 @@ def test_the_weights_are_searched_and_walked_by_keyboard(chromium: Any, whole: s
         assert tab.evaluate("document.activeElement.id") == "icicle"
 
 
+def test_a_layer_is_looked_at_alone_by_keyboard(chromium: Any, whole: str, tmp_path: Path) -> None:
+    given = document(layers=4)
+    own = [tensor for tensor in given["tensors"] if tensor["layer"] == "2"]
+    with opened(chromium, whole, tmp_path) as tab:
+        tab.focus("#layers button[data-layer='2']")
+        press(tab, "Enter")
+        assert tab.inner_text("#chosen p") == "Below: weights and operators of layer 2 alone."
+        assert tab.evaluate("document.activeElement.getAttribute('aria-pressed')") == "true"
+        assert tab.inner_text("#crumbs li:last-child") == "2"
+        assert exact(tab, "#children")[-1] == exact(tab, "#weights")[-1] == sum(tensor["bytes"] for tensor in own)
+        assert rows(tab, "#operators") == 2
+        assert tab.locator("#operators tbody td:nth-child(2)").all_inner_texts() == ["1", "1"]
+        assert rows(tab, "#nodes") == 7
+        assert set(tab.locator("#nodes tbody td:nth-child(3)").all_inner_texts()) == {"2"}
+        tab.fill("#weight-search", "q_proj")
+        assert tab.inner_text("#weight-found").startswith("2 tensors, ")
+        tab.focus("#chosen button")
+        press(tab, "Enter")
+        assert tab.inner_text("#chosen") == ""
+        assert tab.evaluate("document.activeElement.dataset.layer") == "2"
+        assert tab.inner_text("#weight-found").startswith("8 tensors, ")
+        assert exact(tab, "#weights")[-1] == sum(form["bytes"] for form in given["weights"])
+        press(tab, "Enter", "Escape")
+        assert tab.inner_text("#chosen") == ""
+
+
+def test_another_language_keeps_the_layer(chromium: Any, whole: str, tmp_path: Path) -> None:
+    with opened(chromium, whole, tmp_path) as tab:
+        tab.locator("#strip span").nth(2).click()
+        assert tab.get_attribute("#layers button[data-layer='1']", "aria-pressed") == "true"
+        tab.click("#language")
+        assert "第 1 层" in tab.inner_text("#chosen")
+        assert rows(tab, "#nodes") == 7
+
+
 def test_the_sliders_move_by_keyboard(chromium: Any, whole: str, tmp_path: Path) -> None:
     from deepseek_cli.profile.whatif import need
 
@@ -194,6 +229,7 @@ def test_a_part_of_the_timeline_is_chosen_with_the_pointer(chromium: Any, whole:
 def test_everyone_can_read_it(chromium: Any, whole: str, tmp_path: Path, size: str, options: dict[str, Any]) -> None:
     with opened(chromium, whole, tmp_path, size, bypass_csp=True, reduced_motion="reduce", **options) as tab:
         assert tab.evaluate("document.documentElement.scrollWidth") <= SIZES[size][0]
+        tab.locator("#layers button.layer").nth(2).click()
         tab.evaluate(AXE.read_text(encoding="utf-8"))
         found = tab.evaluate("axe.run().then(r => r.violations.map(v => [v.impact, v.id, v.nodes.slice(0, 3).map(n => n.html)]))")
         assert not [violation for violation in found if violation[0] in ("serious", "critical")]
@@ -285,3 +321,16 @@ def test_an_estimate_is_a_page_too(chromium: Any, tmp_path: Path, capsys: pytest
         assert [word.split("\n")[-1].strip() for word in words] == [device["verdict"] for device in found["devices"]]
         assert exact(tab, "#weights")[-1] == found["weights_bytes"]
         assert not re.search(r"undefined|NaN", tab.inner_text("body"))
+
+
+def test_a_snapshot_is_a_page_too(chromium: Any, tmp_path: Path) -> None:
+    from deepseek_cli.profile import snapshot
+    from tests.profile.test_accelerator import snapshot as recorded
+    from tests.profile.test_accelerator import written
+
+    made = snapshot.document(written(tmp_path, recorded()), "deepseek profile snapshot.json")
+    with opened(chromium, render_html(made), tmp_path) as tab:
+        assert exact(tab, "#parts") == [12 * MIB, 10 * MIB, 0, 22 * MIB]
+        assert tab.is_hidden("#fits")
+        assert "torch’s allocator" in tab.inner_text("#method")
+        assert not re.search(r"undefined|NaN|ONNX", tab.inner_text("body"))

@@ -29,6 +29,16 @@ function add(node, tensor) {
   node.parameters += tensor.parameters;
 }
 
+// How the tensors are stored, as `by_form` of weights.py has it.
+function formsOf(tensors) {
+  const forms = new Map();
+  for (const { form, parameters, bytes } of tensors) {
+    const row = forms.get(form) || { form, tensors: 0, parameters: 0, bytes: 0 };
+    forms.set(form, { form, tensors: row.tensors + 1, parameters: row.parameters + parameters, bytes: row.bytes + bytes });
+  }
+  return [...forms.values()].sort((a, b) => b.bytes - a.bytes);
+}
+
 // Boxes {node, left, width (shares of 1), row} of `focus` and what is below it; what is narrower than `least` is left out.
 function layout(focus, rows, least) {
   const boxes = [];

@@ -15,7 +15,7 @@ function peak() {
   stack($("stack"), parts, parts.map((p) => p.label).join("; "));
   const key = (p) => element("span", { class: "named" }, element("span", { class: `key p-${p.part}`, "aria-hidden": "true" }, String(p.number)), named("part", p.part));
   table($("parts"), [
-    label("part", t("part"), (p) => (p.number ? key(p) : t("total"))),
+    label("part", t("part"), (p) => (p.number ? key(p) : t(data.model.kind === "snapshot" ? "total.device" : "total"))),
     { ...label("how", t("how"), (p) => texts[language][`how.${p.part}`] ?? ""), how: true },
     bytes("bytes", f.unit),
     { key: "share", label: t("share"), value: (p) => p.bytes, show: (p) => f.percent(p.bytes, chosen.bytes), meter: true },

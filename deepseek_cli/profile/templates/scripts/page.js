@@ -1,6 +1,6 @@
 // The page itself: its sections in reading order, its language, its colours.
 
-const SECTIONS = [header, verdict, peak, time, layers, weights, operators, reckon, allocator, leak, compare, advice, method];
+const SECTIONS = [header, verdict, peak, time, layers, chosenBar, weights, operators, reckon, allocator, leak, compare, advice, method];
 
 function render() {
   paint(language);

@@ -10,6 +10,7 @@ const stored = {  // a page opened from a file may have no storage
   set(key, value) { try { localStorage.setItem(`deepseek.${key}`, value); } catch { /* it is asked again next time */ } },
 };
 let language = stored.get("language") || ((navigator.language || "").startsWith("zh") ? "zh" : "en");
+let oneLayer = null;  // a layer that is looked at alone
 let f;  // formats in the language of now
 
 const rowsOf = (key) => data[key] || [];

@@ -3,20 +3,31 @@
 const ROWS = 8;         // of the icicle below what it is zoomed to
 const LEAST = 0.0015;   // of its width; what is narrower is in the table alone
 const tensors = rowsOf("tensors");
-const modules = treeOf(tensors, data.model.name || "");
+let modules = treeOf(tensors, data.model.name || "");
+let narrowed = null;  // to the layer that `modules` holds alone
 let focus = modules.root;
 let active = modules.root;
 let found = null;  // {hits, bytes, isRegex, paths}
 
 function weights() {
-  const forms = rowsOf("weights");
-  if (!show("weights-section", forms.length || tensors.length)) return;
+  if (!show("weights-section", rowsOf("weights").length || tensors.length)) return;
+  if (narrowed !== oneLayer) narrow();
+  const forms = oneLayer === null ? rowsOf("weights") : formsOf(ofChosen(tensors));
   const sum = { form: t("all"), tensors: total(forms, "tensors"), parameters: total(forms, "parameters"), bytes: total(forms, "bytes") };
   table($("weights"), [
     label("form", t("form"), (w) => (w === sum ? w.form : formKey(w.form))), plain("tensors", t("tensors"), 0), plain("parameters", t("parameters"), 0), bytes("bytes", f.unit, { meter: true }),
     { key: "bits", label: t("bits"), value: () => 0, show: (w) => (w.parameters ? f.number(8 * w.bytes / w.parameters, 2) : "–") },
   ], forms, { foot: sum, caption: t("weights") });
-  if (show("icicle-block", tensors.length)) icicle();
+  if (show("icicle-block", ofChosen(tensors).length)) searchWeights();
+}
+
+// The tree anew, of the chosen layer or of all, zoomed to where it first branches.
+function narrow() {
+  narrowed = oneLayer;
+  modules = treeOf(ofChosen(tensors), data.model.name || "");
+  focus = modules.root;
+  while (oneLayer !== null && focus.children.length === 1 && focus.children[0].children.length) focus = focus.children[0];
+  active = focus;
 }
 
 const formClass = (form) => {
@@ -89,7 +100,7 @@ function children() {
 
 function searchWeights() {
   const pattern = $("weight-search").value;
-  found = pattern ? search(tensors, pattern) : null;
+  found = pattern ? search(ofChosen(tensors), pattern) : null;
   if (found) found.paths = pathsOf(found.hits);
   $("weight-found").textContent = found ? t(found.isRegex ? "found" : "found.plain", { count: f.number(found.hits.length), bytes: f.size(found.bytes), share: f.percent(found.bytes, modules.root.bytes) }) : "";
   icicle();
