@@ -15,7 +15,8 @@ from deepseek_cli.deploy.target import Target
 from deepseek_cli.errors import MemoryShort, ModelUnsupported
 from deepseek_cli.handle import ModelHandle
 from deepseek_cli.memory import free_bytes
-from deepseek_cli.ops.executorch_ops import GROUP, common_group, emit, methods
+from deepseek_cli.ops.executorch_constants import common_group
+from deepseek_cli.ops.executorch_ops import GROUP, emit, methods
 from deepseek_cli.ops.order import order_of_use
 from deepseek_cli.quantize.folder import clean_config, copy_licence
 from deepseek_cli.reporter import SILENT, Reporter
