@@ -14,6 +14,7 @@ from deepseek_cli.formats.nbits import spread
 from deepseek_cli.tensors import QuantizedTensor, TensorRef, dense, in_pieces
 
 EMBEDDING = "model.embed_tokens"
+TABLES = ("cos", "sin")  # of the rotation: what is small enough to be held
 
 
 @dataclass(frozen=True, slots=True)

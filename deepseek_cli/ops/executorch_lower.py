@@ -1,7 +1,7 @@
 """Lowering to XNNPACK without weights: ExecuTorch sees their shapes, and their names stand where their bytes would.
 
-Its serializers copy every constant several times, so none is there until the program is written. Then what each name stands for
-is made, some rows at a time.
+It copies a program's tensors for every part that it lowers, and holds all copies until the end. So there are none, and what
+each name stands for is made when the program is written, some rows at a time.
 """
 
 from __future__ import annotations
@@ -27,14 +27,16 @@ from executorch.exir.emit._emitter import _Emitter
 from executorch.exir.schema import EValue
 from executorch.exir.tensor import make_tensor_value
 from torch.export import ExportedProgram
+from torch.fx.traceback import NodeSource
 
-from deepseek_cli.ops.executorch_constants import Constant
+from deepseek_cli.formats.pte import NOWHERE
+from deepseek_cli.ops.executorch_constants import TABLES, Constant
 
-NOWHERE = (1 << 64) - 1  # the offset of what lies among the named data
+describe = NodeSource.__init__
 
 
 class Streamed(FileBackedData):  # type: ignore[misc]
-    """What ExecuTorch's serializer takes for a file's bytes. They are made while they are written."""
+    """What ExecuTorch's serializer takes for the bytes of a file. They are made while they are written."""
 
     def __init__(self, constant: Constant) -> None:
         self.constant = constant
@@ -50,23 +52,20 @@ class Streamed(FileBackedData):  # type: ignore[misc]
             outfile.write(piece.contiguous().flatten().view(torch.uint8).numpy().data)
 
 
-def lower(
-    decoder: torch.nn.Module, step: int, constant_methods: dict[str, Any], constants: Mapping[str, Constant]
-) -> PTEFile:
-    """The program for up to `step` tokens at once. Of constants it has the names, in ASCII, as their bytes."""
+def lower(decoder: torch.nn.Module, step: int, methods: dict[str, Any], constants: Mapping[str, Constant]) -> PTEFile:
+    """The program for up to `step` tokens at once. The bytes of its constants are their names, in ASCII."""
     example = torch.zeros(1, min(2, step), dtype=torch.int64), torch.zeros(1, dtype=torch.int64)
     shapes = {1: torch.export.Dim("n", min=1, max=step)} if step > 1 else None, None
-    held = {name.replace(".", "__"): name for name in constants}
-    with torch.no_grad(), names_for_bytes(held, constants):
+    with torch.no_grad(), names_for_bytes(constants):
         exported = torch.export.export(decoder, example, dynamic_shapes=shapes, strict=False)
         seen = {node.name: node.meta["val"] for node in exported.graph.nodes if node.op == "placeholder"}
         for place, buffer in exported.graph_signature.inputs_to_buffers.items():
-            if buffer in held:
-                exported.state_dict[buffer] = seen[place]
+            if buffer not in TABLES:
+                exported.state_dict[buffer] = seen[place]  # a fake tensor: who looks for values fails
         edge = to_edge_transform_and_lower(
             exported,
             partitioner=[XnnpackPartitioner()],
-            constant_methods=constant_methods,
+            constant_methods=methods,
             compile_config=EdgeCompileConfig(_check_ir_validity=False),
         )
         del exported
@@ -75,24 +74,28 @@ def lower(
 
 
 def write(program: PTEFile, constants: Mapping[str, Constant], out: BinaryIO) -> None:
-    """The program with what its names stand for. Each is read when its turn has come."""
-    by_name = {name.encode(): Streamed(constant) for name, constant in constants.items()}
+    """The program with what its names stand for, each of which is read when its turn has come."""
+    stands_for = {name.encode(): Streamed(constant) for name, constant in constants.items()}
     for buffer in program.program.constant_buffer:
-        buffer.storage = by_name.get(buffer.storage, buffer.storage)
-    if program.named_data:
-        program.named_data.buffers = [by_name.get(buffer, buffer) for buffer in program.named_data.buffers]
+        buffer.storage = stands_for.get(buffer.storage, buffer.storage)
+    if program.named_data is not None:
+        program.named_data.buffers = [stands_for.get(buffer, buffer) for buffer in program.named_data.buffers]
     serialize_pte_binary(program, extract_delegate_segments=True).write_to_file(out)
 
 
 @contextlib.contextmanager
-def names_for_bytes(held: Mapping[str, str], constants: Mapping[str, Constant]) -> Iterator[None]:
-    """Within, XNNPACK's graphs refer to the constants behind these buffers by name."""
-    bytes_of, params_of = NodeVisitor.get_serialized_buffer_index, NodeVisitor.get_quant_params
-    value_of = _Emitter._tensor_spec_to_evalue
+def names_for_bytes(constants: Mapping[str, Constant]) -> Iterator[None]:
+    """Within, ExecuTorch puts a constant's name where it would have copied its bytes, and looks at no scale's value."""
+    names = {name.replace(".", "__"): name for name in constants}  # by buffer
+    index_of, params_of, value_of = (
+        NodeVisitor.get_serialized_buffer_index,
+        NodeVisitor.get_quant_params,
+        _Emitter._tensor_spec_to_evalue,
+    )
 
-    def named(visitor: Any, node: Any) -> str | None:
+    def name_of(visitor: Any, node: Any) -> str | None:
         program = visitor.exported_program
-        return held.get(get_tensor_name(program, node)) if is_param_node(program, node) else None
+        return names.get(get_tensor_name(program, node)) if is_param_node(program, node) else None
 
     def add(visitor: Any, graph: Any, name: str) -> int:
         graph.constant_data.append(schema.ConstantDataOffset(offset=NOWHERE, size=constants[name].size, named_key=name))
@@ -100,39 +103,42 @@ def names_for_bytes(held: Mapping[str, str], constants: Mapping[str, Constant]) 
         return len(graph.constant_data) - 1
 
     def index(visitor: Any, tensor: Any, graph: Any, ids: Any, nhwc: bool, swap: bool, params: Any, *more: Any) -> int:
-        name = named(visitor, tensor if params is None else params.q_input)
-        return bytes_of(visitor, tensor, graph, ids, nhwc, swap, params, *more) if name is None else add(visitor, graph, name)
+        name = name_of(visitor, tensor if params is None else params.q_input)
+        return index_of(visitor, tensor, graph, ids, nhwc, swap, params, *more) if name is None else add(visitor, graph, name)
 
-    def params(visitor: Any, params: Any, graph: Any, tag: str | None = None) -> Any:
-        name = named(visitor, params.q_input) if params.per_channel else None
+    def scales(visitor: Any, params: Any, graph: Any, tag: str | None = None) -> Any:
+        name = name_of(visitor, params.q_input) if params.per_channel else None
         if name is None:
             return params_of(visitor, params, graph, tag)
         place = add(visitor, graph, name.removesuffix("codes") + "scale")
-        if not params.per_channel_group:
-            return schema.PerChannelQuant(scale=[], channel_dim=params.axis, scale_buffer_idx=place, num_scales=len(params.scale))
-        return schema.PerChannelGroupQuant(
-            scale=[],
-            channel_dim=params.axis,
-            group_size=params.group_size,
-            scale_buffer_idx=place,
-            num_scales=params.scale.numel(),
-        )
+        held = {"scale": [], "channel_dim": params.axis, "scale_buffer_idx": place, "num_scales": params.scale.numel()}
+        if params.per_channel_group:
+            return schema.PerChannelGroupQuant(group_size=params.group_size, **held)
+        return schema.PerChannelQuant(**held)
 
     def value(emitter: Any, spec: Any, tag: str | None = None) -> Any:
-        name = held.get(emitter.exported_program.graph_signature.inputs_to_buffers.get(emitter.node.name))
+        name = names.get(emitter.exported_program.graph_signature.inputs_to_buffers.get(emitter.node.name))
         if name is None:
             return value_of(emitter, spec, tag)
         return EValue(make_tensor_value(emitter._save_new_const_tensor(spec, name.encode(), name), None, spec))
 
     with (
+        mock.patch.object(NodeSource, "__init__", brief),
         mock.patch.object(_Emitter, "_tensor_spec_to_evalue", value),
-        mock.patch.multiple(NodeVisitor, get_serialized_buffer_index=index, get_quant_params=params),
+        mock.patch.multiple(NodeVisitor, get_serialized_buffer_index=index, get_quant_params=scales),
         mock.patch.multiple(op_quant_dequant, validate_quant_scales=mock.DEFAULT, validate_quant_zeropoints=mock.DEFAULT),
-        mock.patch.object(XnnpackBackend, "copy_exported_program_for_preprocess", staticmethod(shared)),
+        mock.patch.object(XnnpackBackend, "copy_exported_program_for_preprocess", shared),
     ):
         yield
 
 
-def shared(program: ExportedProgram, specs: Any) -> ExportedProgram:
-    """A copy of the graph that has the same tensors: fake ones cannot be copied."""
+def brief(source: NodeSource, *node_and_pass: Any) -> None:
+    """A node's origin without all that it went through, which every pass would copy for every node."""
+    describe(source, *node_and_pass)
+    if source.from_node:
+        source.from_node = source.from_node[-1].from_node or source.from_node
+
+
+def shared(program: ExportedProgram, specs: object) -> ExportedProgram:
+    """A copy that has the same tensors: fake ones cannot be copied."""
     return copy.deepcopy(program, {id(tensor): tensor for tensor in program.state_dict.values()})

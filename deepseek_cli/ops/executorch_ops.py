@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from deepseek_cli.ops import Architecture, AttentionSpec, forward
-from deepseek_cli.ops.executorch_constants import EMBEDDING, constants
+from deepseek_cli.ops.executorch_constants import TABLES, constants
 from deepseek_cli.ops.torch_ops import TorchOps, rope_table, rotate
 from deepseek_cli.tensors import TensorRef
 
@@ -28,7 +28,7 @@ GROUP = 32  # whose multiples XNNPACK takes for int4
 
 
 class Decoder(nn.Module):
-    """The model, its constants and its KV cache as buffers. Constants have their shape alone: what stands in them is arbitrary."""
+    """The model, its constants and its KV cache as buffers. They have their shapes alone: what stands in them is arbitrary."""
 
     def __init__(self, architecture: Architecture, config: Any, refs: Mapping[str, TensorRef], context: int) -> None:
         super().__init__()
@@ -37,11 +37,11 @@ class Decoder(nn.Module):
         for name, constant in self.constants.items():  # pages that nobody touches take no memory
             self.register_buffer(name.replace(".", "__"), torch.empty(constant.shape, dtype=constant.dtype))
         spec = config.attention
-        for table, values in zip(("cos", "sin"), rope_table(spec.rope, 0, context, torch.device("cpu")), strict=True):
+        for table, values in zip(TABLES, rope_table(spec.rope, 0, context, torch.device("cpu")), strict=True):
             self.register_buffer(table, values.unsqueeze(1))  # [context, 1, head_dim / 2]
         for layer in range(config.layers):
             for part in ("keys", "values"):
-                self.register_buffer(f"{part}{layer}", torch.zeros(1, context, spec.kv_heads, spec.head_dim))
+                self.register_buffer(f"{part}{layer}", torch.empty(1, context, spec.kv_heads, spec.head_dim))
 
     def held(self, name: str) -> Tensor | None:
         return getattr(self, name.replace(".", "__"), None)
@@ -85,7 +85,7 @@ class ExecutorchOps(TorchOps):
 
     def attention(self, q: Tensor, k: Tensor, v: Tensor, layer: int, spec: AttentionSpec) -> Tensor:
         split = lambda t: t.unflatten(-1, (-1, spec.head_dim))  # noqa: E731  [1, n, heads, head_dim]
-        cos, sin = (getattr(self.decoder, table).narrow(0, self.start, q.shape[1]) for table in ("cos", "sin"))
+        cos, sin = (getattr(self.decoder, table).narrow(0, self.start, q.shape[1]) for table in TABLES)
         keys, values = (getattr(self.decoder, f"{part}{layer}") for part in ("keys", "values"))
         torch.ops.llama.update_cache(rotate(split(k), cos, sin), keys, self.start)
         torch.ops.llama.update_cache(split(v), values, self.start)
