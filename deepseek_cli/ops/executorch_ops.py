@@ -7,6 +7,7 @@ token ("8da4w"): XNNPACK has no other kernel for int4 in groups. A last row of l
 from __future__ import annotations
 
 import contextlib
+import gc
 import logging
 import warnings
 from collections.abc import Iterator, Mapping
@@ -112,6 +113,7 @@ def emit(architecture: Architecture, config: Any, refs: Mapping[str, TensorRef],
         load_operators()
         decoder = Decoder(architecture, config, refs, context).eval()
         program = lower(decoder, min(LONGEST_STEP, context), methods(config, context), decoder.constants)
+        gc.collect()  # graphs refer to themselves
         with file.open("wb") as out:
             write(program, decoder.constants, out)
 
