@@ -70,10 +70,8 @@ def _rows(stem: str, ref: TensorRef, bits: int, group: int) -> dict[str, Constan
 def _product(stem: str, ref: TensorRef, bits: int, group: int) -> dict[str, Constant]:
     """The operator takes a code a byte, and XNNPACK int4 as we pack it, with scales in bfloat16."""
     rows, inputs = ref.shape
-    if bits == 4:
-        each, kept, zeros = (rows, inputs // group), torch.bfloat16, torch.int32
-    else:
-        each, kept, zeros = (rows,), torch.float32, torch.int64
+    each = (rows, inputs // group) if bits == 4 else (rows,)
+    kept, zeros = (torch.bfloat16, torch.int32) if bits == 4 else (torch.float32, torch.int64)
     size = kept.itemsize * rows * (inputs // group)
     packed = (lambda piece: piece.packed) if bits == 4 else _signed
     return {

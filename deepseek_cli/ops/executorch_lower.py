@@ -35,7 +35,7 @@ from deepseek_cli.ops.executorch_constants import TABLES, Constant
 describe = NodeSource.__init__
 
 
-class Streamed(FileBackedData):  # type: ignore[misc]
+class Streamed(FileBackedData):
     """What ExecuTorch's serializer takes for the bytes of a file. They are made while they are written."""
 
     def __init__(self, constant: Constant) -> None:
