@@ -15,7 +15,8 @@ from deepseek_cli.deploy.target import Target
 from deepseek_cli.errors import MemoryShort, ModelUnsupported
 from deepseek_cli.handle import ModelHandle
 from deepseek_cli.memory import free_bytes
-from deepseek_cli.ops.executorch_ops import GROUP, common_group, emit, methods
+from deepseek_cli.ops.executorch_constants import common_group
+from deepseek_cli.ops.executorch_ops import GROUP, emit, methods
 from deepseek_cli.ops.order import order_of_use
 from deepseek_cli.quantize.folder import clean_config, copy_licence
 from deepseek_cli.reporter import SILENT, Reporter
@@ -26,7 +27,7 @@ from deepseek_cli.tensors import QuantizedTensor, Weight
 FAMILIES = ("llama", "qwen2", "qwen3")
 LONGEST_CONTEXT = 2048  # whose KV cache is reserved at once, unless --context says more
 ONNX, README = "onnx", Path(__file__).parent / "templates" / "mobile" / "README.md"
-COPIES = 10  # of all weights, while torch.export and ExecuTorch pass them on
+LAYER_BYTES = 40_000_000  # what ExecuTorch holds of a layer's graph while it lowers it, whatever the layer's size
 NOTHING = torch.ones(0)  # equals no weight
 FILES = (PROGRAM, "config.json", "tokenizer.json", "tokenizer_config.json", README.name)
 
@@ -36,8 +37,8 @@ def emit_bundle(
 ) -> dict[str, Any]:
     """Write program, tokenizer, README, and the ONNX bundle, into `folder`, for up to `context` tokens.
 
-    Raises MissingExtra without ExecuTorch, ModelUnsupported for what it cannot hold, and MemoryShort where exporting would not
-    fit: ExecuTorch has all weights in memory at once.
+    Raises MissingExtra without ExecuTorch, ModelUnsupported for what it cannot hold, and MemoryShort where its graph would not
+    fit, which ExecuTorch has in memory at once. Weights are streamed.
     """
     runtime()
     check_fits(handle)
@@ -101,7 +102,7 @@ def unfit(weight: Weight) -> str:
 
 def require_memory(handle: ModelHandle) -> None:
     """Raises MemoryShort where the export would take more than what is free."""
-    needed, free = export_bytes(handle), free_bytes()
+    needed, free = LAYER_BYTES * handle.config.layers, free_bytes()
     if needed > free:
         raise MemoryShort(
             "Exporting {model} for ExecuTorch needs {needed} MB, and {free} MB are free.",
@@ -110,11 +111,6 @@ def require_memory(handle: ModelHandle) -> None:
             needed=needed // 1_000_000,
             free=free // 1_000_000,
         )
-
-
-def export_bytes(handle: ModelHandle) -> int:
-    """What exporting takes at its highest, as measured for int4: there a code is a byte, and a dense value four."""
-    return sum((1 if ref.quantized else 4) * COPIES * ref.values for ref in handle.weights.values())
 
 
 def unexpected(handle: ModelHandle, folder: Path, threads: int | None) -> list[str]:

@@ -7,10 +7,10 @@ token ("8da4w"): XNNPACK has no other kernel for int4 in groups. A last row of l
 from __future__ import annotations
 
 import contextlib
+import gc
 import logging
 import warnings
 from collections.abc import Iterator, Mapping
-from math import gcd
 from pathlib import Path
 from typing import Any
 
@@ -18,54 +18,31 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from deepseek_cli.formats.nbits import spread
 from deepseek_cli.ops import Architecture, AttentionSpec, forward
+from deepseek_cli.ops.executorch_constants import TABLES, constants
 from deepseek_cli.ops.torch_ops import TorchOps, rope_table, rotate
-from deepseek_cli.tensors import QuantizedTensor, TensorRef, Weight, dense
+from deepseek_cli.tensors import TensorRef
 
-EMBEDDING = "model.embed_tokens"
 LONGEST_STEP = 512  # tokens that are computed at once; a runner cuts longer prompts
 RANGES = {4: (-8, 7), 8: (-128, 127)}
 GROUP = 32  # whose multiples XNNPACK takes for int4
 
 
 class Decoder(nn.Module):
-    """The model with its weights and KV cache as buffers. `forms` has bits and group of quantized products, by name."""
+    """The model, its constants and its KV cache as buffers. They have their shapes alone: what stands in them is arbitrary."""
 
     def __init__(self, architecture: Architecture, config: Any, refs: Mapping[str, TensorRef], context: int) -> None:
         super().__init__()
         self.architecture, self.config, self.context = architecture, config, context
-        self.forms: dict[str, tuple[int, int]] = {}
-        for name, ref in refs.items():
-            self._hold(name.removesuffix(".weight"), name, ref.read())
-            ref.release()
+        self.constants, self.forms = constants(refs, config.tied)
+        for name, constant in self.constants.items():  # pages that nobody touches take no memory
+            self.register_buffer(name.replace(".", "__"), torch.empty(constant.shape, dtype=constant.dtype))
         spec = config.attention
-        for table, values in zip(("cos", "sin"), rope_table(spec.rope, 0, context, torch.device("cpu")), strict=True):
+        for table, values in zip(TABLES, rope_table(spec.rope, 0, context, torch.device("cpu")), strict=True):
             self.register_buffer(table, values.unsqueeze(1))  # [context, 1, head_dim / 2]
         for layer in range(config.layers):
             for part in ("keys", "values"):
-                self.register_buffer(f"{part}{layer}", torch.zeros(1, context, spec.kv_heads, spec.head_dim))
-
-    def _hold(self, stem: str, name: str, weight: Weight) -> None:
-        if not isinstance(weight, QuantizedTensor):
-            self._put(name, dense(weight).float())
-            return
-        lowest, _ = RANGES[weight.bits]
-        codes, group = (weight.codes.short() + lowest).to(torch.int8), common_group(weight)
-        scale = spread(weight.scale, weight.group, group, weight.shape[1] // group)
-        self.forms[stem] = weight.bits, group
-        if stem == EMBEDDING:  # whose operator wants the first of two codes in the high half of a byte
-            self._put(f"{stem}.rows", weight.packed << 4 | weight.packed >> 4 if weight.bits == 4 else codes)
-            self._put(f"{stem}.rows_scale", scale)
-        if stem != EMBEDDING or self.config.tied:
-            in_groups = weight.bits == 4
-            scale = scale if in_groups else scale[:, 0].clone()
-            self._put(f"{stem}.codes", codes)
-            self._put(f"{stem}.scale", scale)
-            self._put(f"{stem}.zero", torch.zeros(scale.shape, dtype=torch.int32 if in_groups else torch.int64))
-
-    def _put(self, name: str, value: Tensor) -> None:
-        self.register_buffer(name.replace(".", "__"), value)
+                self.register_buffer(f"{part}{layer}", torch.empty(1, context, spec.kv_heads, spec.head_dim))
 
     def held(self, name: str) -> Tensor | None:
         return getattr(self, name.replace(".", "__"), None)
@@ -109,7 +86,7 @@ class ExecutorchOps(TorchOps):
 
     def attention(self, q: Tensor, k: Tensor, v: Tensor, layer: int, spec: AttentionSpec) -> Tensor:
         split = lambda t: t.unflatten(-1, (-1, spec.head_dim))  # noqa: E731  [1, n, heads, head_dim]
-        cos, sin = (getattr(self.decoder, table).narrow(0, self.start, q.shape[1]) for table in ("cos", "sin"))
+        cos, sin = (getattr(self.decoder, table).narrow(0, self.start, q.shape[1]) for table in TABLES)
         keys, values = (getattr(self.decoder, f"{part}{layer}") for part in ("keys", "values"))
         torch.ops.llama.update_cache(rotate(split(k), cos, sin), keys, self.start)
         torch.ops.llama.update_cache(split(v), values, self.start)
@@ -128,36 +105,17 @@ def rounded(x: Tensor) -> Tensor:
     return quantized.dequantize_per_token(codes, scale, zero, lowest, highest, torch.int8, torch.float32)
 
 
-def common_group(weight: QuantizedTensor) -> int:
-    """The largest that divides the inputs and no border of the weight's own groups cuts, the last of which may be short."""
-    inputs = weight.shape[1]
-    return inputs if weight.group >= inputs else gcd(weight.group, inputs)
-
-
 def emit(architecture: Architecture, config: Any, refs: Mapping[str, TensorRef], file: Path, context: int) -> None:
-    """Write the program for up to `context` tokens. All weights are in memory, many times over."""
+    """Write the program for up to `context` tokens. Weights are read one by one while it is written, some rows at a time."""
     with quiet():
-        from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
-        from executorch.exir import EdgeCompileConfig, to_edge_transform_and_lower
+        from deepseek_cli.ops.executorch_lower import lower, write
 
         load_operators()
-        step = min(LONGEST_STEP, context)
-        example = torch.zeros(1, min(2, step), dtype=torch.int64), torch.zeros(1, dtype=torch.int64)
-        shapes = {1: torch.export.Dim("n", min=1, max=step)} if step > 1 else None, None
-        with torch.no_grad():
-            decoder = Decoder(architecture, config, refs, context).eval()
-            exported = torch.export.export(decoder, example, dynamic_shapes=shapes, strict=False)
-            del decoder
-            lowered = to_edge_transform_and_lower(
-                exported,
-                partitioner=[XnnpackPartitioner()],
-                constant_methods=methods(config, context),
-                compile_config=EdgeCompileConfig(_check_ir_validity=False),
-            )
-            del exported
-            program = lowered.to_executorch()
+        decoder = Decoder(architecture, config, refs, context).eval()
+        program = lower(decoder, min(LONGEST_STEP, context), methods(config, context), decoder.constants)
+        gc.collect()  # graphs refer to themselves
         with file.open("wb") as out:
-            program.write_to_file(out)
+            write(program, decoder.constants, out)
 
 
 def methods(config: Any, context: int) -> dict[str, Any]:

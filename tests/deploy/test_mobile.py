@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from dataclasses import replace
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,7 @@ from deepseek_cli.deploy.engine import deploy
 from deepseek_cli.deploy.spec import DeploySpec
 from deepseek_cli.errors import MemoryShort, MissingExtra, ModelCorrupt, ModelUnsupported, UsageError
 from deepseek_cli.handle import Bundle, ModelHandle, open_model
-from deepseek_cli.ops import executorch_ops
+from deepseek_cli.ops import executorch_constants, executorch_ops
 from deepseek_cli.quantize.engine import quantize
 from deepseek_cli.quantize.spec import QuantizeSpec
 from deepseek_cli.runtime import executorch_session, onnx_session
@@ -26,7 +28,7 @@ from deepseek_cli.runtime.session import open_session
 from deepseek_cli.runtime.tokenizer import open_tokenizer
 from deepseek_cli.runtime.torch_session import TorchSession
 from deepseek_cli.store import Store
-from deepseek_cli.tensors import BlockTensor, QuantizedTensor
+from deepseek_cli.tensors import BlockTensor, QuantizedTensor, in_pieces
 from tests.deploy.bundles import PROMPT, built_from, flip_bit
 from tests.toys import DEPLOYABLE, make_toy
 
@@ -97,13 +99,63 @@ def test_products_round_activations_as_they_would_in_pytorch(built: tuple[ModelH
     """The same module, not lowered, is the oracle: PyTorch's own per-token rounding."""
     handle = built[0]
     executorch_ops.load_operators()
-    decoder = executorch_ops.Decoder(handle.architecture, handle.config, handle.weights, 16)
+    decoder = filled(executorch_ops.Decoder(handle.architecture, handle.config, handle.weights, 16), handle)
     with torch.no_grad():
         rounded = decoder(torch.tensor([PROMPT]), torch.tensor([0]))[0].numpy()
     session.rewind(0)
     found = session.feed(PROMPT)
     whole = TorchSession(handle, 16, 1, device="cpu").feed(PROMPT)
     assert np.abs(found - rounded).max() < 0.2 * np.abs(found - whole).max()
+
+
+def filled(decoder: executorch_ops.Decoder, handle: ModelHandle) -> executorch_ops.Decoder:
+    """With the values that its operators compute with in PyTorch."""
+    for name, ref in handle.weights.items():
+        weight, stem = ref.read(), name.removesuffix(".weight")
+        if not isinstance(weight, QuantizedTensor):
+            decoder.get_buffer(name.replace(".", "__")).copy_(weight)
+            continue
+        codes = weight.codes.short() - (1 << weight.bits - 1)
+        group = executorch_constants.common_group(weight)
+        wide = weight.scale.repeat_interleave(weight.group // group, 1)[:, : weight.shape[1] // group]
+        scale = wide if weight.bits == 4 else wide[:, 0]
+        parts = {"codes": codes, "scale": scale, "zero": torch.zeros(1), "rows": codes, "rows_scale": wide}
+        for part, values in parts.items():
+            if (buffer := decoder.held(f"{stem}.{part}")) is not None:
+                buffer.copy_(values)
+    return decoder
+
+
+def test_executorch_lowers_it_without_weights(built: tuple[ModelHandle, Bundle]) -> None:
+    """What it holds has the size of a graph, and no weight was read for more than its form."""
+    handle, read = built[0], list[str]()
+    noted = lambda name, ref: replace(ref, read=lambda: read.append(name) or ref.read())  # noqa: E731
+    refs = {name: noted(name, ref) for name, ref in handle.weights.items()}
+    with executorch_ops.quiet():
+        from deepseek_cli.ops import executorch_lower
+
+        executorch_ops.load_operators()
+        decoder = executorch_ops.Decoder(handle.architecture, handle.config, refs, 16)
+        read.clear()
+        held = executorch_lower.lower(decoder, 16, executorch_ops.methods(handle.config, 16), decoder.constants)
+    assert not read and held.named_data is not None
+    names = {buffer.decode() for buffer in held.named_data.buffers if isinstance(buffer, bytes) and buffer.isascii()}
+    assert {"model.layers.0.mlp.up_proj.codes", "model.embed_tokens.scale", "model.layers.0.mlp.up_proj.bias"} <= names
+    assert max(map(len, held.named_data.buffers)) < 100
+    rows = [buffer.storage for buffer in held.program.constant_buffer]
+    assert b"model.embed_tokens.rows" in rows and max(map(len, rows)) < 1000  # tables of the rotation
+    with Path(os.devnull).open("wb") as nowhere:
+        executorch_lower.write(held, decoder.constants, nowhere)
+    assert set(read) == set(handle.weights)
+
+
+def test_a_constant_is_made_some_rows_at_a_time(built: tuple[ModelHandle, Bundle], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(executorch_constants, "in_pieces", partial(in_pieces, most=1))
+    found, _ = executorch_constants.constants(built[0].weights, tied=True)
+    for name, constant in found.items():
+        pieces = list(constant.pieces())
+        assert sum(piece.nbytes for piece in pieces) == constant.size, name
+        assert {len(piece) for piece in pieces} <= {0, 1}, name
 
 
 def test_executorch_runs_it_with_its_own_runner(built: tuple[ModelHandle, Bundle], session: Any) -> None:
