@@ -6,7 +6,9 @@ the file's size, and it starts, opens and writes nothing. All that comes back is
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import pickle
 import subprocess
 import sys
@@ -72,9 +74,9 @@ def _pickled(path: Path) -> Row:
     done = subprocess.run(
         [sys.executable, "-P", "-c", BOOT], input=json.dumps(request).encode(), capture_output=True, check=False
     )
-    if done.returncode:
+    row: Row | None = json.loads(done.stdout or "null")  # a process that was ended for its memory says nothing
+    if row is None:
         raise ValueError
-    row: Row = json.loads(done.stdout)
     return row
 
 
@@ -82,13 +84,14 @@ def main(request: dict[str, Any]) -> None:
     from deepseek_cli.formats.pickles import confine
 
     limit_memory(TIMES_FILE * request["size"] + ROOM)
+    out = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # what a library prints must not mix with the answer
     confine(Path(request["file"]))  # which is no folder, so that nothing lies in it
-    with Path(request["file"]).open("rb") as file:
-        try:
-            row = row_of(PlainUnpickler(file).load())
-        except WRONG:
-            sys.exit(1)
-    sys.stdout.write(json.dumps(row))
+    row = None
+    with contextlib.suppress(*WRONG), Path(request["file"]).open("rb") as file:
+        row = row_of(PlainUnpickler(file).load())
+    with out:
+        json.dump(row, out)
 
 
 def limit_memory(size: int) -> None:
