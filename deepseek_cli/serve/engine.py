@@ -92,7 +92,8 @@ class Engine(threading.Thread):
         if seat.reused is None:
             self.seats.begin(seat)
         done = int(self.slots.lengths[seat.slot])
-        chunk = seat.job.prompt[done : done + (BESIDE if len(reading) < len(self.seats.taken) else CHUNK)]
+        most = CHUNK if len(reading) == len(self.seats.taken) else BESIDE
+        chunk = seat.job.prompt[done : done + (most if self.slots.grain == 1 else self.slots.grain)]
         self.seats.held[seat.slot] += chunk
         last = done + len(chunk) == len(seat.job.prompt)
         if seat.job.picker is None:

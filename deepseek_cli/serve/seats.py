@@ -80,10 +80,12 @@ class Seats:
         self.held[seat.slot] = list(prompt[: seat.reused])
 
     def leave(self, seat: Seat) -> None:
-        """What it cached stays for a while, but for a row that a step beside it may write."""
+        """What it cached stays for a while, but for a row that a step beside it may write, and for what another prompt could
+        not have computed alike."""
         slot = seat.slot
         del self.taken[slot]
-        self.slots.cut(slot, min(int(self.slots.lengths[slot]), self.slots.context - 1))
+        kept = len(seat.job.prompt) if self.slots.grain > 1 else self.slots.context - 1
+        self.slots.cut(slot, min(int(self.slots.lengths[slot]), kept))
         self.held[slot] = self.held[slot][: int(self.slots.lengths[slot])]
         self.leavings += 1
         self.used[slot] = self.leavings
@@ -105,6 +107,7 @@ class Seats:
     def _worth(self, job: Job, slot: int) -> int:
         """Tokens that a slot saves the request, but for its last."""
         shared = shared_prefix(job.prompt[:-1], self.held[slot])
+        shared -= shared % self.slots.grain
         return shared if shared >= WORTH else 0
 
     def _forget(self, slot: int) -> None:

@@ -15,6 +15,7 @@ from deepseek_cli.runtime.onnx_session import CACHE_DTYPES, GRAPH, KEEP, LATENT,
 
 HIDDEN = "hidden"  # the output that `with_hidden` adds
 CHUNK = 128  # most tokens of a prompt in one run
+GRAIN = 64  # of latents that are attended as they lie
 
 
 class Slots:
@@ -22,6 +23,8 @@ class Slots:
     the cache as it is: past and present are the same memory.
 
     Latents that are attended as they lie know one length for a whole batch: `batches` is then false, and slots run in turn.
+    How many of a prompt's tokens are computed together changes their last bits there. So that an answer does not depend on
+    what else is served, all prompts are cut, and reused, at multiples of `grain`; elsewhere it is 1.
     """
 
     def __init__(self, folder: Path, config: Any, count: int, context: int, threads: int | None = None) -> None:
@@ -31,6 +34,7 @@ class Slots:
         self.vocabulary, self.hidden, self.count = config.vocabulary, config.hidden, count
         self.kinds = cache_kinds(self.session)
         self.batches = self.kinds != LATENT
+        self.grain = 1 if self.batches else GRAIN
         self.lengths = np.zeros(count, np.int64)
         self.cache = self._reserve(config)
         self.token_bytes = self.cache[:, :, 0, :, 0].nbytes
