@@ -48,3 +48,10 @@ class Metrics:
 
     def text(self) -> bytes:
         return generate_latest(self.registry)
+
+    def totals(self) -> dict[str, int]:
+        """What was done, for the end."""
+        read = self.registry.get_sample_value
+        totals = {"prompt_tokens": read("deepseek_prompt_tokens_total"), "new_tokens": read("deepseek_new_tokens_total")}
+        requests = sum(s.value for m in self.requests.collect() for s in m.samples if s.name.endswith("_total"))
+        return {"requests": int(requests), **{name: int(value or 0) for name, value in totals.items()}}
