@@ -92,7 +92,7 @@ class Seats:
 
     def close_gap(self) -> None:
         """Move the last seat into a slot between the others that nobody sits in: steps compute those too."""
-        if not self.slots.batches or max(self.taken, default=0) - min(self.taken, default=0) < len(self.taken):
+        if not (self.slots.batches and self.taken) or max(self.taken) - min(self.taken) < len(self.taken):
             return
         gap = next(i for i in range(min(self.taken), max(self.taken)) if i not in self.taken)
         last = max(self.taken)
