@@ -37,9 +37,13 @@ class ServeSpec:
     def __post_init__(self) -> None:
         count = int(self.slots) if self.slots.isascii() and self.slots.isdecimal() and len(self.slots) < 4 else 0
         if self.slots != "auto" and not 1 <= count <= MOST_SLOTS:
-            raise UsageError("--slots {slots} is neither auto nor 1 to {most}.", hint="Change it.", slots=self.slots, most=MOST_SLOTS)
+            raise UsageError(
+                "--slots {slots} is neither auto nor 1 to {most}.", hint="Change it.", slots=self.slots, most=MOST_SLOTS
+            )
         if not 0 <= self.port < 1 << 16:
-            raise UsageError("There is no port {port}.", hint="Choose one from 1024 to 65535, or 0 for a free one.", port=self.port)
+            raise UsageError(
+                "There is no port {port}.", hint="Choose one from 1024 to 65535, or 0 for a free one.", port=self.port
+            )
         for name in ("new_tokens", "request_seconds", "queue", "body_size", "drain_seconds"):
             if getattr(self, name) <= 0:
                 raise UsageError("{name} must be more than 0.", hint="Change it.", name=name)

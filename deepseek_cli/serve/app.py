@@ -140,7 +140,8 @@ def _refusal(error: Refused) -> Response:
 
 async def _answered(http: Request, asked: Chat | Completion, streams: bool) -> Response:
     if streams:
-        return StreamingResponse(_until_it_fails(http, asked), media_type="text/event-stream", headers={"cache-control": "no-store"})
+        events = _until_it_fails(http, asked)
+        return StreamingResponse(events, media_type="text/event-stream", headers={"cache-control": "no-store"})
     body = await _unless_gone(http, asked.whole())
     http.state.facts = _counts(asked)
     return Json(body)

@@ -35,7 +35,7 @@ def text_logprobs(scored: Sequence[Scored], tokenizer: Tokenizer, offset: int) -
     return {
         "tokens": tokens,
         "token_logprobs": [s.logprob for s in scored],
-        "top_logprobs": [{tokenizer.token(token): logprob for token, logprob in s.top} for s in scored],
+        "top_logprobs": [{tokenizer.token(token): logprob for token, logprob in reversed(s.top)} for s in scored],
         "text_offset": offsets,
     }
 

@@ -42,7 +42,8 @@ class Grammars:
     """Makes grammars for one tokenizer, whose tables are built when the first is asked for."""
 
     def __init__(self, tokenizer: Tokenizer, vocabulary: int) -> None:
-        self.tokenizer, self.vocabulary, self.tables = tokenizer, vocabulary, None
+        self.tokenizer, self.vocabulary = tokenizer, vocabulary
+        self.tables: Any = None
 
     def follow(self, schema: Any) -> Grammar:
         """Raises UsageError for what is no schema, or none that can be compiled."""

@@ -13,9 +13,7 @@ class Metrics:
         self.queue = Gauge("deepseek_queue_requests", "Requests that wait for a slot", registry=registry)
         self.active = Gauge("deepseek_active_requests", "Requests in a slot", registry=registry)
         self.kv = Gauge("deepseek_kv_reserved_bytes", "KV cache that admitted and kept requests may hold", registry=registry)
-        self.batch = Histogram(
-            "deepseek_batch_size", "Answers in one step", buckets=(1, 2, 4, 8, 16, 32, 64), registry=registry
-        )
+        self.batch = Histogram("deepseek_batch_size", "Answers in one step", buckets=(1, 2, 4, 8, 16, 32, 64), registry=registry)
         self.steps = Histogram("deepseek_step_seconds", "One step of all answers", buckets=SECONDS, registry=registry)
         self.queued = Histogram("deepseek_queue_seconds", "Time before a slot was free", buckets=SECONDS, registry=registry)
         self.first = Histogram("deepseek_first_token_seconds", "Time to the first token", buckets=SECONDS, registry=registry)

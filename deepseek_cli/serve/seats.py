@@ -97,8 +97,8 @@ class Seats:
         gap = next(i for i in range(min(self.taken), max(self.taken)) if i not in self.taken)
         last = max(self.taken)
         self.slots.exchange(gap, last)
-        for values in (self.held, self.used):
-            values[gap], values[last] = values[last], values[gap]  # type: ignore[index]
+        self.held[gap], self.held[last] = self.held[last], self.held[gap]
+        self.used[gap], self.used[last] = self.used[last], self.used[gap]
         self.taken[gap] = self.taken.pop(last)
         self.taken[gap].slot = gap
         for slot in (gap, last):

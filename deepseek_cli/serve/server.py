@@ -17,14 +17,14 @@ from deepseek_cli.handle import Bundle, ModelHandle
 from deepseek_cli.memory import free_bytes
 from deepseek_cli.runtime.context import DEFAULT_CONTEXT, check_context
 from deepseek_cli.runtime.tokenizer import open_tokenizer
-from deepseek_cli.serve.gate import Limits
+from deepseek_cli.serve.gate import Limits, Log
 from deepseek_cli.serve.keys import Key
 from deepseek_cli.serve.metrics import Metrics
 from deepseek_cli.serve.seats import rows
 from deepseek_cli.serve.service import Rules, Service
 from deepseek_cli.serve.slots import Slots
 
-AUTO_SLOTS, MOST_SLOTS = 16, 64
+AUTO_SLOTS = 16
 SHARE = 0.5  # of what is free, where nothing says how much memory there is
 SPARE_BYTES = 64_000_000  # of a cap, for what a step computes
 MIN_TOKENS = 64  # that one request must be able to hold
@@ -73,12 +73,12 @@ def open_service(
     """
     if not isinstance(model, Bundle) or model.target != "cpu":
         raise ModelUnsupported(
-            "{model} is no cpu bundle, which is what serve runs.", hint="Make one: deepseek deploy {model} --target cpu", model=model.name
+            "{model} is no cpu bundle, which is what serve runs.",
+            hint="Make one: deepseek deploy {model} --target cpu",
+            model=model.name,
         )
     check_context(model, context)
-    opened = Slots(
-        model.root, model.config, slots or AUTO_SLOTS, context or min(model.config.context, DEFAULT_CONTEXT), threads
-    )
+    opened = Slots(model.root, model.config, slots or AUTO_SLOTS, context or min(model.config.context, DEFAULT_CONTEXT), threads)
     room = free_bytes() - SPARE_BYTES - opened.logits.nbytes if memory else int(free_bytes() * SHARE)
     budget = min(room // opened.token_bytes, opened.count * rows(opened.context))
     service = Service(model.name, open_tokenizer(model.root), opened, budget, Metrics(), rules or Rules())
@@ -123,7 +123,7 @@ class Server(uvicorn.Server):
             raise KeyboardInterrupt
 
 
-def make_server(service: Service, place: Place, log: Callable[[dict[str, Any]], object], listening: Callable[[int], object]) -> Server:
+def make_server(service: Service, place: Place, log: Log, listening: Callable[[int], object]) -> Server:
     from deepseek_cli.serve.app import make_app
 
     place.check()
@@ -144,7 +144,7 @@ def make_server(service: Service, place: Place, log: Callable[[dict[str, Any]], 
     return Server(config, listening)
 
 
-def serve(service: Service, place: Place, log: Callable[[dict[str, Any]], object], listening: Callable[[int], object]) -> None:
+def serve(service: Service, place: Place, log: Log, listening: Callable[[int], object]) -> None:
     """Until SIGTERM. Raises KeyboardInterrupt behind SIGINT, ResourceError where nothing can listen there."""
     server = make_server(service, place, log, listening)
     try:

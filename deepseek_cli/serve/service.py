@@ -115,6 +115,8 @@ class Service:
     async def answer(self, prompt: Sequence[int], wish: Wish, client: str, param: str) -> Answers:
         """Raises Refused where the prompt does not fit, or too many wait."""
         room = self._room(prompt, wish.count, param)
+        if max(wish.bias or (0,)) >= self.engine.slots.vocabulary:
+            raise Refused(400, "The model has no such token.", param="logit_bias", code="unknown_token")
         most = min(wish.most or self.rules.new_tokens, room)
         jobs = [await self._job(tuple(prompt), most, wish, i, client) for i in range(wish.count)]
         return Answers(self, jobs)

@@ -1,4 +1,4 @@
-"""Many conversations in one ONNX graph: a KV cache with a slot for each, and one run that takes a token further in all of them."""
+"""Many conversations in one ONNX graph: a KV cache with a slot for each, and one run that takes all a token further."""
 
 from __future__ import annotations
 

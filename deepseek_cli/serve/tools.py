@@ -33,9 +33,7 @@ def _sep_calls(text: str) -> Iterator[Call]:
 def _dsml_calls(text: str) -> Iterator[Call]:
     """DeepSeek-V3.2's."""
     for name, body in re.findall(r'<｜DSML｜invoke name="(.*?)">(.*?)</｜DSML｜invoke>', text, re.DOTALL):
-        found = re.findall(
-            r'<｜DSML｜parameter name="(.*?)" string="(true|false)">(.*?)</｜DSML｜parameter>', body, re.DOTALL
-        )
+        found = re.findall(r'<｜DSML｜parameter name="(.*?)" string="(true|false)">(.*?)</｜DSML｜parameter>', body, re.DOTALL)
         yield name, _as_text({key: value if plain == "true" else json.loads(value) for key, plain, value in found})
 
 
