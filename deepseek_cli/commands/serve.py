@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from deepseek_cli.commands._call import Call
 from deepseek_cli.commands._offer import subject_or_made
 from deepseek_cli.errors import UsageError
 from deepseek_cli.output import Result
+from deepseek_cli.reporter import Reporter
 from deepseek_cli.spec import Size, option
 
 ARGUMENTS = ("model?",)
@@ -105,17 +105,17 @@ def run(call: Call) -> Result:
             longest=service.engine.seats.longest,
         )
 
-    with _log_to(spec.log) as log:
+    with _log_to(spec.log, call.reporter) as log:
         serve(service, place, log, listening)
     return Result({"url": url, "model": service.name, **service.metrics.totals()}, [], quiet=url)
 
 
 @contextlib.contextmanager
-def _log_to(file: Path | None) -> Iterator[Callable[[dict[str, Any]], object]]:
+def _log_to(file: Path | None, reporter: Reporter) -> Iterator[Callable[[dict[str, Any]], object]]:
     if file is None:
         yield lambda record: None
     elif str(file) == "-":
-        yield lambda record: sys.stderr.write(json.dumps(record) + "\n")
+        yield lambda record: reporter.note(json.dumps(record))
     else:
         with file.open("a", encoding="utf-8", buffering=1) as lines:
             yield lambda record: lines.write(json.dumps(record) + "\n")
