@@ -6,6 +6,7 @@ python -m benchmarks.serve BUNDLE --clients 16 --rounds 3 --threads 2
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import statistics
 import threading
@@ -37,7 +38,7 @@ def load(url: str, clients: int, salt: int) -> tuple[float, list[float], float]:
     with ThreadPoolExecutor(clients) as pool:
         came = list(pool.map(lambda i: ask(url, salt + i), range(clients)))
     count = sum(map(len, came))
-    gaps = [b - a for times in came for a, b in zip(times, times[1:], strict=False)]
+    gaps = [b - a for times in came for a, b in itertools.pairwise(times)]
     return count / (time.perf_counter() - start), gaps, (time.process_time() - used) / count
 
 

@@ -18,6 +18,7 @@ from deepseek_cli.serve.metrics import Metrics
 
 OPEN = ("/", "/health", "/ready")  # that need no key
 ADMIN = ("/metrics",)
+LOGGED = 200  # characters of a path
 LOCAL_NAMES = {"localhost", "127.0.0.1", "[::1]", "testserver"}
 Log = Callable[[dict[str, Any]], object]
 
@@ -104,9 +105,9 @@ class Gate:
     def _write_down(self, scope: Scope, name: str, status: int, seconds: float) -> None:
         """Who asked for what, and what became of it; never what it was about."""
         facts = scope.get("state", {}).get("facts", {})
-        known = scope["path"] if "endpoint" in scope else "other"
-        self.metrics.answered(known, status)
-        record = {"time": round(time.time(), 3), "client": name, "method": scope["method"], "path": known, "status": status}
+        path = scope["path"][:LOGGED]
+        self.metrics.answered(path if "endpoint" in scope else "other", status)  # of routes alone: there must be few
+        record = {"time": round(time.time(), 3), "client": name, "method": scope["method"], "path": path, "status": status}
         self.log({**record, "seconds": round(seconds, 4), **facts})
 
 

@@ -52,14 +52,14 @@ class Slots:
 
     def extend(self, slot: int, tokens: Sequence[int]) -> np.ndarray:
         """Append at most CHUNK tokens to one slot; float32 logits [vocabulary] of the last, valid until the next run."""
-        self._run(slot, np.array([tokens], np.int64), self._outputs("logits", self.logits[:1]))
+        self._run(slot, np.array([tokens], np.int64), {"logits": self.logits[:1]})
         self.lengths[slot] += len(tokens)
         return self.logits[0, 0]
 
     def extend_hidden(self, slot: int, tokens: Sequence[int]) -> np.ndarray:
         """Append at most CHUNK tokens to one slot; their last hidden states, float32 [tokens, hidden]."""
         states = np.empty((1, len(tokens), self.hidden), np.float32)
-        self._run(slot, np.array([tokens], np.int64), self._outputs(HIDDEN, states))
+        self._run(slot, np.array([tokens], np.int64), {HIDDEN: states})
         self.lengths[slot] += len(tokens)
         return states[0]
 
@@ -74,14 +74,14 @@ class Slots:
         row = np.zeros((last - first + 1, 1), np.int64)
         for slot, token in tokens.items():
             row[slot - first] = token
-        self._run(first, row, self._outputs("logits", self.logits[: len(row)]))
+        self._run(first, row, {"logits": self.logits[: len(row)]})
         for slot in tokens:
             self.lengths[slot] += 1
         return {slot: self.logits[slot - first, 0] for slot in tokens}
 
     def _step_alone(self, slot: int, token: int) -> np.ndarray:
         logits = self.logits[slot : slot + 1]
-        self._run(slot, np.array([[token]], np.int64), self._outputs("logits", logits))
+        self._run(slot, np.array([[token]], np.int64), {"logits": logits})
         self.lengths[slot] += 1
         return logits[0, 0]
 
@@ -123,9 +123,6 @@ class Slots:
         for name, array in outputs.items():
             binding.bind_output(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
         self.session.run_with_iobinding(binding)
-
-    def _outputs(self, name: str, array: np.ndarray) -> dict[str, np.ndarray]:
-        return {name: array}
 
 
 def with_hidden(model: Any) -> None:
