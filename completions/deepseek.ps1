@@ -10,6 +10,9 @@ Register-ArgumentCompleter -Native -CommandName deepseek -ScriptBlock {
         'deploy' = '--target --verify --kv --precision --pull --int4 --int8 --list -o --output --force --json -q --quiet -v --verbose --offline --color -y --yes -h --help -n --dry-run --strict --threads --context --memory --memory-profile --optimize-memory --set'
         'run' = '--max-tokens --temperature --top-k --top-p --min-p --repetition-penalty --stop --system --raw --draft --sparse-attention --fast-prefill -o --output --force --json -q --quiet -v --verbose --offline --color -y --yes -h --help --threads --context --memory --seed --device --memory-profile --optimize-memory --set'
         'bench' = '--prompt-tokens --new-tokens --depth --sparse-attention --fast-prefill --rounds --quality --baseline --max-slowdown --save -o --output --force --json -q --quiet -v --verbose --offline --color -y --yes -h --help --strict --threads --context --memory --seed --device --memory-profile --optimize-memory --set'
+        'run' = '--max-tokens --temperature --top-k --top-p --min-p --repetition-penalty --stop --system --raw --draft --sparse-attention -o --output --force --json -q --quiet -v --verbose --offline --color -y --yes -h --help --threads --context --memory --seed --device --memory-profile --optimize-memory --set'
+        'serve' = '--host --port --api-key-file --slots --log -o --output --force --json -q --quiet -v --verbose --offline --color -y --yes -h --help --threads --context --memory --memory-profile --set'
+        'bench' = '--prompt-tokens --new-tokens --depth --sparse-attention --rounds --save -o --output --force --json -q --quiet -v --verbose --offline --color -y --yes -h --help --strict --threads --context --memory --seed --device --memory-profile --optimize-memory'
         'profile' = '--memory-profile --html --save --estimate --batch --kv --scheme --prompt-tokens --new-tokens --max-peak --baseline --max-growth --leak -o --output --force --json -q --quiet -v --verbose --offline --color -y --yes -h --help -n --dry-run --strict --threads --context --device --set'
         'eval' = '--against --text --windows --max-kld --max-accuracy-loss -o --output --force --json -q --quiet -v --verbose --offline --color -y --yes -h --help --threads --memory'
         'show' = '-o --output --force --json -q --quiet -v --verbose --offline --color -y --yes -h --help'
@@ -97,6 +100,18 @@ Register-ArgumentCompleter -Native -CommandName deepseek -ScriptBlock {
         'run --seed' = ''
         'run --device' = 'auto cpu cuda mps'
         'run --set' = ''
+        'serve --host' = ''
+        'serve --port' = ''
+        'serve --api-key-file' = 'files'
+        'serve --slots' = ''
+        'serve --log' = 'files'
+        'serve -o' = 'files'
+        'serve --output' = 'files'
+        'serve --color' = 'auto always never'
+        'serve --threads' = ''
+        'serve --context' = ''
+        'serve --memory' = ''
+        'serve --set' = ''
         'bench --prompt-tokens' = ''
         'bench --new-tokens' = ''
         'bench --depth' = ''
@@ -176,6 +191,7 @@ Register-ArgumentCompleter -Native -CommandName deepseek -ScriptBlock {
         'compress' = 'models'
         'deploy' = 'models'
         'run' = 'models'
+        'serve' = 'models'
         'bench' = 'models'
         'profile' = 'models'
         'eval' = 'models'
@@ -187,7 +203,7 @@ Register-ArgumentCompleter -Native -CommandName deepseek -ScriptBlock {
         'completion' = 'bash zsh fish powershell'
     }
     $words = @($tree.CommandElements | Where-Object { $_.Extent.EndOffset -lt $cursor } | ForEach-Object { "$_" })
-    $offer = if ($words.Count -le 1) { 'pull search demo quantize compress deploy run bench profile eval show verify list rm doctor config plugins completion --help --version' }
+    $offer = if ($words.Count -le 1) { 'pull search demo quantize compress deploy run serve bench profile eval show verify list rm doctor config plugins completion --help --version' }
         elseif ($values.ContainsKey("$($words[1]) $($words[-1])")) { $values["$($words[1]) $($words[-1])"] }
         elseif ($word -like '-*') { $flags[$words[1]] }
         else { $arguments[$words[1]] }

@@ -32,6 +32,7 @@ COMMANDS = {
     "compress": Command("deepseek_cli.commands.compress", "Transform", "Make a model fit a size, at the least loss."),
     "deploy": Command("deepseek_cli.commands.deploy", "Ship", "Build what the target hardware runs, and verify it."),
     "run": Command("deepseek_cli.commands.run", "Ship", "Answer a prompt, or chat."),
+    "serve": Command("deepseek_cli.commands.serve", "Ship", "Serve a bundle through an OpenAI-compatible API."),
     "bench": Command("deepseek_cli.commands.bench", "Measure", "Measure speed and memory, and compare."),
     "profile": Command("deepseek_cli.commands.profile", "Measure", "Show where memory and time go."),
     "eval": Command("deepseek_cli.commands.eval", "Measure", "Measure what was lost against another model.", prints=True),

@@ -7,7 +7,8 @@ from deepseek_cli.messages_zh.making import MAKING
 from deepseek_cli.messages_zh.measuring import MEASURING
 from deepseek_cli.messages_zh.models import MODELS
 from deepseek_cli.messages_zh.pulling import PULLING
+from deepseek_cli.messages_zh.serving import SERVING
 from deepseek_cli.messages_zh.shell import SHELL
 
-AREAS = (SHELL, MODELS, PULLING, MAKING, DEPLOYING, MEASURING)
-MESSAGES: dict[str, str] = {**SHELL, **MODELS, **PULLING, **MAKING, **DEPLOYING, **MEASURING}
+AREAS = (SHELL, MODELS, PULLING, MAKING, DEPLOYING, MEASURING, SERVING)
+MESSAGES: dict[str, str] = {**SHELL, **MODELS, **PULLING, **MAKING, **DEPLOYING, **MEASURING, **SERVING}

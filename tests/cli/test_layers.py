@@ -24,7 +24,7 @@ LAYERS = (
     {"quantize", "eval_engine"},
     {"deploy"},
     {"compress"},
-    {"profile", "bench"},
+    {"profile", "bench", "serve"},
     {"api", "demo"},
     {"progress", "output"},
     {"commands", "completion", "doctor"},

@@ -1,0 +1,121 @@
+"""deepseek serve"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from deepseek_cli.commands._call import Call
+from deepseek_cli.commands._offer import subject_or_made
+from deepseek_cli.errors import UsageError
+from deepseek_cli.output import Result
+from deepseek_cli.reporter import Reporter
+from deepseek_cli.spec import Size, option
+
+ARGUMENTS = ("model?",)
+COMMON = ("threads", "context", "memory", "memory_profile")
+MOST_SLOTS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class ServeSpec:
+    host: str = option("127.0.0.1", help="where to listen; beyond this machine only with keys")
+    port: int = option(8000, help="0 takes a free one")
+    api_key_file: Path | None = option(None, help="lines of KEY [NAME [use|admin [REQUESTS_PER_MINUTE]]]", metavar="FILE")
+    slots: str = option("auto", help="most requests that are computed together, up to 64", metavar="N|auto")
+    log: Path | None = option(None, help="append one JSON line a request here, never what it says; - is stderr", metavar="FILE")
+    new_tokens: int = option(512, help="most tokens of an answer, where a request does not say", rare=True)
+    request_seconds: float = option(600.0, help="most seconds for one request", rare=True)
+    queue: int = option(256, help="most requests that wait", rare=True)
+    body_size: Size = option(4_000_000, help="most bytes of a request", rare=True)
+    drain_seconds: float = option(30.0, help="for what is under way when SIGTERM comes", rare=True)
+
+    def __post_init__(self) -> None:
+        count = int(self.slots) if self.slots.isascii() and self.slots.isdecimal() and len(self.slots) < 4 else 0
+        if self.slots != "auto" and not 1 <= count <= MOST_SLOTS:
+            raise UsageError(
+                "--slots {slots} is neither auto nor 1 to {most}.", hint="Change it.", slots=self.slots, most=MOST_SLOTS
+            )
+        if not 0 <= self.port < 1 << 16:
+            raise UsageError(
+                "There is no port {port}.", hint="Choose one from 1024 to 65535, or 0 for a free one.", port=self.port
+            )
+        for name in ("new_tokens", "request_seconds", "queue", "body_size", "drain_seconds"):
+            if getattr(self, name) <= 0:
+                raise UsageError("{name} must be more than 0.", hint="Change it.", name=name)
+
+    @property
+    def slot_count(self) -> int | None:
+        return None if self.slots == "auto" else int(self.slots)
+
+
+SPEC = ServeSpec
+EXAMPLES = [
+    "deepseek serve smollm2@int4-g32-balanced+cpu",
+    "deepseek serve smollm2 --port 9000 --slots 8 --memory 2GB",
+    "deepseek serve smollm2 --host 0.0.0.0 --api-key-file keys.txt --log requests.jsonl",
+]
+
+
+def run(call: Call) -> Result:
+    spec: ServeSpec = call.spec
+    from deepseek_cli.runtime.session import require
+
+    for distribution in ("fastapi", "uvicorn", "prometheus-client", "llguidance"):
+        require(distribution, "serve", hint="Install it: pip install 'deepseek-cli[{extra}]'")
+    from deepseek_cli.serve.gate import Limits
+    from deepseek_cli.serve.keys import read_keys
+    from deepseek_cli.serve.server import Place, open_service, serve
+    from deepseek_cli.serve.service import Rules
+
+    keys = tuple(read_keys(spec.api_key_file)) if spec.api_key_file else ()
+    place = Place(spec.host, spec.port, spec.drain_seconds, keys, Limits(body_bytes=spec.body_size))
+    place.check()
+    model = subject_or_made(call)
+    call.reporter.step("load")
+    service = open_service(
+        model,
+        slots=spec.slot_count,
+        context=call.common.context,
+        memory=call.common.memory,
+        threads=call.common.threads,
+        rules=Rules(spec.new_tokens, spec.request_seconds, spec.queue),
+    )
+    if not service.engine.slots.batches:
+        call.reporter.warn(
+            "{model} computes its answers in turn, not together.",
+            model=service.name,
+        )
+        call.reporter.note("A bundle that computes them together: deepseek deploy MODEL --set latent_cache=gqa")
+    url = ""
+
+    def listening(port: int) -> None:
+        nonlocal url
+        url = f"http://{f'[{spec.host}]' if ':' in spec.host else spec.host}:{port}"
+        call.reporter.step("serve")
+        call.reporter.note("{model} is served at {url}", model=service.name, url=url)
+        call.reporter.note(
+            "{slots} slots, {tokens} tokens in all, at most {longest} a request.",
+            slots=service.engine.slots.count,
+            tokens=service.engine.seats.budget,
+            longest=service.engine.seats.longest,
+        )
+
+    with _log_to(spec.log, call.reporter) as log:
+        serve(service, place, log, listening)
+    return Result({"url": url, "model": service.name, **service.metrics.totals()}, [], quiet=url)
+
+
+@contextlib.contextmanager
+def _log_to(file: Path | None, reporter: Reporter) -> Iterator[Callable[[dict[str, Any]], object]]:
+    if file is None:
+        yield lambda record: None
+    elif str(file) == "-":
+        yield lambda record: reporter.note(json.dumps(record))
+    else:
+        with file.open("a", encoding="utf-8", buffering=1) as lines:
+            yield lambda record: lines.write(json.dumps(record) + "\n")

@@ -1,0 +1,157 @@
+"""From a bundle to a server that runs until it is told to stop, and then finishes what it began."""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import uvicorn
+
+from deepseek_cli.errors import MemoryShort, ModelUnsupported, ResourceError, UsageError
+from deepseek_cli.handle import Bundle, ModelHandle
+from deepseek_cli.memory import free_bytes
+from deepseek_cli.runtime.context import DEFAULT_CONTEXT, check_context
+from deepseek_cli.runtime.tokenizer import open_tokenizer
+from deepseek_cli.serve.gate import Limits, Log
+from deepseek_cli.serve.keys import Key
+from deepseek_cli.serve.metrics import Metrics
+from deepseek_cli.serve.seats import rows
+from deepseek_cli.serve.service import Rules, Service
+from deepseek_cli.serve.slots import Slots
+
+AUTO_SLOTS = 16
+SHARE = 0.5  # of what is free, where nothing says how much memory there is
+SPARE_BYTES = 64_000_000  # of a cap, for what a step computes
+MIN_TOKENS = 64  # that one request must be able to hold
+CONNECTIONS = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a server listens, and for how long it finishes what it began."""
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    drain_seconds: float = 30.0
+    keys: tuple[Key, ...] = ()
+    limits: Limits = field(default_factory=Limits)
+
+    def check(self) -> None:
+        """Raises UsageError where others could reach it without a key."""
+        if not (self.keys or self.loopback):
+            raise UsageError(
+                "--host {host} is reached from elsewhere, and there are no keys.",
+                hint="Add --api-key-file FILE, with one key a line.",
+                host=self.host,
+            )
+
+    @property
+    def loopback(self) -> bool:
+        try:
+            return self.host == "localhost" or ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+
+def open_service(
+    model: ModelHandle | Bundle,
+    *,
+    slots: int | None = None,
+    context: int | None = None,
+    memory: int | None = None,
+    threads: int | None = None,
+    rules: Rules | None = None,
+) -> Service:
+    """`memory` caps the process: what loading leaves of it is for the KV cache.
+
+    Raises ModelUnsupported for what is no cpu bundle, MemoryShort where not even a short request would fit.
+    """
+    if not isinstance(model, Bundle) or model.target != "cpu":
+        raise ModelUnsupported(
+            "{model} is no cpu bundle, which is what serve runs.",
+            hint="Make one: deepseek deploy {model} --target cpu",
+            model=model.name,
+        )
+    check_context(model, context)
+    opened = Slots(model.root, model.config, slots or AUTO_SLOTS, context or min(model.config.context, DEFAULT_CONTEXT), threads)
+    room = free_bytes() - SPARE_BYTES - opened.logits.nbytes if memory else int(free_bytes() * SHARE)
+    budget = min(room // opened.token_bytes, opened.count * rows(opened.context))
+    service = Service(model.name, open_tokenizer(model.root), opened, budget, Metrics(), rules or Rules())
+    if service.engine.seats.longest < min(MIN_TOKENS, opened.context):
+        raise MemoryShort(
+            "{slots} slots leave room for {tokens} tokens in one of them.",
+            hint="Allow more with --memory, or use fewer --slots.",
+            slots=opened.count,
+            tokens=max(0, service.engine.seats.longest),
+        )
+    return service
+
+
+class Server(uvicorn.Server):
+    """Says when it listens, and where; SIGTERM is the way it normally ends."""
+
+    def __init__(self, config: uvicorn.Config, listening: Callable[[int], object]) -> None:
+        super().__init__(config)
+        self.listening, self.interrupted = listening, False
+
+    async def startup(self, sockets: Any = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            self.listening(self.servers[0].sockets[0].getsockname()[1])
+
+    def handle_exit(self, sig: int, frame: Any) -> None:
+        self.interrupted |= sig == signal.SIGINT
+        super().handle_exit(sig, frame)
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {number: signal.signal(number, self.handle_exit) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+        if self.interrupted:
+            raise KeyboardInterrupt
+
+
+def make_server(service: Service, place: Place, log: Log, listening: Callable[[int], object]) -> Server:
+    from deepseek_cli.serve.app import make_app
+
+    place.check()
+    config = uvicorn.Config(
+        make_app(service, place.keys, place.limits, log),
+        host=place.host,
+        port=place.port,
+        http="h11",
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        limit_concurrency=CONNECTIONS,
+        timeout_graceful_shutdown=int(place.drain_seconds),
+    )
+    return Server(config, listening)
+
+
+def serve(service: Service, place: Place, log: Log, listening: Callable[[int], object]) -> None:
+    """Until SIGTERM. Raises KeyboardInterrupt behind SIGINT, ResourceError where nothing can listen there."""
+    server = make_server(service, place, log, listening)
+    try:
+        server.run()
+    except SystemExit:  # uvicorn's way to say so; it has logged why
+        server.started = False
+    if not server.started:
+        raise ResourceError(
+            "Nothing can listen at {host}, port {port}.", hint="Choose another --port.", host=place.host, port=place.port
+        )

@@ -1,0 +1,148 @@
+"""Many conversations in one ONNX graph: a KV cache with a slot for each, and one run that takes all a token further."""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from deepseek_cli.ops.pages import PAGE
+from deepseek_cli.runtime.onnx_session import CACHE_DTYPES, GRAPH, KEEP, LATENT, cache_kinds, load, reserve, session_options
+
+HIDDEN = "hidden"  # the output that `with_hidden` adds
+CHUNK = 128  # most tokens of a prompt in one run
+GRAIN = 64  # of latents that are attended as they lie
+
+
+class Slots:
+    """`lengths[slot]` tokens of each slot are cached. A slot's rows lie together, so that a run over neighbouring slots binds
+    the cache as it is: past and present are the same memory.
+
+    Latents that are attended as they lie know one length for a whole batch: `batches` is then false, and slots run in turn.
+    How many of a prompt's tokens are computed together changes their last bits there. So that an answer does not depend on
+    what else is served, all prompts are cut, and reused, at multiples of `grain`; elsewhere it is 1.
+    """
+
+    def __init__(self, folder: Path, config: Any, count: int, context: int, threads: int | None = None) -> None:
+        self.session = load(folder / GRAPH, session_options(threads), rewrite=with_hidden)
+        metadata = self.session.get_modelmeta().custom_metadata_map
+        self.context = min(context, int(metadata.get("context", context)))
+        self.vocabulary, self.hidden, self.count = config.vocabulary, config.hidden, count
+        self.kinds = cache_kinds(self.session)
+        self.batches = self.kinds != LATENT
+        self.grain = 1 if self.batches else GRAIN
+        self.lengths = np.zeros(count, np.int64)
+        self.cache = self._reserve(config)
+        self.token_bytes = self.cache[:, :, 0, :, 0].nbytes
+        self.keep = np.ones(1, np.int64)
+        self.logits = np.empty((count, 1, self.vocabulary), np.float32)
+
+    def _reserve(self, config: Any) -> np.ndarray:
+        """[layers, kinds, slots, heads, rows, channels]; of latents, which are keys and values at once, one kind and one head."""
+        rows = -(-self.context // PAGE) * PAGE
+        dtype = next(CACHE_DTYPES[v.type] for v in self.session.get_inputs() if v.name.startswith("past_key_values"))
+        latent = getattr(config, "latent", None)
+        if latent:
+            return reserve((config.layers, 1, self.count, 1, rows, latent.cached), dtype)
+        return reserve((config.layers, 2, self.count, config.kv_heads, rows, config.head_dim), dtype)
+
+    def extend(self, slot: int, tokens: Sequence[int]) -> np.ndarray:
+        """Append at most CHUNK tokens to one slot; float32 logits [vocabulary] of the last, valid until the next run."""
+        self._run(slot, np.array([tokens], np.int64), {"logits": self.logits[:1]})
+        self.lengths[slot] += len(tokens)
+        return self.logits[0, 0]
+
+    def extend_hidden(self, slot: int, tokens: Sequence[int]) -> np.ndarray:
+        """Append at most CHUNK tokens to one slot; their last hidden states, float32 [tokens, hidden]."""
+        states = np.empty((1, len(tokens), self.hidden), np.float32)
+        self._run(slot, np.array([tokens], np.int64), {HIDDEN: states})
+        self.lengths[slot] += len(tokens)
+        return states[0]
+
+    def step(self, tokens: dict[int, int]) -> dict[int, np.ndarray]:
+        """Append a token to each of these slots; logits of each, valid until the next run.
+
+        Slots between them are computed too, which costs time and nothing else: their lengths stay.
+        """
+        if not self.batches:
+            return {slot: self._step_alone(slot, token) for slot, token in tokens.items()}
+        first, last = min(tokens), max(tokens)
+        row = np.zeros((last - first + 1, 1), np.int64)
+        for slot, token in tokens.items():
+            row[slot - first] = token
+        self._run(first, row, {"logits": self.logits[: len(row)]})
+        for slot in tokens:
+            self.lengths[slot] += 1
+        return {slot: self.logits[slot - first, 0] for slot in tokens}
+
+    def _step_alone(self, slot: int, token: int) -> np.ndarray:
+        logits = self.logits[slot : slot + 1]
+        self._run(slot, np.array([[token]], np.int64), {"logits": logits})
+        self.lengths[slot] += 1
+        return logits[0, 0]
+
+    def copy(self, source: int, target: int, length: int) -> None:
+        """The first `length` tokens of `source` become all that `target` holds."""
+        self.cache[:, :, target, :, :length] = self.cache[:, :, source, :, :length]
+        self.lengths[target] = length
+
+    def exchange(self, a: int, b: int) -> None:
+        rows = int(max(self.lengths[a], self.lengths[b]))
+        held = self.cache[:, :, a, :, :rows].copy()
+        self.cache[:, :, a, :, :rows] = self.cache[:, :, b, :, :rows]
+        self.cache[:, :, b, :, :rows] = held
+        self.lengths[[a, b]] = self.lengths[[b, a]]
+
+    def cut(self, slot: int, length: int) -> None:
+        """Forget the tokens behind `length`, and give their memory back where the system takes it."""
+        self.lengths[slot] = min(length, self.lengths[slot])
+        for kind in self.cache[:, :, slot]:
+            for heads in kind:
+                for rows in heads:
+                    _give_back(rows[self.lengths[slot] :])
+
+    def _run(self, first: int, tokens: np.ndarray, outputs: dict[str, np.ndarray]) -> None:
+        """tokens int64 [slots, new], for neighbouring slots from `first` on"""
+        count, new = tokens.shape
+        lengths = np.minimum(self.lengths[first : first + count] + new, self.context)  # a slot between may be full
+        mask = (np.arange(lengths.max()) < lengths[:, None]).astype(np.int64)
+        binding = self.session.io_binding()
+        inputs = {"input_ids": tokens, "attention_mask": mask, KEEP: self.keep}
+        for layer, kinds in enumerate(self.cache[:, :, first : first + count]):
+            for i, kind in enumerate(self.kinds):
+                rows = kinds[min(i, len(kinds) - 1)]  # [slots, heads, rows, channels]
+                if self.kinds == LATENT:
+                    rows = rows[:, 0, : mask.shape[1]]
+                inputs[f"past_key_values.{layer}.{kind}"] = outputs[f"present.{layer}.{kind}"] = rows
+        for name, array in inputs.items():
+            binding.bind_input(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
+        for name, array in outputs.items():
+            binding.bind_output(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
+        self.session.run_with_iobinding(binding)
+
+
+def with_hidden(model: Any) -> None:
+    """Make what the head is fed from an output too: the last hidden states of all tokens, [batch, sequence, hidden]."""
+    import onnx
+
+    negated = next(node.output[0] for node in model.graph.node if node.op_type == "Neg" and KEEP in node.input)
+    kept = next(node for node in model.graph.node if node.op_type == "Slice" and negated in node.input)
+    model.graph.node.append(onnx.helper.make_node("Identity", [kept.input[0]], [HIDDEN]))
+    shape = ["batch", "sequence", "hidden"]
+    model.graph.output.append(onnx.helper.make_tensor_value_info(HIDDEN, onnx.TensorProto.FLOAT, shape))
+
+
+def _give_back(rows: np.ndarray) -> None:
+    """Whole pages of anonymous memory, which read as zeros from then on."""
+    if not hasattr(mmap, "MADV_DONTNEED"):
+        return
+    start = -(-rows.ctypes.data // mmap.PAGESIZE) * mmap.PAGESIZE
+    size = (rows.ctypes.data + rows.nbytes) // mmap.PAGESIZE * mmap.PAGESIZE - start
+    if size > 0:
+        madvise = ctypes.CDLL(None).madvise
+        madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+        madvise(start, size, mmap.MADV_DONTNEED)
