@@ -86,7 +86,7 @@ class Arm:
 
 
 def parting(arm: Arm, prompt: str, plain: Sequence[int], drafted: Sequence[int]) -> tuple[float, float] | None:
-    """Where two texts part: the margin between the two tokens, and the noise, which is the largest difference of any logit
+    """Where two texts part: the margin of the likeliest token, and the noise, which is the largest difference of any logit
     between the same rows fed one by one and at once. None where they are equal."""
     same = next((i for i, (a, b) in enumerate(zip(plain, drafted, strict=False)) if a != b), min(len(plain), len(drafted)))
     if same == max(len(plain), len(drafted)):

@@ -98,7 +98,7 @@ def _snapshot(call: Call, file: Path) -> Result:
         ["in tensors, MiB", "held, MiB", "most in tensors, MiB", "unused of it"], [[*sizes, f"{row['fragmentation']:.1%}"]]
     )
     word = "{path} would be written." if call.common.dry_run else "{path} is written."
-    lines = [table, *_judged(checked), *(Line(word, path=path) for path in targets)]
+    lines: list[str | Line | Table] = [table, *_judged(checked), *(Line(word, path=path) for path in targets)]
     data = {**found, "peak_bytes": found["peak"]["bytes"], "page": page, "saved": call.spec.save, "gates": checked}
     quiet = str(targets[0]) if targets else ""
     return Result(data, lines, quiet=quiet, exit_code=int(not all(gate.passed for gate in checked)))

@@ -19,8 +19,8 @@ from deepseek_cli.runtime.onnx_session import OnnxSession
 class TracedSession(OnnxSession):
     """The profiler stops after the first steps of decoding that took `budget` seconds together: one at least."""
 
-    def __init__(self, *options: Any, budget: float) -> None:
-        super().__init__(*options, profile=True)
+    def __init__(self, folder: Path, config: Any, context: int, threads: int | None, *, budget: float) -> None:
+        super().__init__(folder, config, context, threads, profile=True)
         self.left, self.decode_steps = budget, 0
         self.writing_seconds = self.writing_cpu_seconds = 0.0
         self.written: Path | None = None
