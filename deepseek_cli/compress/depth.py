@@ -7,6 +7,7 @@ ShortGPT, arXiv 2403.03853); what is tried is judged by the KL divergence from t
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -49,7 +50,7 @@ def rank(shape: Shape, context: Context) -> list[tuple[int, float]]:
     inputs = run.through(run.embed(windows), left)
     original, wanted = inputs[-1], max(round(MOST * len(left)), 1)
     while len(gone) < wanted:
-        influence = [1 - float(torch.cosine_similarity(a, b, dim=-1).mean()) for a, b in zip(inputs, inputs[1:], strict=False)]
+        influence = [1 - float(torch.cosine_similarity(a, b, dim=-1).mean()) for a, b in pairwise(inputs)]
         places = sorted(range(len(left)), key=influence.__getitem__)[:TRIED]
         tried = [(run.divergence(run.through(inputs[i], left[i + 1 :])[-1], original), i) for i in places]
         kl, place = min(tried)

@@ -32,11 +32,12 @@ def refuse(shape: Shape, amount: str) -> None:
 def rank(shape: Shape, context: Context) -> Ranks:
     config, ranks = shape.handle.config, dict[str, TensorRef]()
 
-    def on_block(layer: int, hessians: Mapping[str, Tensor], weight: Callable[[str], Tensor]) -> Mapping[str, Tensor]:
+    def on_block(layer: int, hessians: Mapping[str, Tensor], weight: Callable[[str], Tensor | None]) -> None:
         for name, hessian in hessians.items():
-            order = group_errors(weight(name).float(), hessian, config.kv_heads).argsort(stable=True)
-            ranks.update(context.keep(f"heads-{layer:05}", {HESSIAN.format(name): hessian, ORDER.format(name): order}))
-        return {}
+            projection = weight(f"{name}.weight")
+            assert projection is not None
+            order = group_errors(projection, hessian, config.kv_heads).argsort(stable=True)
+            ranks.update(context.keep(f"{name}.heads", {HESSIAN.format(name): hessian, ORDER.format(name): order}))
 
     each_block(shape, lambda name: name.endswith(".self_attn.o_proj"), on_block, context, "rank heads")
     return ranks
@@ -81,4 +82,4 @@ def _channels(kept: Tensor, size: int) -> Tensor:
     return (kept[:, None] * size + torch.arange(size)).flatten()
 
 
-STEP = Step(rank, cut, refuse)
+STEP = Step(rank, cut, refuse, shares=(0.25, 0.5))

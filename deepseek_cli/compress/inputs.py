@@ -1,7 +1,4 @@
-"""What goes into a model's products, block after block: their Hessians, one block at a time in memory.
-
-A block's weights may be replaced once its Hessians are known; what follows then sees what they have become.
-"""
+"""What goes into a model's products, block after block: their Hessians, those of one block at a time in memory."""
 
 from __future__ import annotations
 
@@ -17,8 +14,7 @@ from deepseek_cli.tensors import HeldWeights
 PART = 4  # windows that are computed at once
 DAMPING = 0.01  # of a Hessian's mean diagonal
 
-Changed = Mapping[str, Tensor]  # by name with .weight, rows in the operators' order
-OnBlock = Callable[[int, Mapping[str, Tensor], Callable[[str], Tensor]], Changed]
+OnBlock = Callable[[int, Mapping[str, Tensor], Callable[[str], Tensor | None]], None]
 
 
 class Gathering(TorchOps):
@@ -42,19 +38,18 @@ class Gathering(TorchOps):
 
 @torch.no_grad()
 def each_block(shape: Shape, wanted: Callable[[str], bool], on_block: OnBlock, context: Context, word: str) -> None:
-    """Call `on_block(layer, hessians, weight)` behind each block, with the mean Hessian of what goes into each wanted product."""
+    """Call `on_block(layer, hessians, weight)` behind each block, with the mean Hessian of what goes into each wanted product.
+
+    `weight` gives the block's weights by full name.
+    """
     arch, config, weights = shape.handle.architecture, shape.handle.config, HeldWeights(shape.handle.weights)
     xs = [arch.embed(TorchOps(weights), config, part) for part in shape.windows.split(PART)]
     for layer in range(config.layers):
         weights.forget()
         ops = Gathering(weights, wanted)
-        after = [arch.block(ops, config, x, layer) for x in xs]
+        xs = [arch.block(ops, config, x, layer) for x in xs]
         means = {name: hessian / ops.tokens[name] for name, hessian in ops.hessians.items()}
-        changed = on_block(layer, means, ops._weight)
-        if changed:
-            weights.held.update(changed)
-            after = [arch.block(TorchOps(weights), config, x, layer) for x in xs]
-        xs = after
+        on_block(layer, means, weights)
         context.reporter.progress(word, layer + 1, config.layers)
 
 

@@ -1,10 +1,10 @@
-"""A model that is being made smaller: a handle whose tensors are views, rows and columns of them left out, until it is written."""
+"""A model that is being made smaller: until it is written, its tensors are views of the original's with rows or columns left out."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -51,9 +51,6 @@ class Context:
     folder: Path
     source: str = "builtin"  # the calibration text, as `read_calibration` takes it
     reporter: Reporter = SILENT
-    seed: int = 0
-    deadline: float = math.inf  # by time.monotonic, of steps that get better with time
-    ranks: dict[str, Any] = field(default_factory=dict)  # what steps measured, for each is asked for several shares
 
     def keep(self, name: str, tensors: Mapping[str, Tensor]) -> dict[str, TensorRef]:
         """The tensors, in a file of this name instead of in memory."""
@@ -86,11 +83,6 @@ def picked(ref: TensorRef, rows: Tensor | None = None, columns: Tensor | None = 
 def dense_dtype(ref: TensorRef) -> torch.dtype:
     """What it is written in: its own, where it is dense."""
     return DENSE_DTYPES.get(ref.stored, torch.bfloat16)
-
-
-def smallest(scores: Tensor, count: int) -> list[int]:
-    """The places of the `count` least scores, the least first."""
-    return [int(i) for i in scores.argsort(stable=True)[:count]]
 
 
 def without(count: int, dropped: Iterable[int]) -> Tensor:

@@ -23,8 +23,6 @@ STEPS: dict[str, tuple[str, str]] = {  # in the order in which they are taken
     "depth": ("deepseek_cli.compress.depth:STEP", "drop the layers whose absence changes predictions least"),
     "width": ("deepseek_cli.compress.width:STEP", "drop channels of the MLPs, the others making good for them"),
     "heads": ("deepseek_cli.compress.heads:STEP", "drop attention heads, in groups that share keys and values"),
-    "sparsity": ("deepseek_cli.compress.sparsity:STEP", "set weights to zero, the others making good for them"),
-    "recover": ("deepseek_cli.compress.recover:STEP", "learn from the original's predictions"),
 }
 
 
@@ -32,8 +30,7 @@ STEPS: dict[str, tuple[str, str]] = {  # in the order in which they are taken
 class Step:
     """`rank(shape, context)` says what could go; `cut(shape, rank, amount, context)` lets it go.
 
-    `amount` is what the user wrote behind the name, or one of `shares`; a step without shares does the same each time,
-    or what `default` says.
+    `amount` is what the user wrote behind the name, or one of `shares`; a step without shares does all that it can without one.
 
     `refuse(shape, amount)` raises UsageError where a model has nothing of the kind, or the amount cannot be.
     """
@@ -42,7 +39,6 @@ class Step:
     cut: Callable[..., Any]
     refuse: Callable[..., None] = lambda shape, amount: None
     shares: tuple[float, ...] = ()
-    default: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,14 +67,14 @@ def find_step(name: str, reporter: Reporter = SILENT) -> Step:
 
 
 def parse_steps(text: str) -> tuple[Cut, ...]:
-    """Read "experts=50%,recover", in the order in which they are taken. Raises UsageError for a step that is named twice."""
+    """Read "experts=50%,mtp", in the order in which they are taken. Raises UsageError for a step that is named twice."""
     words = [word.strip().partition("=") for word in text.split(",") if word.strip()]
     cuts = [Cut(name.strip(), amount.strip()) for name, _, amount in words if name.strip() != QUANTIZE]
     names = [cut.name for cut in cuts]
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise UsageError("--steps names {name} twice.", hint="Name each step once.", name=twice)
     order = list(STEPS)
-    return tuple(sorted(cuts, key=lambda cut: order.index(cut.name) if cut.name in order else order.index("sparsity")))
+    return tuple(sorted(cuts, key=lambda cut: order.index(cut.name) if cut.name in order else len(order)))
 
 
 def parse_share(step: str, text: str) -> float:

@@ -24,7 +24,9 @@ Ranks = Mapping[str, TensorRef]  # of each MLP: the order in which its channels 
 def refuse(shape: Shape, amount: str) -> None:
     if not mlps(shape):
         raise UsageError(
-            "{model} has no MLP beside its experts.", hint="Leave width out of --steps; experts=50% drops experts.", model=shape.handle.name
+            "{model} has no MLP beside its experts.",
+            hint="Leave width out of --steps.",
+            model=shape.handle.name,
         )
     if amount:
         parse_share("width", amount)
@@ -40,11 +42,12 @@ def mlps(shape: Shape) -> list[str]:
 def rank(shape: Shape, context: Context) -> Ranks:
     names, ranks = {f"{name}.down_proj" for name in mlps(shape)}, dict[str, TensorRef]()
 
-    def on_block(layer: int, hessians: Mapping[str, Tensor], weight: Callable[[str], Tensor]) -> Mapping[str, Tensor]:
+    def on_block(layer: int, hessians: Mapping[str, Tensor], weight: Callable[[str], Tensor | None]) -> None:
         for name, hessian in hessians.items():
-            order = removal_error(weight(name).float(), hessian).argsort(stable=True)
-            ranks.update(context.keep(f"width-{layer:05}", {HESSIAN.format(name): hessian, ORDER.format(name): order}))
-        return {}
+            projection = weight(f"{name}.weight")
+            assert projection is not None
+            order = removal_error(projection, hessian).argsort(stable=True)
+            ranks.update(context.keep(f"{name}.width", {HESSIAN.format(name): hessian, ORDER.format(name): order}))
 
     each_block(shape, names.__contains__, on_block, context, "rank channels")
     return ranks
