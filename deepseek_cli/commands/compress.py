@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from deepseek_cli.commands._call import Call
@@ -58,16 +59,20 @@ def run(call: Call) -> Result:
     )
     report = result.manifest.report if result.manifest else None
     failed = list(quality_gates(call.spec, report)) if report and "kl" in report else []
-    rows = [
-        [c.steps or None, c.scheme, c.embeddings, round(c.size_bytes / 1e6, 1), "yes" if c.fits else "no"] for c in done.frontier
-    ]
     lines: list[str | Line | Table] = [
-        Table(["left out", "scheme", "embeddings", "MB", "fits"], rows),
+        _frontier(done.frontier),
         *report_lines(report),
         *failed,
         Line(sentence, name=result.name, mb=round(done.folder_bytes / 1e6, 1), goal=round(done.goal_bytes / 1e6, 1)),
     ]
     quiet = shown(call, result.name, result.path)
-    return Result(
-        data, lines, quiet=quiet, exit_code=0 if done.met and not failed else 1, next=f"deepseek deploy {quiet} --target cpu"
-    )
+    code = 0 if done.met and not failed else 1
+    return Result(data, lines, quiet=quiet, exit_code=code, next=f"deepseek deploy {quiet} --target cpu")
+
+
+def _frontier(candidates: Sequence[Candidate]) -> Table:
+    rows = [[c.scheme, c.embeddings, round(c.size_bytes / 1e6, 1), "yes" if c.fits else "no"] for c in candidates]
+    columns = ["scheme", "embeddings", "MB", "fits"]
+    if not any(c.steps for c in candidates):
+        return Table(columns, rows)
+    return Table(["left out", *columns], [[c.steps, *row] for c, row in zip(candidates, rows, strict=True)])

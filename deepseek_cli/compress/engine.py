@@ -172,10 +172,10 @@ def _tell(goal: int, chosen: Candidate, reporter: Reporter) -> None:
 
 
 def _spec(candidate: Candidate, spec: CompressSpec) -> QuantizeSpec:
-    calibration = (
-        spec.calibration if candidate.scheme.startswith("int4") else "builtin"
-    )  # eight bits look at no text of the user's
-    return QuantizeSpec(scheme=candidate.scheme, embeddings=candidate.embeddings, calibration=calibration)
+    reads_text = candidate.scheme.startswith("int4")
+    return QuantizeSpec(
+        scheme=candidate.scheme, embeddings=candidate.embeddings, calibration=spec.calibration if reads_text else "builtin"
+    )
 
 
 def _folder_bytes(folder: Path) -> int:

@@ -1,4 +1,4 @@
-"""A model that is being made smaller: until it is written, its tensors are views of the original's with rows or columns left out."""
+"""A model that is being made smaller: until it is written, its tensors are views of the original's, rows or columns left out."""
 
 from __future__ import annotations
 

@@ -65,7 +65,7 @@ def test_layers_and_channels_go_and_the_result_opens_everywhere(cli: Cli, toy: P
     assert done["met"] and [config[field] for field in fields] == [1, 64, 2, 1]
     assert {decision["step"] for decision in done["decisions"]} == {"depth", "width", "heads"}
     assert cli("deploy", "out", "--target", "cpu", "--verify", "logits", "-o", "bundle").code == 0
-    assert cli("deploy", "out", "--target", "gguf", "-o", "gguf").code == 0
+    assert cli("deploy", "out", "--target", "metal", "-o", "metal").code == 0
     again = cli("compress", toy, "--to-size", "1MB", "--steps", "depth=50%,width=30%,heads=50%", "-o", "out", "--json").json
     assert again["report"] == done["report"] and not list(Path().glob("*.staging-*"))
 
