@@ -13,7 +13,7 @@ from deepseek_cli.compress.spec import CompressSpec
 from deepseek_cli.output import Line, Result, Table
 
 if TYPE_CHECKING:
-    pass
+    from deepseek_cli.compress.plan import Candidate
 
 ARGUMENTS = ("model?",)
 COMMON = ("dry_run", "strict", "threads", "memory")

@@ -47,7 +47,7 @@ def rank(shape: Shape, context: Context) -> Ranks:
             weights.forget()
             x = arch.block(ops, config, x, layer)
             context.reporter.progress("rank experts", layer + 1, total)
-        if handle.draft_weights:
+        if handle.draft_weights and arch.draft:
             weights.forget()
             arch.draft(ops, config, windows[:, 1:], arch.norm(ops, config, x)[:, :-1])
             context.reporter.progress("rank experts", total, total)

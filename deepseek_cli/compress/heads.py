@@ -14,6 +14,7 @@ from deepseek_cli.compress.steps import Step, parse_share
 from deepseek_cli.compress.width import HESSIAN, ORDER, fitted
 from deepseek_cli.errors import UsageError
 from deepseek_cli.refs import TensorRef
+from deepseek_cli.tensors import dense
 
 Ranks = Mapping[str, TensorRef]
 FAMILIES = ("llama", "qwen3")  # whose configs give a head's size; others take it from hidden size and heads
@@ -56,7 +57,7 @@ def cut(shape: Shape, rank: Ranks, amount: str, context: Context) -> Shape:
     decisions = []
     for layer in range(config.layers):
         name = f"model.layers.{layer}.self_attn"
-        order = rank[ORDER.format(f"{name}.o_proj")].read()
+        order = dense(rank[ORDER.format(f"{name}.o_proj")].read())
         kept = without(config.kv_heads, order[: config.kv_heads - groups].tolist())
         q, kv = (_channels(kept, size * config.head_dim) for size in (config.heads // config.kv_heads, 1))
         for part, rows in (("q_proj", q), ("k_proj", kv), ("v_proj", kv)):

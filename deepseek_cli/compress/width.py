@@ -15,6 +15,7 @@ from deepseek_cli.compress.steps import Step, parse_share
 from deepseek_cli.errors import UsageError
 from deepseek_cli.quantize.plan import TILE
 from deepseek_cli.refs import TensorRef
+from deepseek_cli.tensors import dense
 
 HESSIAN, ORDER = "{}.hessian", "{}.order"
 
@@ -60,7 +61,7 @@ def cut(shape: Shape, rank: Ranks, amount: str, context: Context) -> Shape:
     decisions = []
     for mlp in mlps(shape):
         order, hessian = rank[ORDER.format(f"{mlp}.down_proj")], rank[HESSIAN.format(f"{mlp}.down_proj")]
-        kept = without(config.intermediate, order.read()[: config.intermediate - width].tolist())
+        kept = without(config.intermediate, dense(order.read())[: config.intermediate - width].tolist())
         for part in ("gate_proj.weight", "up_proj.weight", "gate_proj.bias", "up_proj.bias"):
             if (name := f"{mlp}.{part}") in tensors:
                 tensors[name] = picked(tensors[name], rows=kept)
@@ -75,7 +76,7 @@ def fitted(ref: TensorRef, hessian: TensorRef, kept: Tensor) -> TensorRef:
     smaller, whole = picked(ref, columns=kept), picked(ref)
 
     def read() -> Tensor:
-        return made_good(whole.read().float(), hessian.read(), kept).to(dense_dtype(ref))
+        return made_good(dense(whole.read()).float(), dense(hessian.read()), kept).to(dense_dtype(ref))
 
     return TensorRef(ref.name, smaller.shape, smaller.stored, smaller.size_bytes, read, ref.release)
 

@@ -14,6 +14,7 @@ from deepseek_cli.manifest import Manifest, list_files, write_manifest
 from deepseek_cli.quantize.folder import clean_config, copy_licence, lineage
 from deepseek_cli.reporter import SILENT, Reporter
 from deepseek_cli.store import require_space, staged
+from deepseek_cli.tensors import dense
 
 
 def write(
@@ -31,7 +32,7 @@ def write(
         done = 0
         with Writer(folder, planned) as writer:
             for part, (name, ref) in zip(planned, stored.items(), strict=True):
-                writer.write(name, picked(ref).read(), ref.release)
+                writer.write(name, dense(picked(ref).read()), ref.release)
                 ref.release()
                 done += part.size
                 reporter.progress("write", done, total, "B")
