@@ -72,7 +72,8 @@ def run(call: Call) -> Result:
 
 def _frontier(candidates: Sequence[Candidate]) -> Table:
     rows = [[c.scheme, c.embeddings, round(c.size_bytes / 1e6, 1), "yes" if c.fits else "no"] for c in candidates]
-    columns = ["scheme", "embeddings", "MB", "fits"]
     if not any(c.steps for c in candidates):
-        return Table(columns, rows)
-    return Table(["left out", *columns], [[c.steps, *row] for c, row in zip(candidates, rows, strict=True)])
+        return Table(["scheme", "embeddings", "MB", "fits"], rows)
+    return Table(
+        ["left out", "scheme", "embeddings", "MB", "fits"], [[c.steps, *row] for c, row in zip(candidates, rows, strict=True)]
+    )

@@ -39,8 +39,9 @@ def rank(shape: Shape, context: Context) -> Ranks:
             assert projection is not None
             order = group_errors(projection, hessian, config.kv_heads).argsort(stable=True)
             ranks.update(context.keep(f"{name}.heads", {HESSIAN.format(name): hessian, ORDER.format(name): order}))
+        context.reporter.progress("rank heads", layer + 1, shape.handle.config.layers)
 
-    each_block(shape, lambda name: name.endswith(".self_attn.o_proj"), on_block, context, "rank heads")
+    each_block(shape, lambda name: name.endswith(".self_attn.o_proj"), on_block)
     return ranks
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from deepseek_cli.compress.shape import Context, Shape
+from deepseek_cli.compress.shape import Shape
 from deepseek_cli.ops.torch_ops import TorchOps
 from deepseek_cli.tensors import HeldWeights
 
@@ -37,7 +37,7 @@ class Gathering(TorchOps):
 
 
 @torch.no_grad()
-def each_block(shape: Shape, wanted: Callable[[str], bool], on_block: OnBlock, context: Context, word: str) -> None:
+def each_block(shape: Shape, wanted: Callable[[str], bool], on_block: OnBlock) -> None:
     """Call `on_block(layer, hessians, weight)` behind each block, with the mean Hessian of what goes into each wanted product.
 
     `weight` gives the block's weights by full name.
@@ -50,7 +50,6 @@ def each_block(shape: Shape, wanted: Callable[[str], bool], on_block: OnBlock, c
         xs = [arch.block(ops, config, x, layer) for x in xs]
         means = {name: hessian / ops.tokens[name] for name, hessian in ops.hessians.items()}
         on_block(layer, means, weights)
-        context.reporter.progress(word, layer + 1, config.layers)
 
 
 def damped(hessian: Tensor, damping: float = DAMPING) -> Tensor:

@@ -49,8 +49,9 @@ def rank(shape: Shape, context: Context) -> Ranks:
             assert projection is not None
             order = removal_error(projection, hessian).argsort(stable=True)
             ranks.update(context.keep(f"{name}.width", {HESSIAN.format(name): hessian, ORDER.format(name): order}))
+        context.reporter.progress("rank channels", layer + 1, shape.handle.config.layers)
 
-    each_block(shape, names.__contains__, on_block, context, "rank channels")
+    each_block(shape, names.__contains__, on_block)
     return ranks
 
 
