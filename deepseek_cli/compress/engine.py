@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +28,7 @@ from deepseek_cli.quantize.plan import make_plan
 from deepseek_cli.quantize.spec import QuantizeSpec
 from deepseek_cli.reporter import SILENT, Reporter
 from deepseek_cli.spec import as_record, format_size
-from deepseek_cli.store import Store, passing, require_new, result_name, staged
+from deepseek_cli.store import Store, making_room, passing, require_new, result_name, staged
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,9 +108,12 @@ def _with_steps(
         return _known(final, known, goal, open_model(str(final), store))
     if not dry_run:
         require_new(final, force)
+        with making_room(final):
+            final.parent.mkdir(parents=True, exist_ok=True)
     with passing(final) if not dry_run else contextlib.nullcontext(None) as folder:
-        with passing(final.with_name(f"{final.name}.ranks")) as ranks:
-            chosen, frontier, shape = _choose(Steps(handle, spec.steps or "", spec.calibration, ranks, reporter), goal)
+        with tempfile.TemporaryDirectory() as ranks:
+            steps = Steps(handle, spec.steps or "", spec.calibration, Path(ranks), reporter)
+            chosen, frontier, shape = _choose(steps, goal)
             _tell(goal, chosen, reporter)
             if folder is None:
                 plan = make_plan(shape.handle, _spec(chosen, spec))

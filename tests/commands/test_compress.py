@@ -70,6 +70,18 @@ def test_layers_and_channels_go_and_the_result_opens_everywhere(cli: Cli, toy: P
     assert again["report"] == done["report"] and not list(Path().glob("*.staging-*"))
 
 
+def test_a_dry_run_with_steps_writes_nothing_either(cli: Cli, toy: Path, tmp_path: Path) -> None:
+    done = cli("compress", toy, "--to-size", "1MB", "--steps", "width", "--dry-run", "--json").json
+    assert done["met"] and done["frontier"][0]["steps"] == "width=12.5%"
+    assert not (tmp_path / "home").exists()
+
+
+def test_steps_into_a_store_that_is_new(cli: Cli, toy: Path) -> None:
+    done = cli("compress", toy, "--to-size", "1MB", "--steps", "depth=50%", "-q")
+    assert (done.code, done.out) == (0, "toy@compressed-1MB\n")
+    assert cli("show", "toy@compressed-1MB").code == 0
+
+
 def test_a_size_that_fits_a_device_leaves_room_for_what_runs_it(cli: Cli, toy: Path) -> None:
     assert 0 < cli("compress", toy, "--fit", "300MB", "--dry-run", "--json").json["goal_bytes"] < 300e6
     assert "leaves" in cli("compress", toy, "--fit", "1MB", "--json").json["error"]["message"]
