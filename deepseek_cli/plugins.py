@@ -1,4 +1,4 @@
-"""Architectures, algorithms and targets that other installed packages add through entry points.
+"""Architectures, algorithms, targets and compression steps that other installed packages add through entry points.
 
 Nothing here runs until a name is missing from our own registries: a broken package must not slow down
 or break what does not need it.
@@ -16,7 +16,7 @@ from deepseek_cli.reporter import SILENT, Reporter
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
-GROUPS = ("deepseek.architectures", "deepseek.algorithms", "deepseek.targets")
+GROUPS = ("deepseek.architectures", "deepseek.algorithms", "deepseek.targets", "deepseek.steps")
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,3 +40,20 @@ def _row(card: Mapping[str, Any]) -> list[str]:
     before_after = [f"{card['reference_perplexity']:.2f} → {card['perplexity']:.2f}"]
     accuracy = f"{card['reference_accuracy']:.1%} → {card['accuracy']:.1%}"
     return [card["text"], *divergence, f"{card['agreement']:.1%}", *before_after, accuracy]
+
+
+def quality_gates(spec: Any, report: Mapping[str, Any]) -> list[Line]:
+    """What a report card misses of `max_kld` and `max_accuracy_loss`, where `spec` gives them."""
+    loss = report["accuracy_loss_most"]
+    gates = []
+    if spec.max_kld is not None and report["kl"] > spec.max_kld:
+        gates.append(Line("The KL divergence {kl:.4f} is above --max-kld {most}.", kl=report["kl"], most=spec.max_kld))
+    if spec.max_accuracy_loss is not None and loss > spec.max_accuracy_loss:
+        gates.append(
+            Line(
+                "The accuracy loss may be {loss:.2%}, which is above --max-accuracy-loss {most:.2%}.",
+                loss=loss,
+                most=spec.max_accuracy_loss,
+            )
+        )
+    return gates

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 from deepseek_cli.commands._call import Call
-from deepseek_cli.commands._report import report_lines
+from deepseek_cli.commands._report import quality_gates, report_lines
 from deepseek_cli.commands._subject import model_subject, shown, store_of
 from deepseek_cli.commands.quantize import limit_threads
 from deepseek_cli.compress.spec import CompressSpec
 from deepseek_cli.output import Line, Result, Table
 
+if TYPE_CHECKING:
+    from deepseek_cli.compress.plan import Candidate
+
 ARGUMENTS = ("model?",)
 COMMON = ("dry_run", "strict", "threads", "memory")
 SPEC = CompressSpec
-EXAMPLES = ["deepseek compress smollm2 --smaller 85%", "deepseek compress ./my-model --to-size 900MB --dry-run"]
+EXAMPLES = [
+    "deepseek compress smollm2 --smaller 85%",
+    "deepseek compress ./my-model --to-size 900MB --dry-run",
+    "deepseek compress ./my-model --fit 'iPhone 16' --steps experts=50%,mtp",
+]
 
 
 def run(call: Call) -> Result:
@@ -39,6 +49,7 @@ def run(call: Call) -> Result:
         "bytes": done.folder_bytes,
         "met": done.met,
         "frontier": record(done),
+        "decisions": list(done.decisions),
         "report": result.manifest.report if result.manifest else None,
     }
     sentence = (
@@ -46,11 +57,23 @@ def run(call: Call) -> Result:
         if done.met
         else "{name}: {mb} MB is the closest, and above the goal of {goal} MB."
     )
-    rows = [[c.scheme, c.embeddings, round(c.size_bytes / 1e6, 1), "yes" if c.fits else "no"] for c in done.frontier]
+    report = result.manifest.report if result.manifest else None
+    failed = list(quality_gates(call.spec, report)) if report and "kl" in report else []
     lines: list[str | Line | Table] = [
-        Table(["scheme", "embeddings", "MB", "fits"], rows),
-        *report_lines(result.manifest.report if result.manifest else None),
+        _frontier(done.frontier),
+        *report_lines(report),
+        *failed,
         Line(sentence, name=result.name, mb=round(done.folder_bytes / 1e6, 1), goal=round(done.goal_bytes / 1e6, 1)),
     ]
     quiet = shown(call, result.name, result.path)
-    return Result(data, lines, quiet=quiet, exit_code=0 if done.met else 1, next=f"deepseek deploy {quiet} --target cpu")
+    code = 0 if done.met and not failed else 1
+    return Result(data, lines, quiet=quiet, exit_code=code, next=f"deepseek deploy {quiet} --target cpu")
+
+
+def _frontier(candidates: Sequence[Candidate]) -> Table:
+    rows = [[c.scheme, c.embeddings, round(c.size_bytes / 1e6, 1), "yes" if c.fits else "no"] for c in candidates]
+    if not any(c.steps for c in candidates):
+        return Table(["scheme", "embeddings", "MB", "fits"], rows)
+    return Table(
+        ["left out", "scheme", "embeddings", "MB", "fits"], [[c.steps, *row] for c, row in zip(candidates, rows, strict=True)]
+    )

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from deepseek_cli.commands._call import Call
-from deepseek_cli.commands._report import report_lines
+from deepseek_cli.commands._report import quality_gates, report_lines
 from deepseek_cli.commands._subject import store_of, subject
 from deepseek_cli.errors import UsageError
-from deepseek_cli.output import Line, Result
+from deepseek_cli.output import Result
 from deepseek_cli.spec import option
 
 ARGUMENTS = ("model?",)
@@ -39,26 +38,10 @@ def run(call: Call) -> Result:
 
     spec: EvalSpec = call.spec
     report = evaluate(model, spec.against, store_of(call), spec.text, spec.windows, call.common.threads, call.reporter)
-    failed = list(_gates(spec, report))
+    failed = list(quality_gates(spec, report))
     return Result(
         {"report": report, "gates": [line.template for line in failed]},
         [*report_lines(report), *failed],
         quiet=f"{report['kl']:.6f}",
         exit_code=1 if failed else 0,
     )
-
-
-def _gates(spec: EvalSpec, report: dict[str, Any]) -> list[Line]:
-    loss = report["accuracy_loss_most"]
-    gates = []
-    if spec.max_kld is not None and report["kl"] > spec.max_kld:
-        gates.append(Line("The KL divergence {kl:.4f} is above --max-kld {most}.", kl=report["kl"], most=spec.max_kld))
-    if spec.max_accuracy_loss is not None and loss > spec.max_accuracy_loss:
-        gates.append(
-            Line(
-                "The accuracy loss may be {loss:.2%}, which is above --max-accuracy-loss {most:.2%}.",
-                loss=loss,
-                most=spec.max_accuracy_loss,
-            )
-        )
-    return gates

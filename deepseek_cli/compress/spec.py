@@ -13,11 +13,24 @@ from deepseek_cli.spec import Size, option
 class CompressSpec:
     smaller: str | None = option(None, help="how much smaller, such as 85%", metavar="PERCENT")
     to_size: Size | None = option(None, help="the size to reach, such as 900MB")
+    fit: str | None = option(
+        None, help="the device it is to run on with an everyday context, or how much memory it has", metavar="DEVICE|SIZE"
+    )
     relative_to: Literal["fp32", "bf16"] = option("fp32", help="what --smaller counts from")
+    steps: str | None = option(
+        None,
+        help="what to leave out before rounding: mtp, vocabulary, experts, depth, width, heads; for example experts=50%,mtp",
+        metavar="NAME[=SHARE],…",
+    )
+    max_kld: float | None = option(None, help="exit with 1 when the KL divergence is above this")
+    max_accuracy_loss: float | None = option(None, help="exit with 1 unless next-token accuracy surely falls by less, relatively")
+    calibration: str = option("builtin", help="a text file to calibrate on, instead of the built-in text", metavar="FILE")
 
     def __post_init__(self) -> None:
-        if (self.smaller is None) == (self.to_size is None):
-            raise UsageError("compress needs a goal: --smaller or --to-size, one of them.", hint="For example: --smaller 85%")
+        if sum(goal is not None for goal in (self.smaller, self.to_size, self.fit)) != 1:
+            raise UsageError(
+                "compress needs a goal: --smaller or --to-size or --fit, one of them.", hint="For example: --smaller 85%"
+            )
 
     def most_bytes(self, parameters: int) -> int:
         """The goal in bytes, for a model of so many parameters."""

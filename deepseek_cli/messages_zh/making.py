@@ -92,7 +92,52 @@ MAKING: dict[str, str] = {
     "how much smaller, such as 85%": "缩小多少，例如 85%",
     "the size to reach, such as 900MB": "要达到的大小，例如 900MB",
     "what --smaller counts from": "--smaller 以什么为基准",
-    "compress needs a goal: --smaller or --to-size, one of them.": "compress 需要一个目标：--smaller 或 --to-size，二者取一。",
+    "compress needs a goal: --smaller or --to-size or --fit, one of them.": (
+        "compress 需要一个目标：--smaller、--to-size 或 --fit，三者取一。"
+    ),
+    "the device it is to run on with an everyday context, or how much memory it has": "要以日常上下文运行的设备，或其内存大小",
+    "what to leave out before rounding: mtp, vocabulary, experts, depth, width, heads; for example experts=50%,mtp": (
+        "舍入之前去掉什么：mtp、vocabulary、experts、depth、width、heads；例如 experts=50%,mtp"
+    ),
+    "left out": "去掉的部分",
+    "Goal {goal} MB: {steps}, then {scheme}, embeddings {embeddings}.": "目标 {goal} MB：{steps}，然后 {scheme}，词嵌入 {embeddings}。",
+    "{device} leaves {usable} to a model, and {model} needs {other} beside its weights.": (
+        "{device} 留给模型 {usable}，而 {model} 在权重之外还需要 {other}。"
+    ),
+    "Choose a larger device.": "请选择更大的设备。",
+    "rank layers": "为层排序",
+    "rank experts": "为专家排序",
+    "rank channels": "为通道排序",
+    "rank heads": "为注意力头排序",
+    "There is no step named {name!r}.": "没有名为 {name!r} 的步骤。",
+    "--steps names {name} twice.": "--steps 两次写了 {name}。",
+    "Name each step once.": "每个步骤只写一次。",
+    "--steps {step}={text}: how much of it goes is a percentage between 0 and 100.": (
+        "--steps {step}={text}：去掉多少应是 0 到 100 之间的百分比。"
+    ),
+    "For example: --steps {step}=25%": "例如：--steps {step}=25%",
+    "--steps depth={amount}: at most {most} of the layers can go.": "--steps depth={amount}：最多可以去掉 {most} 的层。",
+    "Choose less; other steps can make the rest smaller.": "请少选一些；其他步骤可以继续缩小。",
+    "{model} has only one layer.": "{model} 只有一层。",
+    "Leave depth out of --steps.": "请从 --steps 中去掉 depth。",
+    "{model} has no experts.": "{model} 没有专家。",
+    "Leave experts out of --steps.": "请从 --steps 中去掉 experts。",
+    "{model} has no group of attention heads that could go.": "{model} 没有可以去掉的注意力头组。",
+    "Leave heads out of --steps.": "请从 --steps 中去掉 heads。",
+    "{model} has no layer that drafts tokens ahead.": "{model} 没有用于预先起草词元的层。",
+    "Leave mtp out of --steps.": "请从 --steps 中去掉 mtp。",
+    "The tokenizer of {model} is of the type {kind}, from which tokens cannot be taken.": (
+        "{model} 的分词器类型为 {kind}，无法从中去掉词元。"
+    ),
+    "Leave vocabulary out of --steps.": "请从 --steps 中去掉 vocabulary。",
+    "The calibration text has {count} tokens, too few to say which ones are used.": (
+        "校准文本只有 {count} 个词元，不足以判断哪些词元会被用到。"
+    ),
+    "Give a longer text with --calibration, one that looks like what the model will read and write.": (
+        "请用 --calibration 给出更长的文本，内容应接近模型将要读写的文本。"
+    ),
+    "{model} has no MLP beside its experts.": "{model} 除专家外没有 MLP。",
+    "Leave width out of --steps.": "请从 --steps 中去掉 width。",
     "For example: --smaller 85%": "例如：--smaller 85%",
     "--smaller {value} is not a percentage between 0 and 100.": "--smaller {value} 不是 0 到 100 之间的百分比。",
     "Goal {goal} MB: {scheme}, embeddings {embeddings}.": "目标 {goal} MB：{scheme}，词嵌入 {embeddings}。",

@@ -72,6 +72,13 @@ def fit_on(device: Device, sketch: Sketch) -> Fit:
     return fit(device, needs, tokens, sketch.config.context)
 
 
+def beside_weights(sketch: Sketch) -> int:
+    """Bytes of cache, activations and runtime on a device, at an everyday context."""
+    tokens = min(sketch.config.context, DEFAULT_CONTEXT)
+    need = _needs(sketch, _forms(sketch, sketch.weights, None)[:1], "fp16", tokens, batch=1)[0]
+    return need.at(tokens) - need.weights_bytes
+
+
 def footprint(
     sketch: Sketch, stored: Sequence[Stored], runtime: str, kv: str, tokens: int, batch: int = 1, threads: int | None = None
 ) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from tests.conftest import Outcome
 
 Cli = Callable[..., Outcome]
 Golden = Callable[[str, str], None]
-KEYS = {"schema", "ok", "name", "path", "goal_bytes", "bytes", "met", "frontier", "report", "warnings"}
+KEYS = {"schema", "ok", "name", "path", "goal_bytes", "bytes", "met", "frontier", "decisions", "report", "warnings"}
 
 
 def test_human(cli: Cli, toy: Path, golden: Golden) -> None:
@@ -57,15 +58,55 @@ def test_the_same_again_changes_nothing(cli: Cli, stock: Stock) -> None:
     assert stock.tree() == before
 
 
+def test_layers_and_channels_go_and_the_result_opens_everywhere(cli: Cli, toy: Path) -> None:
+    done = cli("compress", toy, "--to-size", "1MB", "--steps", "depth=50%,width=30%,heads=50%", "-o", "out", "--json").json
+    config = json.loads(Path("out", "config.json").read_text(encoding="utf-8"))
+    fields = ("num_hidden_layers", "intermediate_size", "num_attention_heads", "num_key_value_heads")
+    assert done["met"] and [config[field] for field in fields] == [1, 64, 2, 1]
+    assert {decision["step"] for decision in done["decisions"]} == {"depth", "width", "heads"}
+    assert cli("deploy", "out", "--target", "cpu", "--verify", "logits", "-o", "bundle").code == 0
+    assert cli("deploy", "out", "--target", "metal", "-o", "metal").code == 0
+    again = cli("compress", toy, "--to-size", "1MB", "--steps", "depth=50%,width=30%,heads=50%", "-o", "out", "--json").json
+    assert again["report"] == done["report"] and not list(Path().glob("*.staging-*"))
+
+
+def test_a_dry_run_with_steps_writes_nothing_either(cli: Cli, toy: Path, tmp_path: Path) -> None:
+    done = cli("compress", toy, "--to-size", "1MB", "--steps", "width", "--dry-run", "--json").json
+    assert done["met"] and done["frontier"][0]["steps"] == "width=12.5%"
+    assert not (tmp_path / "home").exists()
+
+
+def test_steps_into_a_store_that_is_new(cli: Cli, toy: Path) -> None:
+    done = cli("compress", toy, "--to-size", "1MB", "--steps", "depth=50%", "-q")
+    assert (done.code, done.out) == (0, "toy@compressed-1MB\n")
+    assert cli("show", "toy@compressed-1MB").code == 0
+
+
+def test_a_size_that_fits_a_device_leaves_room_for_what_runs_it(cli: Cli, toy: Path) -> None:
+    assert 0 < cli("compress", toy, "--fit", "300MB", "--dry-run", "--json").json["goal_bytes"] < 300e6
+    assert "leaves" in cli("compress", toy, "--fit", "1MB", "--json").json["error"]["message"]
+
+
+def test_a_gate_on_quality_says_no(cli: Cli, toy: Path) -> None:
+    done = cli("compress", toy, "--to-size", "1MB", "--max-kld", "0", "-o", "out", "--json")
+    assert (done.code, done.json["met"]) == (1, True) and Path("out", "model.safetensors").is_file()
+
+
 @pytest.mark.parametrize(
     ("words", "code", "says"),
     [
-        (["toy"], 2, "--smaller or --to-size"),
-        (["toy", "--smaller", "85%", "--to-size", "1MB"], 2, "--smaller or --to-size, one of them"),
+        (["toy"], 2, "--smaller or --to-size or --fit"),
+        (["toy", "--smaller", "85%", "--to-size", "1MB"], 2, "--to-size or --fit, one of them"),
         (["toy", "--smaller", "much"], 2, "--smaller much is not a percentage"),
         (["toy", "--smaller", "100%"], 2, "is not a percentage"),
         (["toy", "--smaller", "nan"], 2, "is not a percentage"),
         (["toy", "--to-size", "huge"], 2, "--to-size cannot be 'huge'"),
+        (["toy", "--to-size", "1MB", "--steps", "experts"], 2, "toy has no experts"),
+        (["toy", "--to-size", "1MB", "--steps", "mtp"], 2, "no layer that drafts"),
+        (["toy", "--to-size", "1MB", "--steps", "depht"], 2, "no step named 'depht'"),
+        (["toy", "--to-size", "1MB", "--steps", "depth=all"], 2, "is a percentage between 0 and 100"),
+        (["toy", "--to-size", "1MB", "--steps", "depth,depth"], 2, "names depth twice"),
+        (["toy", "--fit", "abacus"], 2, "neither a device nor a size"),
         (["nowhere", "--smaller", "85%"], 3, "no model nowhere"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

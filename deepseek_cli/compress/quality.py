@@ -1,0 +1,43 @@
+"""The report card of a compressed model against what it was made from, also where it has fewer tokens."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from deepseek_cli.evaluate import TEXTS, WINDOW, HandlePredictor, Windows, compare, cut_windows
+from deepseek_cli.evaluate import seconds_for as evaluation_seconds
+from deepseek_cli.handle import ModelHandle
+from deepseek_cli.quantize.engine import REPORT_SECONDS, REPORT_WINDOWS
+from deepseek_cli.reporter import Reporter
+from deepseek_cli.runtime.tokenizer import open_tokenizer
+
+
+class OfKept(HandlePredictor):
+    """The original's predictions among the tokens that are left."""
+
+    def __init__(self, handle: ModelHandle, tokens: Tensor, kept: Tensor) -> None:
+        super().__init__(handle, kept[tokens])
+        self.kept = kept
+
+    def logits(self, window: int, start: int, stop: int) -> Tensor:
+        return super().logits(window, start, stop)[:, self.kept]
+
+
+def report_card(original: ModelHandle, candidate: ModelHandle, kept: Tensor | None, reporter: Reporter) -> dict[str, Any]:
+    """Like `quantize.engine.measure`; with `kept`, the original sees the text in the tokens of the candidate."""
+    body = {"bits_per_weight": 8 * candidate.size_bytes / candidate.parameters, "size_bytes": candidate.size_bytes}
+    seconds = evaluation_seconds(original, 2 * len(TEXTS) * REPORT_WINDOWS * WINDOW)
+    if seconds > REPORT_SECONDS:
+        reporter.note(
+            "Measuring quality would take about {minutes:.0f} minutes: deepseek eval {name}",
+            minutes=seconds / 60,
+            name=candidate.name,
+        )
+        return {**body, "unmeasured": f"estimated at {seconds:.0f} s"}
+    windows: Windows = cut_windows(open_tokenizer(candidate.root), most=REPORT_WINDOWS)
+    reference = HandlePredictor(original, windows.tokens) if kept is None else OfKept(original, windows.tokens, kept)
+    found = compare(reference, HandlePredictor(candidate, windows.tokens), windows, reporter)
+    among = {} if kept is None else {"among_tokens": len(kept)}
+    return {**body, "against": original.name, **among, **found}
