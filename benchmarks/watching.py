@@ -1,7 +1,7 @@
 """The profiler against what it promises: every byte named, the estimate near what is measured, and what watching costs.
 
-    python benchmarks/profile.py             # where the bytes are, beside the estimate
-    python benchmarks/profile.py --overhead  # what sampling and figures of each node cost
+    python benchmarks/watching.py             # where the bytes are, beside the estimate
+    python benchmarks/watching.py --overhead  # what sampling and figures of each node cost
 
 SmolLM2-135M and deepseek-nano in int4, as a folder in PyTorch and as a bundle in ONNX Runtime. To be reached: at most 5 % of the
 peak unattributed, weights and KV cache exact, the estimated peak within 5 % or 30 MiB; sampling at most 3 % of the
