@@ -1,8 +1,8 @@
 """What resident memory is made of. The parts of a moment always sum to what the system reports for it, exactly.
 
 A part is only what a counter gives: a named mapping, the pages of a known buffer, the C library's allocator, CPython's, the
-runtime's own. The rest is `unattributed`: shown, never spread. It is negative where an allocator counts pages that nobody has
-touched yet.
+runtime's own. The rest is `unattributed`: shown, never spread. It is negative where allocators count more pages that are
+not resident than they hold out of use.
 """
 
 from __future__ import annotations
@@ -79,10 +79,12 @@ def parts_at(phase: Mapping[str, Any], arena: Mapping[str, Any] | None, when: st
         "runtime_heap": max(phase.get("heap_used_bytes", 0) - counted_on_heap, 0),
         "heap_free": phase["heap_free_bytes"],
     }
-    return [
-        *({"part": k, "bytes": v} for k, v in known.items()),
-        {"part": "unattributed", "bytes": phase["rss_bytes"] - sum(known.values())},
-    ]
+    rest = phase["rss_bytes"] - sum(known.values())
+    for idle in ("arena_slack", "heap_free"):  # what is in use was written; of these, some pages never were, or were given back
+        absent = min(max(-rest, 0), known[idle])
+        known[idle] -= absent
+        rest += absent
+    return [*({"part": k, "bytes": v} for k, v in known.items()), {"part": "unattributed", "bytes": rest}]
 
 
 def held_by_arena(phase: Mapping[str, Any], arena: Mapping[str, Any] | None, when: str) -> dict[str, int]:

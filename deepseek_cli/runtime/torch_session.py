@@ -15,7 +15,7 @@ from deepseek_cli.ops.torch_ops import KVCache, TorchOps
 from deepseek_cli.ops.torch_sparse import PagedCache, SparseOps
 from deepseek_cli.runtime.memory_plan import release_heap
 from deepseek_cli.runtime.session import check_room, in_chunks
-from deepseek_cli.tensors import TensorRef, dense
+from deepseek_cli.tensors import TensorRef, dense, in_pieces
 
 CHUNK = 512  # tokens of a prefill that are computed at once
 
@@ -52,7 +52,11 @@ class TorchSession:
 
     def _load(self, ref: TensorRef, dtype: torch.dtype) -> torch.Tensor:
         """The weight in memory of its own, so that the file's pages can go."""
-        weight = dense(ref.read()).to(self.device, dtype, copy=True)
+        weight = torch.empty(ref.shape, dtype=dtype, device=self.device)
+        start = 0
+        for piece in in_pieces(ref.read()):
+            weight[start : start + piece.shape[0]] = dense(piece)
+            start += piece.shape[0]
         ref.release()
         return weight
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from deepseek_cli.profile.parts import PARTS, moments, unattributed_share
+from deepseek_cli.profile.parts import PARTS, moments, parts_at, unattributed_share
 from tests.profile.documents import ARENA, MIB, phases
 
 
@@ -53,6 +53,23 @@ def test_the_arena_is_told_apart_by_its_own_counters() -> None:
     made[2]["peak_bytes"] = 400 * MIB
     peak = parts_of(moments(made, ARENA)[0])
     assert (peak["activations"], peak["arena_padding"], peak["arena_slack"]) == (15 * MIB, 5 * MIB, 40 * MIB)
+
+
+def test_what_is_held_and_idle_may_not_be_resident() -> None:
+    made = phases()[2]
+    held = {p["part"]: p["bytes"] for p in parts_at(made, ARENA, "end")}
+    slack, free = held["arena_slack"], held["heap_free"]
+    assert slack > 10 * MIB
+    assert free > 0
+    for missing, left in (
+        (10 * MIB, (slack - 10 * MIB, free, 0)),
+        (slack + 1, (0, free - 1, 0)),
+        (slack + free + 7, (0, 0, -7)),
+    ):
+        short = {**made, "rss_bytes": made["rss_bytes"] - held["unattributed"] - missing}
+        parts = {p["part"]: p["bytes"] for p in parts_at(short, ARENA, "end")}
+        assert (parts["arena_slack"], parts["heap_free"], parts["unattributed"]) == left
+        assert sum(parts.values()) == short["rss_bytes"]
 
 
 def test_nothing_is_packed_before_packing() -> None:
