@@ -45,6 +45,7 @@ def test_memory_that_holds_nothing(cli: Cli, stock: Stock) -> None:
 def test_it_finishes_what_it_began_when_told_to_stop(stock: Stock, tmp_path: Path) -> None:
     """SIGTERM comes while an answer streams: the answer is whole, and the exit is 0."""
     words = ["-m", "deepseek_cli", "serve", BUNDLE, "--port", "0", "--threads", "1", "--json", "--log", str(tmp_path / "log")]
+    words += ["--memory-profile"]
     environ = {**os.environ, "PYTHONPATH": str(ROOT)}
     with subprocess.Popen(
         [sys.executable, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path, env=environ
@@ -52,7 +53,7 @@ def test_it_finishes_what_it_began_when_told_to_stop(stock: Stock, tmp_path: Pat
         assert process.stdout and process.stderr
         line = next(line for line in process.stderr if "served at" in line)
         url = line.split()[-1]
-        body = {"prompt": "abc", "max_tokens": 100, "stream": True, "logit_bias": {"2": -100}}
+        body = {"prompt": "abc", "max_tokens": 100, "stream": True, "temperature": 0, "logit_bias": {"2": -100}}
         with httpx.stream("POST", f"{url}/v1/completions", json=body, timeout=60) as answer:
             chunks = answer.iter_text()
             text = next(chunks)
@@ -63,5 +64,6 @@ def test_it_finishes_what_it_began_when_told_to_stop(stock: Stock, tmp_path: Pat
     assert process.returncode == 0, err
     document = json.loads(out)
     assert (document["ok"], document["new_tokens"], document["requests"]) == (True, 100, 1)
+    assert "deepseek serve" in (tmp_path / document["memory_profile"]).read_text(encoding="utf-8")
     record = json.loads((tmp_path / "log").read_text())
     assert (record["path"], record["status"], record["new_tokens"]) == ("/v1/completions", 200, 100)
