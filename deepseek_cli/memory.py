@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import _thread
 import contextlib
+import mmap
 import signal
 import threading
 from collections.abc import Iterator
@@ -26,6 +27,15 @@ def free_bytes() -> int:
     """What this process may still take: what the machine has free, within the cap."""
     free = int(psutil.virtual_memory().available)
     return free if _cap is None else max(0, min(free, _cap - resident_bytes()))
+
+
+def untouched(size: int) -> mmap.mmap:
+    """Zeros whose pages become resident one by one as they are first written; an allocator may give pages it had before."""
+    private = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_PRIVATE") else {}
+    memory = mmap.mmap(-1, size, **private)
+    if hasattr(mmap, "MADV_NOHUGEPAGE"):  # a huge page would be resident as a whole
+        memory.madvise(mmap.MADV_NOHUGEPAGE)
+    return memory
 
 
 @contextlib.contextmanager

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from deepseek_cli.memory import untouched
 from deepseek_cli.ops import AttentionSpec, GateSpec, IndexSpec, LatentSpec, Rope
 from deepseek_cli.ops.torch_experts import Routes, choose, mix
 from deepseek_cli.ops.torch_latent import absorbed, expanded, index_scores
@@ -34,10 +36,15 @@ class KVCache:
         end = self.length + new[0].shape[2]
         if layer not in self.rows:
             shapes = [(*t.shape[:2], self.context, t.shape[3]) for t in new]
-            self.rows[layer] = tuple(torch.empty(shape, dtype=self.dtype, device=self.device) for shape in shapes)
+            self.rows[layer] = tuple(self._reserve(shape) for shape in shapes)
         for kept, t in zip(self.rows[layer], new, strict=True):
             kept[:, :, self.length : end] = t
         return [kept[:, :, :end] for kept in self.rows[layer]]
+
+    def _reserve(self, shape: tuple[int, ...]) -> Tensor:
+        if self.device != "cpu":
+            return torch.empty(shape, dtype=self.dtype, device=self.device)
+        return torch.frombuffer(untouched(self.dtype.itemsize * math.prod(shape)), dtype=self.dtype).view(shape)
 
 
 class TorchOps:

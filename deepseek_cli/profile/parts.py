@@ -64,7 +64,7 @@ def parts_at(phase: Mapping[str, Any], arena: Mapping[str, Any] | None, when: st
     """The parts at the end of `phase`; where `when` is "fullest", the arena's share as it was when it was fullest."""
     held = held_by_arena(phase, arena, when)
     loaded = phase["weights_memory_bytes"]
-    counted_on_heap = loaded + phase.get("kv_heap_bytes", 0) + phase["logits_bytes"] + sum(held.values())
+    counted_on_heap = loaded + phase["logits_bytes"] + sum(held.values())
     known = {
         "weights_mapped": phase["model_file_bytes"] or 0,
         "weights_memory": loaded + held["weights_memory"],

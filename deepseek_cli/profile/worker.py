@@ -71,7 +71,6 @@ class Worker:
             peak_bytes=None if peak is None else max(peak, now.rss),
             weights_memory_bytes=weights_in_memory(self.session, self.model_files),
             kv_resident_bytes=kv_resident(self.session),
-            kv_heap_bytes=kv_on_heap(self.session),
             logits_bytes=array_bytes(self.logits),
             heap_used_bytes=heap.used,
             heap_free_bytes=heap.free,
@@ -180,9 +179,3 @@ def kv_buffers(session: Any) -> list[tuple[int, int]]:
     if hasattr(cache, "ctypes"):
         return [(cache.ctypes.data, cache.nbytes)]
     return [(t.data_ptr(), t.nbytes) for pair in getattr(cache, "rows", {}).values() for t in pair]
-
-
-def kv_on_heap(session: Any) -> int:
-    """Bytes of the KV cache that the C library's allocator counts: PyTorch's lies there, others have pages of their own."""
-    rows: Any = getattr(getattr(session, "cache", None), "rows", {})
-    return sum(t.nbytes for row in rows.values() for t in row if t.device.type == "cpu")

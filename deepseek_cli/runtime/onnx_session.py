@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import mmap
 import tempfile
 from collections.abc import Callable, Sequence
 from math import prod
@@ -13,6 +12,7 @@ import numpy as np
 import onnxruntime as ort
 
 from deepseek_cli.errors import DeepseekError, ModelCorrupt
+from deepseek_cli.memory import untouched
 from deepseek_cli.ops.pages import PAGE
 from deepseek_cli.ops.rounded_cache import BEFORE_SCALES, BY_CHANNEL
 from deepseek_cli.runtime.memory_plan import MemoryPlan, release_pages
@@ -159,12 +159,8 @@ def cache_kinds(session: Any) -> tuple[str, ...]:
 
 
 def reserve(shape: tuple[int, ...], dtype: Any = np.float32) -> np.ndarray:
-    """Zeros whose pages become resident one by one as they are first written."""
-    private = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_PRIVATE") else {}
-    memory = mmap.mmap(-1, np.dtype(dtype).itemsize * prod(shape), **private)
-    if hasattr(mmap, "MADV_NOHUGEPAGE"):  # a huge page would be resident as a whole
-        memory.madvise(mmap.MADV_NOHUGEPAGE)
-    return np.frombuffer(memory, dtype).reshape(shape)
+    """Zeros that take memory as they are written."""
+    return np.frombuffer(untouched(np.dtype(dtype).itemsize * prod(shape)), dtype).reshape(shape)
 
 
 def session_options(threads: int | None, profile: bool = False, spinning: bool = True, prepack: bool = True) -> Any:

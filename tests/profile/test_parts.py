@@ -37,9 +37,9 @@ def test_what_is_not_explained_is_shown() -> None:
 
 def test_the_heap_is_what_is_handed_out_less_what_is_known_on_it() -> None:
     made = phases()
-    made[-1].update(heap_used_bytes=60 * MIB, kv_heap_bytes=12 * MIB, weights_memory_bytes=30 * MIB, python_bytes=7 * MIB)
+    made[-1].update(heap_used_bytes=60 * MIB, weights_memory_bytes=30 * MIB, python_bytes=7 * MIB)
     parts = parts_of(moments(made, None)[-1])
-    assert parts["runtime_heap"] == 60 * MIB - 12 * MIB - 30 * MIB - 4096
+    assert parts["runtime_heap"] == 60 * MIB - 30 * MIB - 4096
     assert parts["kv"] == 9 * MIB  # its pages that are resident, of the 12 that are reserved
     assert parts["python"] == 7 * MIB
 
