@@ -15,6 +15,7 @@ import onnxruntime as ort
 from deepseek_cli.errors import DeepseekError, ModelCorrupt
 from deepseek_cli.ops.pages import PAGE
 from deepseek_cli.ops.rounded_cache import BEFORE_SCALES, BY_CHANNEL
+from deepseek_cli.ops.token_rounding import exact
 from deepseek_cli.runtime.memory_plan import MemoryPlan, release_pages
 from deepseek_cli.runtime.session import check_room
 
@@ -241,6 +242,7 @@ def set_accuracy_level(model: Any, level: int, options: Any) -> None:
             for name in BY_CHANNEL:
                 node.attribute.remove(settings[name])
     if level == 0:
+        exact(model.graph)
         for value in (*model.graph.input, *model.graph.output):
             if value.type.tensor_type.elem_type in (onnx.TensorProto.FLOAT16, onnx.TensorProto.INT8):
                 value.type.tensor_type.elem_type = onnx.TensorProto.FLOAT
