@@ -85,7 +85,7 @@ def test_a_token_of_zeros_gives_zeros(tmp_path: Path, accuracy_level: int | None
     assert np.isfinite(found).all()
 
 
-@pytest.mark.parametrize(("scheme", "op"), [("int8-g16", "MatMulNBits"), ("int4-channel", "MatMulNBits"), ("int8", PRODUCT)])
+@pytest.mark.parametrize(("scheme", "op"), [("int8-g32", "MatMulNBits"), ("int4-g64", "MatMulNBits"), ("int8", PRODUCT)])
 def test_only_eight_bits_with_a_scale_a_row_are_multiplied_so(tmp_path: Path, scheme: str, op: str) -> None:
     assert kinds(written(tmp_path, scheme)) & {"MatMulNBits", PRODUCT} == {op}
 
