@@ -19,6 +19,7 @@ from speed import subject
 from deepseek_cli.bench.metrics import paired_ratio
 
 FIRST = "float32"
+WINDOWS = 32  # of 256 tokens
 WITHOUT_REPORT = ("--set", "report=false")  # the bundle itself is measured below
 SHOWN = ("prefill", "decode@0", "decode@512", "rss")
 GOALS = ["to reach", "≥ 2.3", "≥ 2.3", "≥ 2.3", "≤ 0.40", "≥ 0.98"]
@@ -36,7 +37,7 @@ def bundle(work: Path, model: Path, scheme: str) -> Path:
 
 
 def kept(bundle: Path, model: Path) -> float:
-    score = json.loads(run(*DEEPSEEK, "eval", bundle, "--against", model, "--json").out)["report"]
+    score = json.loads(run(*DEEPSEEK, "eval", bundle, "--against", model, "--windows", WINDOWS, "--json").out)["report"]
     return float(score["accuracy"] / score["reference_accuracy"])
 
 

@@ -16,6 +16,8 @@ from deepseek_cli.handle import ModelHandle
 from deepseek_cli.ops.onnx_experts import CORRECTION
 from deepseek_cli.ops.onnx_half import SIGNED
 from deepseek_cli.ops.onnx_latent import KEYS, VALUES, join_expansion
+from deepseek_cli.ops.onnx_tokens import SIGN
+from deepseek_cli.ops.token_rounding import CODES, PRODUCT, SCALE
 from deepseek_cli.runtime.onnx_session import GRAPH
 from deepseek_cli.tensors import QuantizedTensor, Weight, take_rows
 
@@ -23,6 +25,7 @@ DTYPES = {
     onnx.TensorProto.FLOAT: torch.float32,
     onnx.TensorProto.FLOAT16: torch.float16,
     onnx.TensorProto.UINT8: torch.uint8,
+    onnx.TensorProto.INT8: torch.int8,
     onnx.TensorProto.INT4: torch.uint8,  # two a byte
 }
 
@@ -91,6 +94,8 @@ class GraphWeights:
             yield "weight", quantized(found[1], found[2], found.get(3), settings, settings["K"])
             if found.get(5) is not None:
                 yield "bias", tensor(found[5])
+        elif node.op_type == PRODUCT:
+            yield "weight", turned_back(tensor(found[CODES]), tensor(found[SCALE]))
         elif node.op_type == "GatherBlockQuantized":
             rows = tensor(found[0])
             yield "weight", quantized(rows, found[2], found.get(3), settings, rows.shape[1] * 8 // settings["bits"])
@@ -123,6 +128,12 @@ def quantized(
     codes, scale, block = tensor(codes), tensor(scale).float(), settings["block_size"]
     packed = codes.reshape(len(codes), scale.shape[1], -1)
     return from_nbits(NBits(packed, scale, zero, settings["bits"], block, inputs))
+
+
+def turned_back(codes: Tensor, scale: Tensor) -> QuantizedTensor:
+    """From int8 [in, out] and float32 [out]"""
+    rows = codes.T.contiguous().view(torch.uint8) ^ SIGN
+    return QuantizedTensor(rows, scale[:, None], 8, rows.shape[1])
 
 
 def tensor(found: Tensor | None) -> Tensor:

@@ -42,6 +42,7 @@ MEASURING: dict[str, str] = {
     "{file} has no quantized products to make faster.": "{file} 中没有可加速的量化矩阵乘法。",
     "Leave --fast-prefill out.": "请去掉 --fast-prefill。",
     "Packing weights for this machine, once: {path}": "为本机打包权重，只需一次：{path}",
+    "{file} multiplies in int8 as it is.": "{file} 本来就用 int8 相乘。",
     "--fast-prefill needs a processor that multiplies bytes (VNNI), and this one is not known to.": (
         "--fast-prefill 需要能做字节乘法（VNNI）的处理器，而无法确认本机支持。"
     ),

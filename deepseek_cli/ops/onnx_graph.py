@@ -20,6 +20,7 @@ CONTRIBUTED = {  # by ONNX Runtime, beyond ONNX itself
     "FusedMatMul",
     "GatherBlockQuantized",
     "GroupQueryAttention",
+    "MatMulIntegerToFloat",
     "MatMulNBits",
     "QMoE",
     "QuickGelu",
@@ -32,6 +33,7 @@ DTYPES = {
     torch.float32: ir.DataType.FLOAT,
     torch.float16: ir.DataType.FLOAT16,
     torch.uint8: ir.DataType.UINT8,
+    torch.int8: ir.DataType.INT8,
     torch.int64: ir.DataType.INT64,
 }
 Inputs = Sequence[ir.Value | None]

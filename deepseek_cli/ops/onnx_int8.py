@@ -16,6 +16,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from deepseek_cli.errors import ModelUnsupported
+from deepseek_cli.ops.token_rounding import PRODUCT
 
 DATA = "int8.data"
 MOST = 127  # the greatest code, of either sign
@@ -37,6 +38,8 @@ def write_prefill(source: Path, folder: Path) -> Path:
         store = Store(model.graph, data, weights)
         nodes = list(_without_head(model.graph))
         turned = [new for node in nodes for new in (_product(store, node) if _turns(node, weights) else [node])]
+        if len(turned) == len(nodes) and any(node.op_type == PRODUCT for node in nodes):
+            raise ModelUnsupported("{file} multiplies in int8 as it is.", hint="Leave --fast-prefill out.", file=source)
         if len(turned) == len(nodes):
             raise ModelUnsupported(
                 "{file} has no quantized products to make faster.", hint="Leave --fast-prefill out.", file=source

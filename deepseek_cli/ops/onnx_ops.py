@@ -22,6 +22,7 @@ from deepseek_cli.ops.onnx_graph import ONE_FILE, DataFiles, Graph, Rows
 from deepseek_cli.ops.onnx_latent import Step, latent_attention
 from deepseek_cli.ops.onnx_lazy import Part, Product, Sum
 from deepseek_cli.ops.onnx_rows import gather_rows
+from deepseek_cli.ops.onnx_tokens import has_row_scales, token_product
 from deepseek_cli.ops.onnx_weights import FLOAT, WeightOps
 from deepseek_cli.ops.rounded_cache import BETWEEN, BY_CHANNEL
 from deepseek_cli.ops.torch_ops import rope_table
@@ -58,7 +59,7 @@ class OnnxOps(WeightOps):
     `context` positions get rotary tables. `accuracy_level` 4 lets MatMulNBits round its input to int8, 0 does not.
     `kv` is how keys and values, or latents, are cached. Of int8 `kv_scales` has those of each layer's keys and values,
     [kv_heads, head_dim]. `latent_cache` is the form of latents: `plain` for one row of a batch at a time, or `gqa`,
-    GroupQueryAttention's.
+    GroupQueryAttention's. With `rounds_tokens` products of int8 weights with a scale a row round by token (onnx_tokens.py).
     """
 
     def __init__(
@@ -72,6 +73,7 @@ class OnnxOps(WeightOps):
         latent_cache: str = "plain",
         reader: Reader = ORT,
         kv_scales: Sequence[tuple[Tensor, Tensor]] = (),
+        rounds_tokens: bool = False,
     ) -> None:
         super().__init__(graph, tensors, reporter)
         self.context, self.reader, self.accuracy_level = context, reader, accuracy_level
@@ -81,6 +83,8 @@ class OnnxOps(WeightOps):
         self.lengths: tuple[ir.Value, ir.Value] | None = None
         self.step: Step | None = None
         self.rotary: dict[Rope, list[ir.Value]] = {}
+        self.rounds_tokens = rounds_tokens
+        self.rounded: dict[ir.Value, tuple[ir.Value, ir.Value]] = {}
 
     def embed(self, tokens: Any, name: str) -> ir.Value:
         """A tied head will point at the same bytes."""
@@ -229,7 +233,10 @@ class OnnxOps(WeightOps):
         """x @ [rows of all weights]ᵀ + bias; the weights share one layout."""
         label, bias = ",".join(names), self._bias(names)
         packed = [w for w in weights if isinstance(w, NBits)]
-        if packed:
+        if packed and self.rounds_tokens and has_row_scales(packed):
+            y = token_product(self, self._value(x), label, packed)
+            y = y if bias is None else self.graph.node("Add", [y, bias], f"{label}.biased", weights=label)
+        elif packed:
             inputs = [self._value(x), *self._constants(label, packed), None, bias]
             y = self.graph.node(
                 "MatMulNBits", inputs, label, weights=label, accuracy_level=self.accuracy_level,

@@ -9,9 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from deepseek_cli.fields import read_json
+from deepseek_cli.ops.token_rounding import PRODUCT
 from deepseek_cli.profile.operators import layer_of
 
-CODES = {"GatherBlockQuantized": (0,), "MatMulNBits": (1,), "QMoE": (2, 5)}  # which inputs hold an operator's codes
+CODES = {
+    "GatherBlockQuantized": (0,),
+    "MatMulNBits": (1,),
+    PRODUCT: (1,),
+    "QMoE": (2, 5),
+}  # which inputs hold an operator's codes
 ORDER = {"embedding": -1, "head": 1 << 20, "other": (1 << 20) + 1}
 
 
@@ -62,6 +68,8 @@ def of_graph(path: Path) -> tuple[list[Stored], dict[str, str]]:
         numbers = {a.name.removeprefix("expert_weight_"): a.i for a in node.attribute}
         bits, group = numbers.get("bits", 0), numbers.get("block_size", 0)
         form = f"int{bits}-g{group}" if bits and group else ""
+        if node.op_type == PRODUCT:  # which says nothing of itself
+            form, bits = "int8-channel", 8
         codes = CODES.get(node.op_type, ())
         for position, name in enumerate(node.input):
             if form and name:

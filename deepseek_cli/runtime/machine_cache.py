@@ -24,6 +24,7 @@ ENTRY = "entry.json"
 ASKED = ".asked"
 SCHEMA = "deepseek.packed/1"
 PROCESSORS = Path("/proc/cpuinfo")
+DOT_PRODUCTS = ("avx512_vnni", "avx_vnni")  # other x86 processors sum products of bytes in 16 bits, which overflow
 OTHERS = stat.S_IWGRP | stat.S_IWOTH  # may write
 ROOM = 1_000_000_000  # bytes that stay free on the disk
 
@@ -105,6 +106,12 @@ def processor() -> tuple[str, str]:
     lines = (line.partition(":") for line in PROCESSORS.read_text(encoding="utf-8", errors="replace").splitlines())
     facts = {name.strip().lower(): value.strip() for name, _, value in lines}
     return facts.get("model name", ""), facts.get("flags") or facts.get("features", "")
+
+
+def multiplies_bytes() -> bool:
+    """Whether products of bytes are known to be summed in 32 bits."""
+    flags = processor()[1].split()
+    return platform.machine().lower() in ("arm64", "aarch64") or any(flag in flags for flag in DOT_PRODUCTS)
 
 
 def _seal(folder: Path, key: list[Any]) -> None:

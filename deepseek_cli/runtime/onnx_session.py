@@ -15,6 +15,8 @@ from deepseek_cli.errors import DeepseekError, ModelCorrupt
 from deepseek_cli.memory import untouched
 from deepseek_cli.ops.pages import PAGE
 from deepseek_cli.ops.rounded_cache import BEFORE_SCALES, BY_CHANNEL
+from deepseek_cli.ops.token_rounding import STEP, exact, narrow
+from deepseek_cli.runtime.machine_cache import multiplies_bytes
 from deepseek_cli.runtime.memory_plan import MemoryPlan, release_pages
 from deepseek_cli.runtime.session import check_room
 
@@ -195,6 +197,8 @@ def load(
     """
     try:
         graph: str | bytes = str(path)
+        if accuracy_level != 0 and not multiplies_bytes() and STEP.encode() in path.read_bytes():
+            rewrite = _after(narrow, rewrite)
         if accuracy_level is not None or rewrite:
             graph = rewritten(path, accuracy_level, rewrite, options)
             options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(path.parent))
@@ -205,6 +209,15 @@ def load(
         raise ModelCorrupt(
             "{file} cannot be loaded: {reason}", hint="Deploy the model again.", file=path, reason=str(error).split("\n")[0]
         ) from error
+
+
+def _after(first: Rewrite, second: Rewrite | None) -> Rewrite:
+    def rewrite(model: Any) -> None:
+        first(model)
+        if second:
+            second(model)
+
+    return rewrite
 
 
 def rewritten(path: Path, accuracy_level: int | None, rewrite: Rewrite | None, options: Any) -> bytes:
@@ -237,6 +250,7 @@ def set_accuracy_level(model: Any, level: int, options: Any) -> None:
             for name in BY_CHANNEL:
                 node.attribute.remove(settings[name])
     if level == 0:
+        exact(model.graph)
         for value in (*model.graph.input, *model.graph.output):
             if value.type.tensor_type.elem_type in (onnx.TensorProto.FLOAT16, onnx.TensorProto.INT8):
                 value.type.tensor_type.elem_type = onnx.TensorProto.FLOAT

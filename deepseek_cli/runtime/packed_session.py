@@ -3,7 +3,6 @@ and, for `--fast-prefill`, a second form of them that prompts run through."""
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from deepseek_cli.errors import DeepseekError, ModelCorrupt, ResourceError
-from deepseek_cli.runtime.machine_cache import MachineCache, processor
+from deepseek_cli.runtime.machine_cache import MachineCache, multiplies_bytes
 from deepseek_cli.runtime.memory_plan import MemoryPlan
 from deepseek_cli.runtime.onnx_session import OnnxSession
 from deepseek_cli.runtime.packing import DECODE, PREFILL, PrefillSession, packed
@@ -19,7 +18,6 @@ from deepseek_cli.runtime.session import check_room
 
 LEAST = 16  # tokens of a prompt that are worth another session
 PREFILL_CHUNK = 256
-DOT_PRODUCTS = ("avx512_vnni", "avx_vnni")  # other x86 processors sum products of bytes in 16 bits, which overflow
 
 
 def open_packed(
@@ -79,8 +77,7 @@ def _decoding(folder: Path, config: Any, context: int, threads: int | None, cach
 
 def require_dot_products() -> None:
     """Raises ResourceError where int8 products could overflow."""
-    flags = processor()[1].split()
-    if platform.machine().lower() in ("arm64", "aarch64") or any(flag in flags for flag in DOT_PRODUCTS):
+    if multiplies_bytes():
         return
     raise ResourceError(
         "--fast-prefill needs a processor that multiplies bytes (VNNI), and this one is not known to.", hint="Leave it out."

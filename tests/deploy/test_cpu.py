@@ -89,6 +89,11 @@ def test_onnxruntime_genai_generates_the_same_tokens(built: tuple[ModelHandle, B
     assert_genai_generates_our_tokens(built[1])
 
 
+def test_onnxruntime_genai_multiplies_in_int8_as_we_do(tmp_path: Path) -> None:
+    bundle = built_from(model(tmp_path, scheme="int8"), tmp_path, DeploySpec(verify="structure"))[1]
+    assert_genai_generates_our_tokens(bundle)
+
+
 def test_one_changed_bit_fails_and_names_its_tensor(built: tuple[ModelHandle, Bundle], copy: Path) -> None:
     flip_bit(copy, "model.layers.1.mlp.down_proj.codes")
     found = verify.verify(find_target("cpu"), built[0], copy, "tokens", 1)

@@ -11,6 +11,7 @@ from deepseek_cli.handle import open_any
 from deepseek_cli.profile import weights
 from deepseek_cli.profile.estimate import estimate
 from deepseek_cli.store import Store
+from tests.ops.test_onnx_tokens import INPUTS, OUTPUTS, written
 from tests.toys import DEPLOYABLE, make_toy
 
 
@@ -99,3 +100,9 @@ def test_the_estimate_of_a_folder_is_what_runs_it(tmp_path: Path) -> None:
     assert found["runtime"] == "PyTorch"
     assert found["total_bytes"] == sum(part["bytes"] for part in found["parts"])
     assert found["parts"][1] == {"part": "kv", "bytes": 100 * found["kv"]["bytes_per_token"]}
+
+
+def test_products_by_token_are_counted_at_their_codes(tmp_path: Path) -> None:
+    stored = [s for s in weights.of_graph(written(tmp_path))[0] if s.form == "int8-channel"]
+    assert sum(s.parameters for s in stored) == INPUTS * OUTPUTS
+    assert sum(s.size_bytes for s in stored) == INPUTS * OUTPUTS + 4 * OUTPUTS + 4 + 1  # scales, the step and the middle

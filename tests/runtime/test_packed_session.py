@@ -10,7 +10,7 @@ import pytest
 
 from deepseek_cli.deploy.engine import deploy
 from deepseek_cli.deploy.spec import DeploySpec
-from deepseek_cli.errors import DiskFull, ResourceError, UsageError
+from deepseek_cli.errors import DiskFull, ModelUnsupported, ResourceError, UsageError
 from deepseek_cli.handle import Bundle, open_any, open_model
 from deepseek_cli.ops import SparseSpec
 from deepseek_cli.quantize.engine import quantize
@@ -22,10 +22,12 @@ from deepseek_cli.runtime.onnx_session import GRAPH, OnnxSession
 from deepseek_cli.runtime.packed_session import FastPrefillSession, PrefillSession, open_packed
 from deepseek_cli.runtime.session import open_session
 from deepseek_cli.store import Store
+from tests.deploy.test_deepseek import OWN, TOY
 from tests.toys import DEPLOYABLE, make_toy
 
 TOKENS = [(7919 * i) % 250 + 3 for i in range(40)]
 CONTEXT, ROOM = 64, 10**9
+EXPERTS = TOY | OWN["deepseek_v3"]
 
 
 @pytest.fixture(scope="module")
@@ -147,8 +149,8 @@ def test_an_entry_that_does_not_load_goes(bundle: Bundle, tmp_path: Path) -> Non
 
 
 def test_a_processor_that_would_overflow_is_refused(bundle: Bundle, cache: MachineCache, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(packed_session, "processor", lambda: ("old", "sse2 avx2"))
-    monkeypatch.setattr(packed_session.platform, "machine", lambda: "x86_64")
+    monkeypatch.setattr(machine_cache, "processor", lambda: ("old", "sse2 avx2"))
+    monkeypatch.setattr(machine_cache.platform, "machine", lambda: "x86_64")
     with pytest.raises(ResourceError, match="VNNI"):
         open_packed(bundle.root, bundle.config, CONTEXT, 1, cache, fast_prefill=True)
 
@@ -172,3 +174,33 @@ def test_fast_prefill_is_for_cpu_bundles(bundle: Bundle, cache: MachineCache) ->
     handle = open_model(str(bundle.root.parent / "int4"), Store(bundle.root.parent / "home"))
     with pytest.raises(UsageError, match="for cpu bundles"):
         open_session(handle, cache=cache, fast_prefill=True)
+
+
+@pytest.mark.parametrize(
+    ("family", "kv"), [("qwen3", "fp16"), ("qwen3", "int8"), ("deepseek_v3", "fp32"), ("deepseek_v3", "fp16")]
+)
+def test_prompts_go_through_int8_whatever_the_model_and_its_cache(tmp_path: Path, family: str, kv: Any) -> None:
+    store = Store(tmp_path / "home")
+    make_toy(tmp_path / "dense", family, **(EXPERTS if family == "deepseek_v3" else DEPLOYABLE))
+    spec = QuantizeSpec(scheme="int4-g32", algorithm="rtn", report=False)
+    quantize(open_model(str(tmp_path / "dense"), store), spec, store, tmp_path / "int4")
+    deploy(open_model(str(tmp_path / "int4"), store), DeploySpec(kv=kv, verify="structure"), store, tmp_path / "cpu")
+    bundle = open_any(str(tmp_path / "cpu"), store)
+    assert isinstance(bundle, Bundle)
+    cache = MachineCache(tmp_path / "packed", ROOM)
+    fast = open_session(bundle, context=CONTEXT, threads=1, cache=cache, fast_prefill=True)
+    exact, other = plain(bundle), plain(bundle)
+    found, wanted = fast.feed(TOKENS).copy(), exact.feed(TOKENS).copy()
+    noise = other.feed([*TOKENS[:20], *TOKENS[21:]]) - wanted
+    assert 0 < np.abs(found - wanted).max() < np.abs(noise).max()
+    assert fast.kv_bytes == exact.kv_bytes
+
+
+def test_what_multiplies_in_int8_anyway_has_no_second_form(bundle: Bundle, cache: MachineCache, tmp_path: Path) -> None:
+    store = Store(tmp_path / "home")
+    spec = QuantizeSpec(scheme="int8-channel", algorithm="rtn", report=False)
+    quantize(open_model(str(bundle.root.parent / "dense"), store), spec, store, tmp_path / "int8")
+    deploy(open_model(str(tmp_path / "int8"), store), DeploySpec(verify="structure"), store, tmp_path / "cpu")
+    found = open_any(str(tmp_path / "cpu"), store)
+    with pytest.raises(ModelUnsupported, match="multiplies in int8 as it is"):
+        open_session(found, context=CONTEXT, threads=1, cache=cache, fast_prefill=True)
