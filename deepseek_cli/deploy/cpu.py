@@ -71,7 +71,7 @@ def _caches(handle: ModelHandle, spec: DeploySpec, reporter: Reporter) -> dict[s
     if latent and spec.kv == "int8":
         raise UsageError("{name} caches latents, which are not rounded to int8.", hint="Use --kv fp16.", name=handle.name)
     scales = kv_scales(handle, reporter) if spec.kv == "int8" else ()
-    return {"kv": spec.kv, "latent_cache": spec.latent_cache, "kv_scales": scales, "rounds_tokens": True}
+    return {"kv": spec.kv, "latent_cache": spec.latent_cache, "kv_scales": scales, "rounds_tokens": spec.rounds_tokens}
 
 
 def report(fallbacks: list[tuple[str, str]], reporter: Reporter) -> None:

@@ -28,6 +28,9 @@ class DeploySpec:
         help="gqa for GroupQueryAttention: rows of a batch may differ in length, and onnxruntime-genai runs it",
         rare=True,
     )
+    rounds_tokens: bool = option(
+        False, help="multiply in int8 where a weight's rows have one scale each: activations rounded by token; faster", rare=True
+    )
     pull: bool = option(False, help="fetch the model first, where it is not on this machine")
     int4: bool = option(False, help="quantize a dense model first, as `quantize --int4` does")
     int8: bool = option(False, help="the same with 8 bits")

@@ -200,7 +200,7 @@ def test_what_multiplies_in_int8_anyway_has_no_second_form(bundle: Bundle, cache
     store = Store(tmp_path / "home")
     spec = QuantizeSpec(scheme="int8-channel", algorithm="rtn", report=False)
     quantize(open_model(str(bundle.root.parent / "dense"), store), spec, store, tmp_path / "int8")
-    deploy(open_model(str(tmp_path / "int8"), store), DeploySpec(verify="structure"), store, tmp_path / "cpu")
+    deploy(open_model(str(tmp_path / "int8"), store), DeploySpec(verify="structure", rounds_tokens=True), store, tmp_path / "cpu")
     found = open_any(str(tmp_path / "cpu"), store)
     with pytest.raises(ModelUnsupported, match="multiplies in int8 as it is"):
         open_session(found, context=CONTEXT, threads=1, cache=cache, fast_prefill=True)
