@@ -25,6 +25,7 @@ LAYERS = (
     {"deploy"},
     {"compress"},
     {"profile", "bench", "serve"},
+    {"tune"},
     {"api", "demo"},
     {"progress", "output"},
     {"commands", "completion", "doctor"},
@@ -45,6 +46,8 @@ HEAVY = {
     "safetensors",
     "tokenizers",
     "typer",
+    "optuna",
+    "cmaes",
 }
 START_UP = ("main", "output", "progress", "settings", "spec", "i18n", "errors", "reporter", "schemes", "plugins")
 START_UP += ("manifest", "store", "doctor", "completion", "sources", "commands")
