@@ -43,9 +43,7 @@ def run(call: Call) -> Result:
         check_place(spec.html, common.force)
     named, made = call.arguments.get("model") or model.name, None
     if spec.apply is None:
-        done = tune(
-            model, spec, store, seed=common.seed or 0, force=common.force, dry_run=common.dry_run, reporter=call.reporter
-        )
+        done = tune(model, spec, store, seed=common.seed or 0, force=common.force, dry_run=common.dry_run, reporter=call.reporter)
     else:
         done, made = apply(model, spec, store, common.output, force=common.force, reporter=call.reporter)
     if spec.html and not common.dry_run:

@@ -105,7 +105,13 @@ def _refuse_for_blocks(spec: QuantizeSpec) -> None:
 
 
 def _about_text(spec: QuantizeSpec) -> tuple[tuple[str, Any], ...]:
-    return ("--tokens", spec.tokens), ("--language", spec.language), ("--qat", spec.qat), ("--set steps", spec.steps), ("--set rate", spec.rate)
+    return (
+        ("--tokens", spec.tokens),
+        ("--language", spec.language),
+        ("--qat", spec.qat),
+        ("--set steps", spec.steps),
+        ("--set rate", spec.rate),
+    )
 
 
 def inner_linears(handle: ModelHandle) -> set[str]:

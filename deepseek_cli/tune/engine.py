@@ -81,6 +81,8 @@ def tune(
     space, windows = read_space(spec.space), _windows(handle, spec)
     file = study_file(handle, spec, store)
     _check_time(handle, spec, windows)
+    if any(ref.quantized for ref in handle.tensors.values()):
+        reporter.note("{name} is quantized already; this works from its dequantized values.", name=handle.name)
     if dry_run:
         return _tuned(file, space, [], spec.objectives)
     if force:
@@ -174,8 +176,7 @@ def _work(job: Job, handle: ModelHandle, study: Study, reporter: Reporter) -> No
             return
         trial, _ = asked
         known = study.trials()
-        beside = job.file.with_name(f"{job.file.name}.{trial.number}")
-        state, facts = run_trial(handle, measured_on, trial.params, known, spec.objectives, job.store, beside, spec.prune)
+        state, facts = run_trial(handle, measured_on, trial.params, known, spec.objectives, job.store, job.file, spec.prune)
         study.tell(trial, state, {**facts, "seconds": time.time() - start})
         longest = max(longest, time.time() - start)
         reporter.progress("tune", len(_counted(study)), spec.trials)
@@ -209,9 +210,7 @@ def _tell_outcome(study: Study, spec: TuneSpec, until: float | None, reporter: R
             reason=next((trial.facts["reason"] for trial in trials if "reason" in trial.facts), "none was measured"),
         )
     if failed := [trial for trial in trials if trial.state == "failed"]:
-        reporter.warn(
-            "{count} recipes cannot be made; the first: {reason}", count=len(failed), reason=failed[0].facts["reason"]
-        )
+        reporter.warn("{count} recipes cannot be made; the first: {reason}", count=len(failed), reason=failed[0].facts["reason"])
     if len(trials) < spec.trials and until is not None:
         reporter.note(
             "The time is over after {count} of {trials} trials: the same command goes on.", count=len(trials), trials=spec.trials

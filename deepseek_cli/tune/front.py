@@ -52,7 +52,7 @@ def dominates(a: Sequence[float], b: Sequence[float]) -> bool:
 
 
 def pareto_front(trials: Sequence[Trial], objectives: Sequence[str]) -> list[Trial]:
-    """The trials that none dominates, of equals the first, by their first objective. They are compared as measured: a scale ends."""
+    """The trials that none dominates, of equals the first, by their first objective. As measured, since scales end somewhere."""
     values = {t.number: tuple(t.facts[name] for name in objectives) for t in trials if t.point is not None}
     first = {values[t.number]: t for t in reversed(trials) if t.number in values}
     best = [t for point, t in first.items() if not any(dominates(other, point) for other in first)]

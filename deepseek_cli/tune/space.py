@@ -142,7 +142,7 @@ def _range(source: str, name: str, given: dict[str, Any], key: Key) -> Range:
     kinds = (int, float) if key.number is float else (int,)
     numbers = all(isinstance(v, kinds) and not isinstance(v, bool) for v in (low, high))
     if not key.number or not numbers or not key.least <= low < high:  # type: ignore[operator]
-        _refuse(source, name, given, "A range is { low = 2048, high = 16384, log = true }, and for numbers.")
+        _refuse(source, name, given, "A range is {{ low = 2048, high = 16384, log = true }}, and for numbers.")
     log = bool(given.get("log", False))
     if log and not low:
         _refuse(source, name, given, "A logarithmic range starts above 0.")
