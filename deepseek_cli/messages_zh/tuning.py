@@ -61,6 +61,8 @@ TUNING: dict[str, str] = {
     "For example: --objective size,kl": "例如：--objective size,kl",
     "--time {value} is not a duration.": "--time {value} 不是时长。",
     "Write it like 45s, 30m or 2h.": "请写成 45s、30m 或 2h。",
+    "--sampler cmaes needs two parameters with a choice.": "--sampler cmaes 需要至少两个可选择的参数。",
+    "Use --sampler auto.": "请用 --sampler auto。",
     "{flag} {count} is less than one.": "{flag} {count} 小于一。",
     "tune needs the package {package}, which is not installed.": "tune 需要软件包 {package}，它尚未安装。",
     "Install it: pip install 'deepseek-cli[tune]'": "请安装：pip install 'deepseek-cli[tune]'",

@@ -80,6 +80,8 @@ def tune(
     require_extra()
     space, windows = read_space(spec.space), _windows(handle, spec)
     file = study_file(handle, spec, store)
+    if spec.sampler not in ("auto", *arms_for(space)):
+        raise UsageError("--sampler cmaes needs two parameters with a choice.", hint="Use --sampler auto.")
     _check_time(handle, spec, windows)
     if any(ref.quantized for ref in handle.tensors.values()):
         reporter.note("{name} is quantized already; this works from its dequantized values.", name=handle.name)

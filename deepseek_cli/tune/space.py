@@ -127,7 +127,7 @@ def _parameter(source: str, name: str, given: Any, key: Key) -> Parameter:
         _refuse(source, name, given, "Give every choice once.")
     for value in values:
         try:
-            if not isinstance(value, key.number or str) or isinstance(value, bool) or (key.number and value < key.least):
+            if not isinstance(value, key.number or str) or isinstance(value, bool) or (key.number and value < key.least):  # type: ignore[operator]
                 raise ValueError
             key.check(value)
         except ValueError:

@@ -60,7 +60,14 @@ def test_a_recipe_says_nothing_of_text_to_who_looks_at_none() -> None:
 
 
 def test_the_command_line_of_a_recipe_is_read_as_that_recipe() -> None:
-    recipe = {"scheme": "int4-g64", "algorithm": "gptq", "steps": 3, "rate": 0.002, "rules.*.o_proj": "int8", "embeddings": "bf16"}
+    recipe = {
+        "scheme": "int4-g64",
+        "algorithm": "gptq",
+        "steps": 3,
+        "rate": 0.002,
+        "rules.*.o_proj": "int8",
+        "embeddings": "bf16",
+    }
     words = shlex.split(command_line("toy", recipe))
     given = _app.parse("quantize", load("quantize"), words[2:])
     assert given["arguments"] == ["toy"]
