@@ -24,7 +24,6 @@ scheme = ["int4-g128", "int4-g64", "int4-g32", "int4-g32-asym", "int8-channel", 
 embeddings = ["int4-g64", "int4-g32", "int8"]
 algorithm = ["rtn", "search"]
 [rules]
-"*.down_proj" = ["body", "int8-channel"]
 "*.o_proj" = ["body", "int8-channel"]
 """
 WAYS = ("auto", "tpe", "cmaes", "nsga2")
