@@ -77,7 +77,7 @@ class Study:
             _drop_torn_line(file)
             try:
                 storage = JournalStorage(JournalFileBackend(str(file), lock_obj=_Lock(lock)))  # type: ignore[arg-type]
-                directions = ["minimize"] * len(scales.objectives)
+                directions = [optuna.study.StudyDirection.MINIMIZE] * len(scales.objectives)
                 known = storage.get_all_studies()
                 study = (
                     optuna.load_study(study_name=NAME, storage=storage)
