@@ -7,6 +7,8 @@ Register-ArgumentCompleter -Native -CommandName deepseek -ScriptBlock {
         'demo' = '-o --output --force --json -q --quiet -v --verbose --offline --color -y --yes -h --help'
         'quantize' = '--int4 --int8 --scheme --group --level --algorithm --rule --qat --to-bpw --to-size --calibration --tokens -o --output --force --json -q --quiet -v --verbose --offline --color -y --yes -h --help -n --dry-run --strict --threads --memory --seed --engine --address --memory-profile --set'
         'compress' = '--smaller --to-size --fit --relative-to --steps --max-kld --max-accuracy-loss --calibration -o --output --force --json -q --quiet -v --verbose --offline --color -y --yes -h --help -n --dry-run --strict --threads --memory'
+        'compress' = '--smaller --to-size --relative-to -o --output --force --json -q --quiet -v --verbose --offline --color -y --yes -h --help -n --dry-run --strict --threads --memory'
+        'tune' = '--objective --space --trials --time --workers --study --sampler --windows --html --apply -o --output --force --json -q --quiet -v --verbose --offline --color -y --yes -h --help -n --dry-run --strict --threads --memory --seed --set'
         'deploy' = '--target --verify --kv --precision --pull --int4 --int8 --list -o --output --force --json -q --quiet -v --verbose --offline --color -y --yes -h --help -n --dry-run --strict --threads --context --memory --memory-profile --optimize-memory --set'
         'run' = '--max-tokens --temperature --top-k --top-p --min-p --repetition-penalty --stop --system --raw --draft --sparse-attention --fast-prefill -o --output --force --json -q --quiet -v --verbose --offline --color -y --yes -h --help --threads --context --memory --seed --device --memory-profile --optimize-memory --set'
         'serve' = '--host --port --api-key-file --slots --log -o --output --force --json -q --quiet -v --verbose --offline --color -y --yes -h --help --threads --context --memory --memory-profile --set'
@@ -74,6 +76,23 @@ Register-ArgumentCompleter -Native -CommandName deepseek -ScriptBlock {
         'compress --color' = 'auto always never'
         'compress --threads' = ''
         'compress --memory' = ''
+        'tune --objective' = ''
+        'tune --space' = 'files'
+        'tune --trials' = ''
+        'tune --time' = ''
+        'tune --workers' = ''
+        'tune --study' = 'files'
+        'tune --sampler' = 'auto tpe cmaes nsga2'
+        'tune --windows' = ''
+        'tune --html' = 'files'
+        'tune --apply' = ''
+        'tune -o' = 'files'
+        'tune --output' = 'files'
+        'tune --color' = 'auto always never'
+        'tune --threads' = ''
+        'tune --memory' = ''
+        'tune --seed' = ''
+        'tune --set' = ''
         'deploy --target' = ''
         'deploy --verify' = 'structure weights logits tokens'
         'deploy --kv' = 'fp32 fp16 int8'
@@ -192,6 +211,7 @@ Register-ArgumentCompleter -Native -CommandName deepseek -ScriptBlock {
         'demo' = 'models'
         'quantize' = 'models'
         'compress' = 'models'
+        'tune' = 'models'
         'deploy' = 'models'
         'run' = 'models'
         'serve' = 'models'
@@ -206,7 +226,7 @@ Register-ArgumentCompleter -Native -CommandName deepseek -ScriptBlock {
         'completion' = 'bash zsh fish powershell'
     }
     $words = @($tree.CommandElements | Where-Object { $_.Extent.EndOffset -lt $cursor } | ForEach-Object { "$_" })
-    $offer = if ($words.Count -le 1) { 'pull search demo quantize compress deploy run serve bench profile eval show verify list rm doctor config plugins completion --help --version' }
+    $offer = if ($words.Count -le 1) { 'pull search demo quantize compress tune deploy run serve bench profile eval show verify list rm doctor config plugins completion --help --version' }
         elseif ($values.ContainsKey("$($words[1]) $($words[-1])")) { $values["$($words[1]) $($words[-1])"] }
         elseif ($word -like '-*') { $flags[$words[1]] }
         else { $arguments[$words[1]] }

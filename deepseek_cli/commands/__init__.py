@@ -30,6 +30,7 @@ COMMANDS = {
     "demo": Command("deepseek_cli.commands.demo", "Get", "Walk the whole way with a small real model, in ./demo."),
     "quantize": Command("deepseek_cli.commands.quantize", "Transform", "Write the weights with 4 or 8 bits."),
     "compress": Command("deepseek_cli.commands.compress", "Transform", "Make a model fit a size, at the least loss."),
+    "tune": Command("deepseek_cli.commands.tune", "Transform", "Search for the recipes that lose least at each size."),
     "deploy": Command("deepseek_cli.commands.deploy", "Ship", "Build what the target hardware runs, and verify it."),
     "run": Command("deepseek_cli.commands.run", "Ship", "Answer a prompt, or chat."),
     "serve": Command("deepseek_cli.commands.serve", "Ship", "Serve a bundle through an OpenAI-compatible API."),

@@ -9,6 +9,7 @@ from deepseek_cli.messages_zh.models import MODELS
 from deepseek_cli.messages_zh.pulling import PULLING
 from deepseek_cli.messages_zh.serving import SERVING
 from deepseek_cli.messages_zh.shell import SHELL
+from deepseek_cli.messages_zh.tuning import TUNING
 
-AREAS = (SHELL, MODELS, PULLING, MAKING, DEPLOYING, MEASURING, SERVING)
-MESSAGES: dict[str, str] = {**SHELL, **MODELS, **PULLING, **MAKING, **DEPLOYING, **MEASURING, **SERVING}
+AREAS = (SHELL, MODELS, PULLING, MAKING, DEPLOYING, MEASURING, SERVING, TUNING)
+MESSAGES: dict[str, str] = {**SHELL, **MODELS, **PULLING, **MAKING, **DEPLOYING, **MEASURING, **SERVING, **TUNING}

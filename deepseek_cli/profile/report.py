@@ -109,12 +109,12 @@ def rate(phase: dict[str, Any]) -> str:
     return f"{phase['tokens_per_second']:.1f}" if phase["tokens_per_second"] else "–"
 
 
-def check_writable(path: Path, force: bool) -> None:
+def check_writable(path: Path, force: bool, mark: str = MARK) -> None:
     """Raise before the work what would be raised after it.
 
     A report replaces an earlier one of ours; anything else only with `force`.
     """
-    if path.exists() and not force and not is_ours(path):
+    if path.exists() and not force and not is_ours(path, mark):
         raise UsageError("{path} exists and is not a report.", hint="Name another file, or add --force.", path=path)
     try:
         with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}."):
@@ -123,10 +123,10 @@ def check_writable(path: Path, force: bool) -> None:
         raise cannot_write(path, error) from None
 
 
-def is_ours(path: Path) -> bool:
+def is_ours(path: Path, mark: str = MARK) -> bool:
     try:
         with path.open("rb") as file:
-            return MARK.encode() in file.read(4096)
+            return mark.encode() in file.read(4096)
     except OSError:
         return False
 

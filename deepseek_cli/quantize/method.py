@@ -89,7 +89,7 @@ def resolve(handle: ModelHandle, spec: QuantizeSpec, plan: Plan, reporter: Repor
         open_tokenizer(handle.root), spec.calibration, tokens, handle.config.context, spec.language, spec.seed
     )
     steps = spec.steps if spec.steps is not None else 0 if spec.algorithm and not spec.qat else level.steps
-    return Method(algorithm, calibration, items, steps, level.rate if steps else 0.0)
+    return Method(algorithm, calibration, items, steps, (spec.rate or level.rate) if steps else 0.0)
 
 
 def _refuse_for_blocks(spec: QuantizeSpec) -> None:
@@ -105,7 +105,13 @@ def _refuse_for_blocks(spec: QuantizeSpec) -> None:
 
 
 def _about_text(spec: QuantizeSpec) -> tuple[tuple[str, Any], ...]:
-    return ("--tokens", spec.tokens), ("--language", spec.language), ("--qat", spec.qat), ("--set steps", spec.steps)
+    return (
+        ("--tokens", spec.tokens),
+        ("--language", spec.language),
+        ("--qat", spec.qat),
+        ("--set steps", spec.steps),
+        ("--set rate", spec.rate),
+    )
 
 
 def inner_linears(handle: ModelHandle) -> set[str]:

@@ -35,6 +35,7 @@ class QuantizeSpec:
     calibration: str = option("builtin", help="a text file to calibrate on, instead of the built-in text", metavar="FILE")
     tokens: int | None = option(None, help="tokens of it to look at")
     steps: int | None = option(None, help="steps of distillation, of --qat or behind any other way", rare=True)
+    rate: float | None = option(None, help="how far of itself a scale moves in a step of distillation", rare=True)
     language: Literal["en", "zh"] | None = option(None, help="what the calibration text is in, to be checked", rare=True)
     embeddings: str = option(EMBEDDINGS, help="scheme of embedding and output head beside an int4 body", rare=True)
     seed: int = 0  # which stretches of the text are looked at, and the order in which distillation takes them
@@ -51,6 +52,8 @@ class QuantizeSpec:
             raise UsageError("{flags} exclude each other.", hint="Give one of them.", flags="--qat and --level")
         if self.steps is not None and self.steps < 0:
             raise UsageError("--set steps={count} is less than zero.", hint="0 leaves distillation out.", count=self.steps)
+        if self.rate is not None and not 0 < self.rate < 1:
+            raise UsageError("--set rate={rate} is not between 0 and 1.", hint="For example: --set rate=0.001", rate=self.rate)
         if self.tokens is not None and self.tokens < 1:
             raise UsageError("--tokens {count} is less than one.", hint="Give at least 4096.", count=self.tokens)
 

@@ -24,7 +24,8 @@ LAYERS = (
     {"quantize", "eval_engine"},
     {"deploy"},
     {"profile", "bench", "serve"},
-    {"compress"},
+    {"profile", "bench", "serve"},
+    {"compress", "tune"},
     {"api", "demo"},
     {"progress", "output"},
     {"commands", "completion", "doctor"},
@@ -45,6 +46,8 @@ HEAVY = {
     "safetensors",
     "tokenizers",
     "typer",
+    "optuna",
+    "cmaes",
 }
 START_UP = ("main", "output", "progress", "settings", "spec", "i18n", "errors", "reporter", "schemes", "plugins")
 START_UP += ("manifest", "store", "doctor", "completion", "sources", "commands")
