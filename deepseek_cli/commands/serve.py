@@ -63,10 +63,7 @@ EXAMPLES = [
 
 def run(call: Call) -> Result:
     spec: ServeSpec = call.spec
-    from deepseek_cli.runtime.session import require
-
-    for distribution in ("fastapi", "uvicorn", "prometheus-client", "llguidance"):
-        require(distribution, "serve", hint="Install it: pip install 'deepseek-cli[{extra}]'")
+    require_server()
     from deepseek_cli.serve.gate import Limits
     from deepseek_cli.serve.keys import read_keys
     from deepseek_cli.serve.server import Place, open_service, serve
@@ -108,6 +105,14 @@ def run(call: Call) -> Result:
     with _log_to(spec.log, call.reporter) as log:
         serve(service, place, log, listening)
     return Result({"url": url, "model": service.name, **service.metrics.totals()}, [], quiet=url)
+
+
+def require_server() -> None:
+    """Raises MissingExtra."""
+    from deepseek_cli.runtime.session import require
+
+    for distribution in ("fastapi", "uvicorn", "prometheus-client", "llguidance"):
+        require(distribution, "serve", hint="Install it: pip install 'deepseek-cli[{extra}]'")
 
 
 @contextlib.contextmanager
