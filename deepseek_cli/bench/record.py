@@ -61,8 +61,9 @@ def arm_record(arm: Figures, first: Figures, roof: Mapping[str, Any] | None) -> 
 
 def samples_of(arm: Figures) -> dict[str, list[float]]:
     """Samples by metric, one a round; of load and start times one a start. What the system does not tell is left out."""
-    known = [name for name, value in arm.rounds[0]["values"].items() if value is not None] if arm.rounds else []
-    loads = {"load": [arm.ready["load"]]} if arm.ready else {}
+    names = arm.rounds[0]["values"] if arm.rounds else ()
+    known = [name for name in names if all(r["values"].get(name) is not None for r in arm.rounds)]
+    loads = {"load": [arm.ready["load"]]} if "load" in arm.ready else {}
     return {
         **loads,
         **arm.starts,
