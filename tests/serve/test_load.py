@@ -28,7 +28,7 @@ class Flaky(BaseHTTPRequestHandler):
 
     protocol_version = "HTTP/1.1"
     asked = 0
-    models: list[dict[str, Any]] = [{"id": "flaky"}]
+    models: tuple[dict[str, Any], ...] = ({"id": "flaky"},)
 
     def do_GET(self) -> None:
         self._send(200, json.dumps({"data": self.models}).encode())
@@ -107,14 +107,14 @@ def test_a_server_that_never_answers_is_said_beside_one_that_does(server: Runnin
 
 def test_a_server_without_a_model(tmp_path: Path) -> None:
     class Empty(Flaky):
-        models = []  # noqa: RUF012
+        models = ()
 
     with flaky(Empty) as url, pytest.raises(ModelNotFound, match=url):
         bench_servers(BenchSpec(serve=(url,), load="1", **SMALL), home=tmp_path)
 
 
 def test_nothing_listens(tmp_path: Path) -> None:
-    with pytest.raises(NetworkError, match="127.0.0.1:9"):
+    with pytest.raises(NetworkError, match=r"127\.0\.0\.1:9"):
         bench_servers(BenchSpec(serve=("http://127.0.0.1:9",), load="1", **SMALL), home=tmp_path)
 
 
