@@ -11,7 +11,7 @@ from typing import Any
 
 from deepseek_cli.commands._call import Call
 from deepseek_cli.commands._offer import subject_or_made
-from deepseek_cli.errors import UsageError
+from deepseek_cli.errors import ResourceError, UsageError
 from deepseek_cli.output import Result
 from deepseek_cli.reporter import Reporter
 from deepseek_cli.spec import Size, as_record, option
@@ -137,7 +137,16 @@ def _foreign(call: Call, bundle: Any) -> Result:
     keys = plain_keys(spec.api_key_file) if spec.api_key_file else ()
     wanted = Wanted(spec.host, spec.port, keys, spec.slot_count, call.common.context, call.common.threads)
     code = serve_foreign(bundle, wanted, listening)
-    return Result({"url": url, "model": bundle.name, "engine": bundle.target}, [], quiet=url, exit_code=code)
+    if code:
+        error = ResourceError(
+            "The server of {model} ended with exit code {code}.",
+            hint="What it said stands above.",
+            model=bundle.name,
+            code=code,
+        )
+        error.exit_code = code
+        raise error
+    return Result({"url": url, "model": bundle.name, "engine": bundle.target}, [], quiet=url)
 
 
 def require_server() -> None:

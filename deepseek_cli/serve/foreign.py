@@ -51,9 +51,10 @@ def plain_keys(file: Path) -> tuple[str, ...]:
 def serve_gguf(bundle: Bundle, wanted: Wanted, listening: Listening) -> int:
     """llama.cpp's server, in this process, until SIGTERM. Raises MissingExtra, ModelCorrupt."""
     from deepseek_cli.runtime.gguf_session import MODEL
+    from deepseek_cli.runtime.llamacpp import DISTRIBUTION
     from deepseek_cli.runtime.session import require
 
-    require("xllamacpp", "gguf", hint="Install it: pip install 'deepseek-cli[{extra}]'")
+    require(DISTRIBUTION, "gguf", hint="Install it: pip install 'deepseek-cli[{extra}]'")
     import xllamacpp
 
     slots = wanted.slots or 1

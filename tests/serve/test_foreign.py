@@ -47,7 +47,7 @@ def keys(tmp_path: Path) -> Path:
 def test_llama_cpp_serves_what_run_says(gguf: Bundle, keys: Path, tmp_path: Path) -> None:
     run = open_chat(gguf, Sampling(), 6, threads=1, raw=True)
     text = "".join(run.ask("ab ab"))
-    words = ["serve", str(gguf.root), "--port", "0", "--slots", "2", "--context", "64", "--threads", "1", "--json"]
+    words = ["serve", str(gguf.root), "--port", "0", "--slots", "2", "--context", "256", "--threads", "1", "--json"]
     command = [sys.executable, "-m", "deepseek_cli", *words, "--api-key-file", str(keys)]
     environ = {**os.environ, "PYTHONPATH": str(ROOT), "DEEPSEEK_HOME": str(tmp_path)}
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environ) as process:
@@ -62,7 +62,7 @@ def test_llama_cpp_serves_what_run_says(gguf: Bundle, keys: Path, tmp_path: Path
         out, err = process.communicate(timeout=PATIENCE)
     assert refused.status_code == 401
     assert (answer["choices"][0]["text"], answer["model"]) == (text, gguf.name)
-    assert [slot["n_ctx"] for slot in slots] == [64, 64]
+    assert [slot["n_ctx"] for slot in slots] == [256, 256]
     assert process.returncode == 0, err
     assert json.loads(out)["engine"] == "gguf"
 
