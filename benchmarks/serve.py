@@ -30,8 +30,8 @@ KINDS = 50  # different requests in it, each asked alone before
 REPORTS = 10
 
 
-def request(model: str, number: int, new: int) -> dict[str, Any]:
-    prompt = f"Client {number} wrote a long letter. " * 8
+def request(model: str, number: int, new: int, sentences: int = 8) -> dict[str, Any]:
+    prompt = f"Client {number} wrote a long letter. " * sentences
     return {"model": model, "prompt": prompt, "max_tokens": new, "temperature": 0, "ignore_eos": True}
 
 
@@ -68,7 +68,7 @@ async def stress(arm: Arm, options: argparse.Namespace) -> None:
     sizes: list[float] = []
     async with connected() as client:
         model = await model_at(client, url)
-        bodies = [request(model, kind, 4 + kind % 8) for kind in range(KINDS)]
+        bodies = [request(model, kind, 4 + kind % 8, 1) for kind in range(KINDS)]
         alone = [(await ask_server(client, url, body)).text for body in bodies]
         numbers = itertools.count()
 

@@ -24,21 +24,21 @@ def chromium() -> Iterator[Any]:
 
 @contextmanager
 def talking(chromium: Any, server: Running) -> Iterator[Any]:
-    """The page, its model's name shown; whatever its console says fails the test."""
+    """The page, its model's name shown; an error or a warning on its console fails the test."""
     context, words = chromium.new_context(), []
     tab = context.new_page()
-    tab.on("console", lambda message: words.append(message.text))
+    tab.on("console", lambda message: message.type in ("error", "warning") and words.append(message.text))
     tab.on("pageerror", lambda error: words.append(str(error)))
     tab.on("request", lambda request: request.url.startswith(server.url) or words.append(request.url))
     tab.goto(server.url)
-    tab.wait_for_function("document.getElementById('name').textContent.includes('+cpu')")
+    tab.locator("#name", has_text="+cpu").wait_for()
     yield tab
     context.close()
     assert not words
 
 
 def idle(tab: Any) -> None:
-    tab.wait_for_function("document.getElementById('send').textContent === 'Send'")
+    tab.locator("#send", has_text="Send").wait_for()
 
 
 def test_it_shows_what_the_server_answers_by_keyboard_alone(chromium: Any, server: Running, toy: Bundle) -> None:
@@ -48,7 +48,7 @@ def test_it_shows_what_the_server_answers_by_keyboard_alone(chromium: Any, serve
         tab.keyboard.press("Tab")
         tab.keyboard.press("Tab")
         tab.keyboard.press("Tab")
-        assert tab.evaluate("document.activeElement.id") == "text"
+        assert tab.locator("#text:focus").count() == 1
         tab.keyboard.type("Hello")
         tab.keyboard.press("Shift+Enter")
         tab.keyboard.type("<b>you</b>")
