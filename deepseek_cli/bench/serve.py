@@ -61,8 +61,14 @@ def bench_servers(
     Raises the error itself where every arm failed; UsageError where the key's file cannot be read.
     """
     key, before = _key(spec.api_key_file), load_average()
-    settings = {"slots": max(AUTO_SLOTS, most_clients(spec.loads)), "context": context, "memory": memory, "threads": threads}
-    said = {"prompt_tokens": [spec.prompts[0]], "new_tokens": [spec.news[0]], "load": spec.load, "requests": spec.requests}
+    slots = max(AUTO_SLOTS, most_clients(spec.loads))
+    settings: dict[str, Any] = {"slots": slots, "context": context, "memory": memory, "threads": threads}
+    said: dict[str, Any] = {
+        "prompt_tokens": [spec.prompts[0]],
+        "new_tokens": [spec.news[0]],
+        "load": spec.load,
+        "requests": spec.requests,
+    }
     said |= {"first_limit": spec.first_limit, "gap_limit": spec.gap_limit, "seed": seed, "rounds": spec.rounds}
     with contextlib.ExitStack() as stack:
         servers = [stack.enter_context(_served(ref, {**settings, "home": str(home)})) for ref in spec.serve]

@@ -29,7 +29,12 @@ def main(settings: dict[str, Any]) -> None:
         start = time.perf_counter()
         service = open_service(bundle, **{key: settings[key] for key in ("slots", "context", "memory", "threads")})
         up, ports = threading.Event(), list[int]()
-        server = make_server(service, Place(port=0), lambda record: None, lambda port: (ports.append(port), up.set()))
+
+        def listening(port: int) -> None:
+            ports.append(port)
+            up.set()
+
+        server = make_server(service, Place(port=0), lambda record: None, listening)
         threading.Thread(target=server.run, daemon=True).start()
         if not up.wait(PATIENCE):
             raise ResourceError(

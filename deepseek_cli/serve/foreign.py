@@ -91,8 +91,7 @@ def serve_vllm(bundle: Bundle, wanted: Wanted, listening: Listening) -> int:
     if not program:
         raise MissingExtra("vLLM is not installed, which serves {model}.", hint="Install it: pip install vllm", model=bundle.name)
     if not wanted.port or wanted.threads:
-        words = "vLLM cannot be told --port 0 or --threads."
-        raise UsageError(words, hint="Name a port, and leave --threads out.")
+        raise UsageError("vLLM cannot be told --port 0 or --threads.", hint="Name a port, and leave --threads out.")
     words = ["serve", str(bundle.root), "--served-model-name", bundle.name, "--host", wanted.host, "--port", str(wanted.port)]
     words += ["--max-model-len", str(wanted.context)] if wanted.context else []
     words += ["--max-num-seqs", str(wanted.slots)] if wanted.slots else []
@@ -103,7 +102,12 @@ def serve_vllm(bundle: Bundle, wanted: Wanted, listening: Listening) -> int:
             words += ["--config", str(secrets)]
         with subprocess.Popen([program, *words]) as process:
             told = threading.Event()
-            with _told_to_stop(lambda: (told.set(), process.terminate())):
+
+            def stop() -> None:
+                told.set()
+                process.terminate()
+
+            with _told_to_stop(stop):
                 listening(wanted.port)
                 code = process.wait()
     return 0 if told.is_set() else code if code >= 0 else 128 - code

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from deepseek_cli.handle import Bundle
+from deepseek_cli.serve.service import Rules
 from tests.profile.browser import CHROMIUM, browser
 from tests.serve.conftest import Running, running
 
@@ -41,8 +42,8 @@ def idle(tab: Any) -> None:
     tab.locator("#send", has_text="Send").wait_for()
 
 
-def test_it_shows_what_the_server_answers_by_keyboard_alone(chromium: Any, server: Running, toy: Bundle) -> None:
-    with talking(chromium, server) as tab:
+def test_it_shows_what_the_server_answers_by_keyboard_alone(chromium: Any, toy: Bundle) -> None:
+    with running(toy, rules=Rules(new_tokens=8)) as server, talking(chromium, server) as tab:
         sent = []
         tab.on("request", lambda request: sent.append(request.post_data))
         tab.keyboard.press("Tab")
