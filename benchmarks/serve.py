@@ -1,83 +1,111 @@
-"""`deepseek serve` under one and under many clients, in turns: tokens per second, and the time between tokens.
+"""`deepseek serve` beside the session alone, and a stress test of its loop.
 
-python -m benchmarks.serve BUNDLE --clients 16 --rounds 3 --threads 2
+python -m benchmarks.serve BUNDLE --clients 16 --rounds 3 --threads 2   # one client, many, and a session's decode, in turns
+python -m benchmarks.serve BUNDLE --stress 10000                        # short requests, 5 % cut mid-stream
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import itertools
-import json
+import random
 import statistics
-import threading
 import time
-import urllib.request
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
+from deepseek_cli.bench.arms import Arm, ask, started
+from deepseek_cli.bench.client import Reply, connected, drive, model_at
+from deepseek_cli.bench.client import ask as ask_server
+from deepseek_cli.bench.load import Load
+from deepseek_cli.bench.serve import figures_of
 from deepseek_cli.handle import open_any
 from deepseek_cli.runtime.session import open_session
-from deepseek_cli.serve.server import Place, make_server, open_service
 from deepseek_cli.store import Store
 
 NEW = 64
+CUT = 0.05  # of the clients of the stress test leave
+KINDS = 50  # different requests in it, each asked alone before
+REPORTS = 10
 
 
-def ask(url: str, client: int) -> list[float]:
-    """When each token of one answer came."""
-    body = {"prompt": f"Client {client} wrote a long letter. " * 8, "max_tokens": NEW, "temperature": 0, "stream": True}
-    body |= {"logit_bias": {"0": -100, "2": -100}, "logprobs": 0}  # an event for every token, and no early end
-    request = urllib.request.Request(f"{url}/v1/completions", json.dumps(body).encode(), {"content-type": "application/json"})
-    with urllib.request.urlopen(request) as lines:
-        return [time.perf_counter() for line in lines if b'"logprobs":{' in line]
+def request(model: str, number: int, new: int, sentences: int = 8) -> dict[str, Any]:
+    prompt = f"Client {number} wrote a long letter. " * sentences
+    return {"model": model, "prompt": prompt, "max_tokens": new, "temperature": 0, "ignore_eos": True}
 
 
-def load(url: str, clients: int, salt: int) -> tuple[float, list[float], float]:
-    """Tokens per second in all, seconds between tokens, processor seconds per token."""
-    start, used = time.perf_counter(), time.process_time()
-    with ThreadPoolExecutor(clients) as pool:
-        came = list(pool.map(lambda i: ask(url, salt + i), range(clients)))
-    count = sum(map(len, came))
-    gaps = [b - a for times in came for a, b in itertools.pairwise(times)]
-    return count / (time.perf_counter() - start), gaps, (time.process_time() - used) / count
+async def measured(arm: Arm, options: argparse.Namespace, session: Any) -> None:
+    url, alone = arm.ready["url"], []
+    loads: dict[int, list[dict[str, Any]]] = {1: [], options.clients: []}
+    async with connected() as client:
+        model = await model_at(client, url)
+        for turn in range(options.rounds):
+            for clients, rounds in loads.items():
+                bodies = [request(model, 1000 * turn + 100 * clients + i, NEW) for i in range(clients)]
+                before = ask(arm, {"do": "spent"})["processor"]
+                found = await drive(client, url, Load(clients), bodies, turn)
+                spent = ask(arm, {"do": "spent"})["processor"] - before
+                rounds.append({**figures_of(found, 1000, 200), "cost": 1e3 * spent / sum(a.new for a in found.answers)})
+            session.rewind(0)
+            session.feed([5] * NEW)
+            start = time.perf_counter()
+            for token in range(NEW):
+                session.feed([100 + token])
+            alone.append(NEW / (time.perf_counter() - start))
+    middle = {n: {name: statistics.median(r[name] for r in rounds) for name in rounds[0]} for n, rounds in loads.items()}
+    for clients, found in middle.items():
+        print(f"{clients} clients: {found['tokens']:.1f} tokens/s, {found['cost']:.1f} ms of processor time each,")
+        print(f"    {found['itl_p50']:.1f} ms between tokens, p99 {found['itl_p99']:.1f} ms")
+    print(f"{middle[options.clients]['tokens'] / middle[1]['tokens']:.2f} times one client's tokens/s")
+    print(f"one client's decode is {1e3 / middle[1]['itl_p50'] / statistics.median(alone):.2f} times the session's")
+
+
+async def stress(arm: Arm, options: argparse.Namespace) -> None:
+    """Every answer is what it was alone; cut ones are its beginning. Prints resident memory as it goes."""
+    url, draw = arm.ready["url"], random.Random(0)
+    wrong, failed, cut = 0, 0, 0
+    sizes: list[float] = []
+    async with connected() as client:
+        model = await model_at(client, url)
+        bodies = [request(model, kind, 4 + kind % 8, 1) for kind in range(KINDS)]
+        alone = [(await ask_server(client, url, body)).text for body in bodies]
+        numbers = itertools.count()
+
+        async def visitor() -> None:
+            nonlocal wrong, failed, cut
+            while (number := next(numbers)) < options.stress and time.perf_counter() < end:
+                kind, leaves = draw.randrange(KINDS), draw.random() < CUT
+                reply: Reply = await ask_server(client, url, bodies[kind], most_pieces=1 if leaves else None)
+                right = alone[kind].startswith(reply.text) if leaves else reply.text == alone[kind]
+                failed, wrong, cut = failed + bool(reply.error), wrong + (not right and not reply.error), cut + leaves
+                if number % max(1, options.stress // REPORTS) == 0:
+                    sizes.append(ask(arm, {"do": "spent"})["rss"])
+
+        end = time.perf_counter() + options.seconds
+        async with asyncio.TaskGroup() as group:
+            for _ in range(options.clients):
+                group.create_task(visitor())
+    asked = min(next(numbers) - options.clients, options.stress)
+    print(f"{asked} requests, {cut} cut: {wrong} wrong, {failed} failed; resident MB {' '.join(f'{size:.1f}' for size in sizes)}")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("bundle")
-    for name, value in (("clients", 16), ("rounds", 3), ("threads", 2)):
+    for name, value in (("clients", 16), ("rounds", 3), ("threads", 2), ("context", 1024), ("stress", 0), ("seconds", 180)):
         parser.add_argument(f"--{name}", type=int, default=value)
     options = parser.parse_args()
-    bundle = open_any(options.bundle, Store(Path.home()))
-    session = open_session(bundle, context=1024, threads=options.threads)
-    service = open_service(bundle, slots=options.clients, context=1024, threads=options.threads)
-    up, where = threading.Event(), []
-    server = make_server(service, Place(port=0), lambda record: None, lambda port: (where.append(port), up.set()))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    up.wait()
-    found: dict[int, list[tuple[float, list[float], float]]] = {1: [], options.clients: []}
-    alone = []
-    for turn in range(options.rounds):
-        for clients, rounds in found.items():
-            rounds.append(load(f"http://127.0.0.1:{where[0]}", clients, 1000 * turn + 100 * clients))
-        session.rewind(0)
-        session.feed([5] * 64)
-        start = time.perf_counter()
-        for token in range(NEW):
-            session.feed([100 + token])
-        alone.append(NEW / (time.perf_counter() - start))
-    server.should_exit = True
-    thread.join()
-    for clients, rounds in found.items():
-        gaps = sorted(gap for _, each, _ in rounds for gap in each)
-        rate, cost = (statistics.median(r[i] for r in rounds) for i in (0, 2))
-        print(f"{clients} clients: {rate:.1f} tokens/s, {1e3 * cost:.1f} ms of processor time each,")
-        print(f"    {1e3 * statistics.median(gaps):.1f} ms between tokens, p99 {1e3 * gaps[int(len(gaps) * 0.99)]:.1f} ms")
-    one, many = (statistics.median(r[0] for r in rounds) for rounds in found.values())
-    gap = statistics.median(gap for _, each, _ in found[1] for gap in each)
-    print(f"{many / one:.2f} times one client's tokens/s")
-    print(f"one client's decode is {1 / gap / statistics.median(alone):.2f} times the session's")
+    settings = {"ref": options.bundle, "home": str(Path.home()), "slots": options.clients, "memory": None}
+    settings |= {"context": options.context, "threads": options.threads, "module": "deepseek_cli.bench.server"}
+    with started(options.bundle, settings) as arm:
+        if arm.error:
+            raise arm.error
+        if options.stress:
+            asyncio.run(stress(arm, options))
+        else:
+            bundle = open_any(options.bundle, Store(Path.home()))
+            asyncio.run(measured(arm, options, open_session(bundle, context=options.context, threads=options.threads)))
 
 
 if __name__ == "__main__":

@@ -232,6 +232,8 @@ complete -c deepseek -n '__fish_seen_subcommand_from bench' -l quality -d 'KL di
 complete -c deepseek -n '__fish_seen_subcommand_from bench' -l baseline -r -F -d 'compare with an earlier --save FILE.json'
 complete -c deepseek -n '__fish_seen_subcommand_from bench' -l max-slowdown -r -d 'exit 1 if prefill or decode is surely slower, than --baseline or the first model, such as 5%'
 complete -c deepseek -n '__fish_seen_subcommand_from bench' -l save -r -F -d 'write a .json, .md, .csv file, a .svg chart, or .xml of JUnit'\''s form'
+complete -c deepseek -n '__fish_seen_subcommand_from bench' -l serve -r -d 'measure a server under load instead: any of OpenAI'\''s API, or ours over a bundle'
+complete -c deepseek -n '__fish_seen_subcommand_from bench' -l load -r -d 'with --serve: clients that ask in turn, or requests a second'
 complete -c deepseek -n '__fish_seen_subcommand_from bench' -s o -l output -r -F -d 'where the result goes, instead of the store'
 complete -c deepseek -n '__fish_seen_subcommand_from bench' -l force -d 'replace what is there'
 complete -c deepseek -n '__fish_seen_subcommand_from bench' -l json -d 'print one JSON document instead of text'

@@ -18,6 +18,7 @@ from deepseek_cli.spec import format_size
 
 PACKAGES = {  # distribution: the least version that works
     "filelock": "3.15",
+    "httpx2": "2.12",
     "huggingface_hub": "2.0",
     "jinja2": "3.1.6",
     "numpy": "2.0",

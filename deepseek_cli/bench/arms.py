@@ -25,13 +25,10 @@ importlib.import_module(settings.get("module", "deepseek_cli.bench.worker")).mai
 
 
 @dataclass
-class Arm:
-    """A worker process and what it answered."""
+class Figures:
+    """What was measured of one thing that is compared with others."""
 
     ref: str
-    process: subprocess.Popen
-    log: IO[bytes]
-    born: float  # of `time.perf_counter()`
     ready: dict[str, Any] = field(default_factory=dict)
     warmed: dict[str, Any] = field(default_factory=dict)
     rounds: list[dict[str, Any]] = field(default_factory=list)
@@ -47,6 +44,15 @@ class Arm:
         return f"{name} #{self.number}" if self.number else name
 
 
+@dataclass(kw_only=True)
+class Arm(Figures):
+    """A worker process and what it answered."""
+
+    process: subprocess.Popen
+    log: IO[bytes]
+    born: float  # of `time.perf_counter()`
+
+
 @contextlib.contextmanager
 def started(ref: str, settings: dict[str, Any], command: Sequence[str] = ()) -> Iterator[Arm]:
     """An arm whose worker loads its model; the worker ends with the block. Another `command` may speak worker.py's language."""
@@ -54,7 +60,7 @@ def started(ref: str, settings: dict[str, Any], command: Sequence[str] = ()) -> 
         words = command or [sys.executable, "-P", "-c", BOOT]
         born = time.perf_counter()
         process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log)
-        arm = Arm(ref, process, log, born)
+        arm = Arm(ref, process=process, log=log, born=born)
         try:
             arm.ready = ask(arm, {**settings, "path": sys.path})
             yield arm
@@ -99,7 +105,7 @@ def died(arm: Arm) -> DeepseekError:
     )
 
 
-def name_apart(arms: Sequence[Arm]) -> None:
+def name_apart(arms: Sequence[Figures]) -> None:
     """Number the arms whose names are equal, such as a model measured against itself."""
     names = [arm.name for arm in arms]
     for index, arm in enumerate(arms):

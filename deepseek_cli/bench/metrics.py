@@ -42,6 +42,28 @@ METRICS: dict[str, tuple[str, str]] = {
     "agreement": ("%", "positions where the likeliest token is the original's; source as of kl"),
     "perplexity": ("", "exp of the mean negative log-likelihood of the text's tokens; source as of kl"),
 }
+SERVED: dict[str, tuple[str, str]] = {  # of a server under load; percentiles by nearest rank, round by round
+    "tokens": ("tok/s", "tokens of all answers / seconds from the first request to the end of the last answer"),
+    "answers": ("req/s", "whole answers / the same seconds"),
+    "goodput": (
+        "req/s",
+        "whole answers within both limits / the same seconds: first_limit to the first piece of text, and "
+        "gap_limit for each token behind it on average",
+    ),
+    **{f"ttft_p{p}": ("ms", f"{p} % of answers began within this time from the request on") for p in (50, 95, 99)},
+    **{
+        f"itl_p{p}": ("ms", f"{p} % of the gaps between pieces of text, which most servers send a token each")
+        for p in (50, 95, 99)
+    },
+    **{f"e2e_p{p}": ("ms", f"{p} % of answers were whole within this time from the request on") for p in (50, 95, 99)},
+    "failed": ("req", "requests of a round that got an error, or no whole answer"),
+    "prompt": ("tok", "mean tokens of a prompt, as the server counts them"),
+    "processor": (
+        "ms/tok",
+        "processor time of the server's process / tokens of all answers; only of servers that this run starts",
+    ),
+}
+METRICS |= SERVED
 STATISTICS: dict[str, str] = {
     "median ± mad": "over rounds; mad is the median absolute deviation from the median",
     "ratio": "median over rounds of arm / first arm in the same round",
@@ -53,7 +75,7 @@ STATISTICS: dict[str, str] = {
     "slowdown": "time per token / the reference's - 1; its interval is by percentile bootstrap of both medians, or of the "
     "paired median where both are in this run; a gate fails where the whole interval lies above it, in two passes",
 }
-MORE_IS_BETTER = ("prefill", "decode", "agreement")
+MORE_IS_BETTER = ("prefill", "decode", "agreement", "tokens", "answers", "goodput")
 PLACE = re.compile(r"(\w+)(?:@(\d+)(?:\+(\d+))?)?")
 
 

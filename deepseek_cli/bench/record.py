@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from deepseek_cli.bench import roofline
-from deepseek_cli.bench.arms import Arm
+from deepseek_cli.bench.arms import Figures
 from deepseek_cli.bench.environment import environment, load_average
 from deepseek_cli.bench.metrics import METRICS, STATISTICS
 from deepseek_cli.bench.statistics import LEAST, LEAST_GAPS, noise, paired_ratio, rank, summary
@@ -17,7 +17,7 @@ TOO_FEW_GAPS = "{count} gaps were measured, and a 99th percentile needs {least}"
 
 
 def document(
-    arms: Sequence[Arm], settings: dict[str, Any], load_before: list[float] | None, roof: Mapping[str, Any] | None = None
+    arms: Sequence[Figures], settings: dict[str, Any], load_before: list[float] | None, roof: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
     """All figures, in the units of METRICS; ratios are to the first arm."""
     return {
@@ -40,7 +40,7 @@ def document(
     }
 
 
-def arm_record(arm: Arm, first: Arm, roof: Mapping[str, Any] | None) -> dict[str, Any]:
+def arm_record(arm: Figures, first: Figures, roof: Mapping[str, Any] | None) -> dict[str, Any]:
     samples, others = samples_of(arm), samples_of(first)
     metrics = {name: summary(values) for name, values in samples.items()}
     shared = [name for name in samples if name in others and arm is not first]
@@ -59,10 +59,11 @@ def arm_record(arm: Arm, first: Arm, roof: Mapping[str, Any] | None) -> dict[str
     }
 
 
-def samples_of(arm: Arm) -> dict[str, list[float]]:
+def samples_of(arm: Figures) -> dict[str, list[float]]:
     """Samples by metric, one a round; of load and start times one a start. What the system does not tell is left out."""
-    known = [name for name, value in arm.rounds[0]["values"].items() if value is not None] if arm.rounds else []
-    loads = {"load": [arm.ready["load"]]} if arm.ready else {}
+    names = arm.rounds[0]["values"] if arm.rounds else ()
+    known = [name for name in names if all(r["values"].get(name) is not None for r in arm.rounds)]
+    loads = {"load": [arm.ready["load"]]} if "load" in arm.ready else {}
     return {
         **loads,
         **arm.starts,
@@ -72,13 +73,13 @@ def samples_of(arm: Arm) -> dict[str, list[float]]:
     }
 
 
-def all_gaps(arm: Arm) -> dict[str, list[float]]:
+def all_gaps(arm: Figures) -> dict[str, list[float]]:
     """Seconds of the gaps of all rounds, by where they were taken."""
     places = arm.rounds[0].get("gaps", {}) if arm.rounds else {}
     return {where: [gap for r in arm.rounds for gap in r["gaps"][where]] for where in places}
 
 
-def missing_of(arm: Arm) -> dict[str, str]:
+def missing_of(arm: Figures) -> dict[str, str]:
     """Why metrics are not there."""
     few = {w: len(gaps) for w, gaps in all_gaps(arm).items() if len(gaps) < LEAST_GAPS}
     return {
@@ -89,10 +90,10 @@ def missing_of(arm: Arm) -> dict[str, str]:
     }
 
 
-def limits_of(arm: Arm, roof: Mapping[str, Any] | None, medians: Mapping[str, float]) -> dict[str, Any]:
+def limits_of(arm: Figures, roof: Mapping[str, Any] | None, medians: Mapping[str, float]) -> dict[str, Any]:
     needs = arm.about.get("needs")
     return roofline.limits(needs, arm.about["matrix"], roof, medians) if roof and needs else {}
 
 
-def _touched(arm: Arm) -> dict[str, float]:
+def _touched(arm: Figures) -> dict[str, float]:
     return {name: need["bytes"] / 1e6 for name, need in arm.about.get("needs", {}).items() if name.startswith("decode")}

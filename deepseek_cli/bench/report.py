@@ -21,6 +21,7 @@ ORDER = {name: index for index, name in enumerate(METRICS)}
 SHOWN = (
     *("load", "start", "start_cold", "first_token", "prefill", "decode", "gap_p95", "peak", "rss", "kv", "touched"),
     *("kl", "agreement", "perplexity"),
+    *("tokens", "answers", "goodput", "ttft_p50", "ttft_p95", "itl_p50", "itl_p99", "e2e_p50", "e2e_p95", "failed", "processor"),
 )
 STATISTICS = ("median", "mad", "min", "max")
 

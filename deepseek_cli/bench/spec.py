@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from deepseek_cli.bench.load import Load, parse_loads
 from deepseek_cli.errors import UsageError
 from deepseek_cli.ops import SparseSpec
 from deepseek_cli.spec import PACKED_CACHE, Size, option, parse_share
@@ -33,6 +34,15 @@ class BenchSpec:
     save: tuple[Path, ...] = option(
         (), help="write a .json, .md, .csv file, a .svg chart, or .xml of JUnit's form", metavar="FILE"
     )
+    serve: tuple[str, ...] = option(
+        (), help="measure a server under load instead: any of OpenAI's API, or ours over a bundle", metavar="URL|BUNDLE"
+    )
+    load: str = option("1,16", help="with --serve: clients that ask in turn, or requests a second", metavar="N|RATE/s,...")
+    requests: int = option(32, help="with --serve: requests of each load in a round", rare=True)
+    first_limit: float = option(1000.0, help="with --serve: most ms to the first token that goodput allows", rare=True)
+    gap_limit: float = option(200.0, help="with --serve: most ms for each token behind it that goodput allows", rare=True)
+    api_key_file: Path | None = option(None, help="with --serve: whose first word is the key", metavar="FILE", rare=True)
+    ignore_end: bool = option(True, help="with --serve: ask for all of --new-tokens, by ignore_eos", rare=True)
     starts: int = option(3, help="processes to start for load and start times, with the files cached and not", rare=True)
     roofline: bool = option(True, help="measure what this machine could reach", rare=True)
 
@@ -56,6 +66,16 @@ class BenchSpec:
             raise UsageError("{flag} must be at least 1, not {value}.", hint=hint, flag="--rounds", value=self.rounds)
         if self.starts < 0:
             raise UsageError("starts must not be negative.", hint="0 leaves the start times out.")
+        for name in ("requests", "first_limit", "gap_limit"):
+            if getattr(self, name) <= 0:
+                raise UsageError("{name} must be more than 0.", hint="Change it.", name=name)
+        parse_loads(self.load)
+        if self.serve and (self.sparse_attention or self.fast_prefill or self.quality or self.baseline or self.max_slowdown):
+            raise UsageError(
+                "--serve measures how a server answers, not what {flags} are about.",
+                hint="Leave them out.",
+                flags="--sparse-attention, --fast-prefill, --quality, --baseline and --max-slowdown",
+            )
         if self.sparse_attention:
             SparseSpec.parse(self.sparse_attention)
         if self.max_slowdown and parse_share(self.max_slowdown) is None:
@@ -79,6 +99,10 @@ class BenchSpec:
     @property
     def depths(self) -> tuple[int, ...]:
         return _counts(self.depth)
+
+    @property
+    def loads(self) -> tuple[Load, ...]:
+        return parse_loads(self.load)
 
     @property
     def slowdown(self) -> float | None:

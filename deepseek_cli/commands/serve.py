@@ -11,10 +11,10 @@ from typing import Any
 
 from deepseek_cli.commands._call import Call
 from deepseek_cli.commands._offer import subject_or_made
-from deepseek_cli.errors import UsageError
+from deepseek_cli.errors import ResourceError, UsageError
 from deepseek_cli.output import Result
 from deepseek_cli.reporter import Reporter
-from deepseek_cli.spec import Size, option
+from deepseek_cli.spec import Size, as_record, option
 
 ARGUMENTS = ("model?",)
 COMMON = ("threads", "context", "memory", "memory_profile")
@@ -48,6 +48,9 @@ class ServeSpec:
             if getattr(self, name) <= 0:
                 raise UsageError("{name} must be more than 0.", hint="Change it.", name=name)
 
+    def url(self, port: int) -> str:
+        return f"http://{f'[{self.host}]' if ':' in self.host else self.host}:{port}"
+
     @property
     def slot_count(self) -> int | None:
         return None if self.slots == "auto" else int(self.slots)
@@ -63,10 +66,7 @@ EXAMPLES = [
 
 def run(call: Call) -> Result:
     spec: ServeSpec = call.spec
-    from deepseek_cli.runtime.session import require
-
-    for distribution in ("fastapi", "uvicorn", "prometheus-client", "llguidance"):
-        require(distribution, "serve", hint="Install it: pip install 'deepseek-cli[{extra}]'")
+    require_server()
     from deepseek_cli.serve.gate import Limits
     from deepseek_cli.serve.keys import read_keys
     from deepseek_cli.serve.server import Place, open_service, serve
@@ -77,6 +77,8 @@ def run(call: Call) -> Result:
     place.check()
     model = subject_or_made(call)
     call.reporter.step("load")
+    if getattr(model, "target", "") in ("gguf", "vllm"):
+        return _foreign(call, model)
     service = open_service(
         model,
         slots=spec.slot_count,
@@ -95,7 +97,7 @@ def run(call: Call) -> Result:
 
     def listening(port: int) -> None:
         nonlocal url
-        url = f"http://{f'[{spec.host}]' if ':' in spec.host else spec.host}:{port}"
+        url = spec.url(port)
         call.reporter.step("serve")
         call.reporter.note("{model} is served at {url}", model=service.name, url=url)
         call.reporter.note(
@@ -108,6 +110,51 @@ def run(call: Call) -> Result:
     with _log_to(spec.log, call.reporter) as log:
         serve(service, place, log, listening)
     return Result({"url": url, "model": service.name, **service.metrics.totals()}, [], quiet=url)
+
+
+def _foreign(call: Call, bundle: Any) -> Result:
+    """Behind the server of the bundle's own engine."""
+    from deepseek_cli.serve.foreign import Wanted, plain_keys, serve_foreign
+
+    spec: ServeSpec = call.spec
+    ours = [name for name in as_record(spec) if name not in ("host", "port", "api_key_file", "slots")]
+    ours += [name for name in ("memory", "memory_profile") if getattr(call.common, name)]
+    if ours:
+        raise UsageError(
+            "The server of a {target} bundle cannot be told {options}.",
+            hint="Leave them out, or serve a cpu bundle.",
+            target=bundle.target,
+            options=", ".join(ours),
+        )
+    url = ""
+
+    def listening(port: int) -> None:
+        nonlocal url
+        url = spec.url(port)
+        call.reporter.step("serve")
+        call.reporter.note("{model} is served at {url}", model=bundle.name, url=url)
+
+    keys = plain_keys(spec.api_key_file) if spec.api_key_file else ()
+    wanted = Wanted(spec.host, spec.port, keys, spec.slot_count, call.common.context, call.common.threads)
+    code = serve_foreign(bundle, wanted, listening)
+    if code:
+        error = ResourceError(
+            "The server of {model} ended with exit code {code}.",
+            hint="What it said stands above.",
+            model=bundle.name,
+            code=code,
+        )
+        error.exit_code = code
+        raise error
+    return Result({"url": url, "model": bundle.name, "engine": bundle.target}, [], quiet=url)
+
+
+def require_server() -> None:
+    """Raises MissingExtra."""
+    from deepseek_cli.runtime.session import require
+
+    for distribution in ("fastapi", "uvicorn", "prometheus-client", "llguidance"):
+        require(distribution, "serve", hint="Install it: pip install 'deepseek-cli[{extra}]'")
 
 
 @contextlib.contextmanager

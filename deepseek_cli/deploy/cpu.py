@@ -7,8 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from deepseek_cli import __version__
 from deepseek_cli.deploy.kv_scales import kv_scales
 from deepseek_cli.deploy.readback import left_out, read_back
+from deepseek_cli.deploy.serving import write_server_files
 from deepseek_cli.deploy.spec import DeploySpec
 from deepseek_cli.deploy.target import Target, require
 from deepseek_cli.errors import UsageError
@@ -19,6 +21,7 @@ from deepseek_cli.reporter import SILENT, Reporter
 from deepseek_cli.runtime.onnx_session import ERRORS_ONLY, GRAPH, cache_kinds, load, open_folder, session_options
 from deepseek_cli.runtime.tokenizer import open_tokenizer
 
+SERVER = ("cpu/compose.yaml", "cpu/deepseek-serve.service")
 NAMED = 3  # tensors in one warning
 GENAI_TYPES = ("llama", "qwen2", "qwen3")  # that onnxruntime-genai knows by name; "decoder" serves for all others
 GENAI_CONTEXT = 4096  # onnxruntime-genai allocates its KV cache for max_length at once
@@ -58,6 +61,8 @@ def emit_bundle(
         readers.append("onnxruntime-genai")
         readme += GENAI
     (folder / "README.md").write_text(readme, encoding="utf-8")
+    if spec.server_files:
+        write_server_files(handle, folder, SERVER, version=__version__)
     return {"readers": readers, "dense_fallbacks": [name for name, _ in fallbacks]}
 
 

@@ -31,6 +31,9 @@ class DeploySpec:
     rounds_tokens: bool = option(
         False, help="multiply in int8 where a weight's rows have one scale each: activations rounded by token; faster", rare=True
     )
+    server_files: bool = option(
+        False, help="with --target cpu: add compose.yaml and a systemd unit that run `deepseek serve`", rare=True
+    )
     pull: bool = option(False, help="fetch the model first, where it is not on this machine")
     int4: bool = option(False, help="quantize a dense model first, as `quantize --int4` does")
     int8: bool = option(False, help="the same with 8 bits")
@@ -39,6 +42,13 @@ class DeploySpec:
     def __post_init__(self) -> None:
         if self.int4 and self.int8:
             raise UsageError("{flags} exclude each other.", hint="Give one of them.", flags="--int4 and --int8")
+
+        if self.server_files and self.target not in ("auto", "cpu"):
+            raise UsageError(
+                "server_files is for --target cpu, not for {target}: what serves with vLLM, llama.cpp or TensorRT has its own.",
+                hint="Leave it out.",
+                target=self.target,
+            )
 
     @property
     def scheme(self) -> str:

@@ -9,6 +9,9 @@ import numpy as np
 
 from deepseek_cli.errors import UsageError
 
+FIRST = 256  # tokens that are sorted at first
+MORE = 8  # times as many where they are too few
+
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
@@ -53,13 +56,31 @@ class Sampler:
             logits = penalised(logits, seen, s.repetition_penalty)
         if s.temperature == 0:
             return int(logits.argmax())
-        order, probability = candidates(logits / s.temperature, s.top_k)
-        keep = probability >= s.min_p * probability[0]
-        if s.top_p < 1:
-            keep &= np.cumsum(probability) - probability < s.top_p  # the token that crosses the threshold stays
+        return _drawn(logits / s.temperature, s, self.random.random())
+
+
+def _drawn(logits: np.ndarray, sampling: Sampling, uniform: float) -> int:
+    """The token that lies at `uniform` of the kept probabilities' sum, the likeliest first.
+
+    Sorting a whole vocabulary takes longer than all else: a few are sorted, and more where these do not decide it.
+    """
+    size = min(sampling.top_k or logits.size, logits.size)
+    weight = np.exp((logits - logits.max()).astype(np.float64))
+    count = size if sampling.top_k else min(FIRST, size)
+    while True:
+        order = likeliest(logits, count)
+        part = weight[order]
+        probability = part / (part.sum() if sampling.top_k else weight.sum())
+        keep = probability >= sampling.min_p * probability[0]
+        if sampling.top_p < 1:
+            keep &= np.cumsum(probability) - probability < sampling.top_p  # the token that crosses the threshold stays
         keep[0] = True
-        order, probability = order[keep], probability[keep]
-        return int(self.random.choice(order, p=probability / probability.sum()))
+        cumulated = np.cumsum(probability[keep])
+        ended = count >= size or len(cumulated) < count  # nothing behind these is kept
+        share = cumulated / cumulated[-1] if ended else cumulated
+        if ended or ((sampling.min_p, sampling.top_p) == (0, 1) and share[-1] > uniform):
+            return int(order[keep][share.searchsorted(uniform, side="right")])
+        count = min(count * MORE, size)
 
 
 def penalised(logits: np.ndarray, seen: Sequence[int], penalty: float) -> np.ndarray:
@@ -69,12 +90,11 @@ def penalised(logits: np.ndarray, seen: Sequence[int], penalty: float) -> np.nda
     return logits
 
 
-def candidates(logits: np.ndarray, top_k: int) -> tuple[np.ndarray, np.ndarray]:
-    """Tokens by falling probability, and their probabilities; only the `top_k` likeliest where it is not 0."""
-    if 0 < top_k < logits.size:
-        best = np.argpartition(logits, -top_k)[-top_k:]
-        order = best[np.argsort(-logits[best], kind="stable")]
+def likeliest(logits: np.ndarray, count: int) -> np.ndarray:
+    """So many tokens by falling logit; of equal ones those of lower number."""
+    if count < logits.size:
+        least = np.partition(logits, -count)[-count]
+        best = np.flatnonzero(logits >= least)
     else:
-        order = np.argsort(-logits, kind="stable")
-    weight = np.exp((logits[order] - logits[order[0]]).astype(np.float64))
-    return order, weight / weight.sum()
+        best = np.arange(logits.size)
+    return best[np.argsort(-logits[best], kind="stable")][:count]

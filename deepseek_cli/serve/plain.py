@@ -37,6 +37,7 @@ def sampling_of(request: Asked) -> dict[str, Any]:
         "stop": request.stops,
         "frequency": request.frequency_penalty or 0.0,
         "presence": request.presence_penalty or 0.0,
+        "endless": bool(request.ignore_eos),
         "bias": {int(token): bias for token, bias in (request.logit_bias or {}).items()},
     }
 

@@ -45,6 +45,7 @@ class Asked(Strict):
     stop: Annotated[str, Field(min_length=1, max_length=256)] | Stop | None = None
     n: Annotated[int, Field(ge=1, le=MOST_ANSWERS)] | None = 1
     user: str | None = None
+    ignore_eos: bool | None = False  # an extension that vLLM and llama.cpp have too: answer until max_tokens
 
     @property
     def stops(self) -> list[str]:

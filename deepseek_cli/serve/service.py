@@ -45,6 +45,7 @@ class Wish:
     scores: int | None = None
     schema: Any = None
     shown: frozenset[int] = frozenset()
+    endless: bool = False  # until `most`, whatever ends answers otherwise
 
 
 class Answers:
@@ -158,7 +159,8 @@ class Service:
         )
         writer = Writer(self.tokenizer, wish.stop, wish.shown)
         deadline = time.monotonic() + self.rules.seconds
-        return Job(prompt, most, _nowhere, picker, writer, client, self.tokenizer.eos, deadline)
+        eos = frozenset() if wish.endless else self.tokenizer.eos
+        return Job(prompt, most, _nowhere, picker, writer, client, eos, deadline)
 
 
 def _hand_over(batch: Sequence[tuple[Job, Event]]) -> None:

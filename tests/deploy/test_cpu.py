@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -13,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 
 from deepseek_cli.deploy import TARGETS, cpu, find_target, outputs, verify
 from deepseek_cli.deploy.engine import deploy
@@ -25,6 +28,7 @@ from deepseek_cli.quantize.rtn import quantize as round_to_nearest
 from deepseek_cli.quantize.spec import QuantizeSpec
 from deepseek_cli.schemes import parse_scheme
 from deepseek_cli.store import Store
+from tests.conftest import Outcome
 from tests.deploy.bundles import assert_genai_generates_our_tokens, built_from, flip_bit
 from tests.toys import DEPLOYABLE, make_toy
 
@@ -74,6 +78,27 @@ def test_the_bundle_is_complete(built: tuple[ModelHandle, Bundle]) -> None:
     assert "quantization_config" not in json.loads((built[1].root / "config.json").read_text())
     assert built[1].manifest.readers == ("deepseek", "onnxruntime", "onnxruntime-genai")
     assert built[1].target == "cpu"
+
+
+def test_what_starts_a_server_runs_the_command_line(tmp_path: Path, cli: Callable[..., Outcome]) -> None:
+    """The words of both files are understood: what is missing is the model, and no word."""
+    handle = model(tmp_path, "llama", "int4-g32")
+    deploy(handle, DeploySpec(verify="structure", server_files=True), Store(tmp_path), tmp_path / "bundle", threads=1)
+    service = yaml.safe_load((tmp_path / "bundle" / "compose.yaml").read_text())["services"]["deepseek"]
+    unit = (tmp_path / "bundle" / "deepseek-serve.service").read_text()
+    keys = tmp_path / "keys.txt"
+    keys.write_text("0123456789abcdef\n")
+    started = next(line for line in unit.splitlines() if line.startswith("ExecStart=")).split()[1:]
+    for words in (service["command"][1:], started):
+        done = cli(*(str(keys) if word == "/run/secrets/keys" else word for word in words))
+        assert (done.code, words[1] in done.err) == (3, True)
+    assert service["volumes"] == [".:/model:ro"] and service["ports"] == ["127.0.0.1:${PORT:-8000}:8000"]
+    assert not re.search(r"{{|{%", unit)
+
+
+def test_server_files_are_for_the_cpu() -> None:
+    with pytest.raises(UsageError, match="vllm"):
+        DeploySpec(target="vllm", server_files=True)
 
 
 def test_a_bundle_checks_itself_with_python_alone(built: tuple[ModelHandle, Bundle], copy: Path) -> None:

@@ -46,6 +46,31 @@ def test_the_same_seed_draws_the_same() -> None:
     assert draws[0] == draws[1]
 
 
+@pytest.mark.parametrize("spread", [0.01, 2.0, 8.0])  # nearly even; as texts are; nearly certain
+@pytest.mark.parametrize(
+    "options", [{}, {"top_k": 40}, {"top_k": 3000, "top_p": 0.9}, {"top_p": 0.95}, {"min_p": 0.02}, {"top_p": 0.9, "min_p": 0.3}]
+)
+def test_picks_are_those_of_sorting_everything(spread: float, options: dict[str, float]) -> None:
+    """numpy's own draw over all tokens by falling probability, filtered."""
+    sampling = Sampling(temperature=0.8, seed=5, **options)  # type: ignore[arg-type]
+    logits = np.random.default_rng(1).normal(0, spread, (60, 5000)).astype(np.float32).round(3)  # with equal ones
+    sampler, draw = Sampler(sampling), np.random.default_rng(5)
+    for row in logits:
+        scaled = row / 0.8
+        order = np.argsort(-scaled, kind="stable")[: sampling.top_k or None]
+        weight = np.exp((scaled[order] - scaled[order[0]]).astype(np.float64))
+        weight /= weight.sum()
+        keep = (weight >= sampling.min_p * weight[0]) & (np.cumsum(weight) - weight < sampling.top_p)
+        assert sampler.pick(row) == draw.choice(order[keep], p=weight[keep] / weight[keep].sum())
+
+
+def test_a_token_that_is_ruled_out_is_never_drawn() -> None:
+    logits = np.full(1000, -np.inf, np.float32)
+    logits[[3, 700]] = 1.0
+    sampler = Sampler(Sampling(temperature=1.0, seed=0))
+    assert {sampler.pick(logits) for _ in range(50)} == {3, 700}
+
+
 def test_a_repetition_penalty_lowers_what_was_seen() -> None:
     assert Sampler(Sampling(repetition_penalty=3.0)).pick(LOGITS, [0]) == 1
     positive = np.array([2.0, 1.5], dtype=np.float32)

@@ -131,6 +131,15 @@ def test_penalties_and_bias(server: Running, toy: Bundle) -> None:
     assert len(set(varied)) > 1
 
 
+def test_the_end_can_be_ignored(server: Running, toy: Bundle) -> None:
+    (end,) = server.service.tokenizer.eos
+    ask = {"model": toy.name, "prompt": "abc", "max_tokens": 7, "logit_bias": {str(end): 100}}
+    done = server.client.completions.create(**ask)
+    assert (done.choices[0].finish_reason, done.usage.completion_tokens) == ("stop", 1)
+    done = server.client.completions.create(**ask, extra_body={"ignore_eos": True})
+    assert (done.choices[0].finish_reason, done.usage.completion_tokens) == ("length", 7)
+
+
 def test_thinking_is_told_from_the_answer(nano: Callable[[str], Bundle]) -> None:
     """nano thinks where its template is told so; the reader of a bundle's own text is that of `run`."""
     bundle = nano("gqa")
