@@ -11,8 +11,6 @@ from deepseek_cli.compress.shape import Context, Shape
 from deepseek_cli.compress.steps import Cut, Step, find_step, format_share, parse_steps
 from deepseek_cli.handle import ModelHandle
 from deepseek_cli.quantize.calibration import read_calibration
-from deepseek_cli.quantize.plan import make_plan
-from deepseek_cli.quantize.spec import QuantizeSpec
 from deepseek_cli.reporter import Reporter
 from deepseek_cli.runtime.tokenizer import open_tokenizer
 
@@ -32,11 +30,19 @@ LADDER = (  # body and embeddings, from most bits to fewest
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
+    """What a plan would come to, and, where it was carried out, what it came to."""
+
     scheme: str
     embeddings: str
     size_bytes: int  # of the whole folder, as predicted
     fits: bool
     steps: str = ""  # what is left out
+    level: str = "balanced"
+    kl: float | None = None  # as predicted, in nats
+    memory_bytes: int | None = None  # that it runs in, with an everyday context
+    seconds: float | None = None  # to make it
+    measured_kl: float | None = None
+    measured_bytes: int | None = None
 
 
 class Steps:
@@ -67,24 +73,6 @@ class Steps:
         for amount in [cut.amount] if cut.amount else [format_share(share) for share in step.shares] or [""]:
             smaller = step.cut(shape, rank, amount, self.context)
             yield from self._from(smaller, rest, (*done, str(Cut(cut.name, amount))))
-
-
-def schemes(handle: ModelHandle, goal: int, beside: int, steps: str = "") -> tuple[Candidate, ...]:
-    """One candidate for each rung of the ladder, the largest first; the tokenizer's files take `beside` bytes."""
-    found = (_candidate(handle, *rung, goal, beside, steps) for rung in LADDER)
-    return tuple(sorted(found, key=lambda candidate: -candidate.size_bytes))
-
-
-def first_that_fits(candidates: Sequence[Candidate]) -> Candidate:
-    """The smallest where none does."""
-    smallest = min(candidates, key=lambda candidate: candidate.size_bytes)
-    return next((candidate for candidate in candidates if candidate.fits), smallest)
-
-
-def _candidate(handle: ModelHandle, scheme: str, embeddings: str, goal: int, beside: int, steps: str) -> Candidate:
-    plan = make_plan(handle, QuantizeSpec(scheme=scheme, embeddings=embeddings))
-    size = plan.bytes_with(handle.tensors) + beside
-    return Candidate(scheme, embeddings, size, size <= goal, steps)
 
 
 def beside(handle: ModelHandle) -> int:
