@@ -78,7 +78,7 @@ def _frontier(candidates: Sequence[Candidate]) -> Table:
         ("embeddings", lambda c: c.embeddings),
         ("level", lambda c: c.level if any(other.level != c.level for other in candidates) else None),
         ("MB", lambda c: round(c.size_bytes / 1e6, 1)),
-        ("KL", lambda c: None if c.kl is None else f"{c.kl:.4f}"),
+        ("predicted KL", lambda c: None if c.kl is None else f"{c.kl:.4f}"),
         ("measured KL", lambda c: None if c.measured_kl is None else f"{c.measured_kl:.4f}"),
         ("memory", lambda c: None if c.memory_bytes is None else round(c.memory_bytes / 1e6)),
         ("minutes", lambda c: round(c.seconds / 60, 1) if c.seconds else None),

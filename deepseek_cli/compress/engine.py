@@ -13,7 +13,7 @@ from typing import Any
 from deepseek_cli.compress import costs
 from deepseek_cli.compress.candidates import Planned, Planner
 from deepseek_cli.compress.loop import SHAPES, Attempt, improve, in_order, tell
-from deepseek_cli.compress.plan import LADDER, Candidate, Steps, beside, beside_written
+from deepseek_cli.compress.plan import LADDER, Candidate, Steps, beside
 from deepseek_cli.compress.quality import divergence, report_card
 from deepseek_cli.compress.shape import Shape
 from deepseek_cli.compress.spec import CompressSpec
@@ -32,6 +32,7 @@ from deepseek_cli.quantize.method import LONG_SECONDS
 from deepseek_cli.quantize.plan import make_plan
 from deepseek_cli.quantize.spec import QuantizeSpec
 from deepseek_cli.reporter import SILENT, Reporter
+from deepseek_cli.runtime.tokenizer import open_tokenizer
 from deepseek_cli.spec import as_record, format_size
 from deepseek_cli.store import WORK, Store, require_new, result_name, staged
 
@@ -134,7 +135,8 @@ def _label(asked: Asked) -> str:
     if parse_steps(asked.spec.steps or ""):
         return "compressed"
     plan = make_plan(asked.handle, QuantizeSpec(scheme=LADDER[0][0], embeddings=LADDER[0][1]))
-    return LADDER[0][0] if plan.bytes_with(asked.handle.tensors) + beside(asked.handle) <= asked.goal else costs.MIXED
+    size = plan.bytes_with(asked.handle.tensors) + beside(asked.handle, open_tokenizer(asked.handle.root))
+    return LADDER[0][0] if size <= asked.goal else costs.MIXED
 
 
 def _planners(asked: Asked, ranks: Path, work: Path | None) -> list[Planner]:
@@ -142,8 +144,7 @@ def _planners(asked: Asked, ranks: Path, work: Path | None) -> list[Planner]:
     planners: list[Planner] = []
     fitting = 0
     for steps, shape in _shapes(asked, ranks):
-        held = beside_written(shape) if steps else beside(asked.handle)
-        planner = Planner(shape, steps, asked.spec.calibration, asked.goal, held)
+        planner = Planner(shape, steps, asked.spec.calibration, asked.goal, beside(shape.handle, shape.tokenizer))
         ladder = planner.ladder()
         if ladder[-1].candidate.fits and (steps or not ladder[0].candidate.fits):
             planner = _with_costs(asked, planner, work and work / f"costs-{len(planners)}.json")

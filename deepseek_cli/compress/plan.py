@@ -12,7 +12,7 @@ from deepseek_cli.compress.steps import Cut, Step, find_step, format_share, pars
 from deepseek_cli.handle import ModelHandle
 from deepseek_cli.quantize.calibration import read_calibration
 from deepseek_cli.reporter import Reporter
-from deepseek_cli.runtime.tokenizer import open_tokenizer
+from deepseek_cli.runtime.tokenizer import Tokenizer, open_tokenizer
 
 TOKENS = 4096  # of calibration text, that steps look at
 NAMED_BYTES = 400  # of a tensor, in header, config and manifest
@@ -75,14 +75,7 @@ class Steps:
             yield from self._from(smaller, rest, (*done, str(Cut(cut.name, amount))))
 
 
-def beside(handle: ModelHandle) -> int:
-    """Bytes of tokenizer, config and manifest; a GGUF's tokenizer is written out, at about 60 bytes a token."""
-    if handle.root.is_dir():
-        return sum(f.stat().st_size for f in handle.root.iterdir() if f.is_file() and f.suffix != ".safetensors")
-    return 60 * handle.config.vocabulary
-
-
-def beside_written(shape: Shape) -> int:
-    """The same of what will be written for a shape."""
-    tokenizer = len(shape.tokenizer.fast.to_str().encode()) + len(shape.tokenizer.template.encode())
-    return tokenizer + NAMED_BYTES * len(shape.handle.stored) + len(json.dumps(dict(shape.handle.raw_config)))
+def beside(handle: ModelHandle, tokenizer: Tokenizer) -> int:
+    """Bytes of tokenizer, config and manifest, as they will be written."""
+    words = len(tokenizer.fast.to_str().encode()) + len(tokenizer.template.encode())
+    return words + NAMED_BYTES * len(handle.stored) + len(json.dumps(dict(handle.raw_config)))

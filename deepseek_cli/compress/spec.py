@@ -24,8 +24,8 @@ class CompressSpec:
         metavar="NAME[=SHARE],…",
     )
     time: str | None = option(None, help="how long it may take, such as 2h or 30min", metavar="DURATION")
-    max_kld: float | None = option(None, help="the most KL divergence; exit with 1 where no plan stays below")
-    max_accuracy_loss: float | None = option(None, help="the most that next-token accuracy may surely fall, relatively")
+    max_kld: float | None = option(None, help="exit with 1 when the KL divergence is above this")
+    max_accuracy_loss: float | None = option(None, help="exit with 1 unless next-token accuracy surely falls by less, relatively")
     calibration: str = option("builtin", help="a text file to calibrate on, instead of the built-in text", metavar="FILE")
 
     def __post_init__(self) -> None:
