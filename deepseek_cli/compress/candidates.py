@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from deepseek_cli.compress.costs import MIXED, Costs
 from deepseek_cli.compress.plan import LADDER, Candidate
 from deepseek_cli.compress.shape import Shape
+from deepseek_cli.handle import ModelHandle
 from deepseek_cli.profile.estimate import beside_weights
 from deepseek_cli.profile.sketch import sketch_of
 from deepseek_cli.quantize.method import resolve, seconds_for
@@ -40,6 +41,7 @@ class Planner:
     beside: int
     lost: float | None = 0.0
     costs: Costs | None = None
+    seconds: Mapping[str, float] = field(default_factory=dict)  # to make any with 4-bit weights, by level
 
     def ladder(self) -> list[Planned]:
         """From most to fewest bytes."""
@@ -56,7 +58,7 @@ class Planner:
         kl = None if self.lost is None else self.lost + found.kl
         size = found.size_bytes + self.beside
         candidate = Candidate(MIXED, MIXED, size, size <= self.goal, self.steps, level, kl)
-        return [self._timed(Planned(candidate, self.shape, spec, found.record(), budget))]
+        return [self._predicted(Planned(candidate, self.shape, spec, found.record(), budget))]
 
     def spec(self, scheme: str, embeddings: str = "int8", level: str = "balanced") -> QuantizeSpec:
         text = self.calibration if scheme.startswith("int4") else "builtin"
@@ -67,11 +69,14 @@ class Planner:
         size = plan.bytes_with(self.shape.handle.tensors) + self.beside
         kl = self.lost + self.costs.kl_of(plan) if self.costs and self.lost is not None else None
         candidate = Candidate(str(spec.scheme), spec.embeddings, size, size <= self.goal, self.steps, spec.level, kl)
-        return self._timed(Planned(candidate, self.shape, spec))
+        return self._predicted(Planned(candidate, self.shape, spec))
 
-    def _timed(self, planned: Planned) -> Planned:
-        """With the memory to run it, and the time to make it."""
-        handle, spec = self.shape.handle, planned.spec
-        seconds = seconds_for(handle, resolve(handle, spec, make_plan(handle, spec)))
-        memory = planned.candidate.size_bytes - self.beside + beside_weights(sketch_of(handle))
+    def _predicted(self, planned: Planned) -> Planned:
+        """With the memory to run it, and the time to make it; eight bits throughout take next to none."""
+        memory = planned.candidate.size_bytes - self.beside + beside_weights(sketch_of(self.shape.handle))
+        seconds = self.seconds.get(planned.spec.level) if planned.candidate.scheme.startswith(("int4", MIXED)) else 0.0
         return replace(planned, candidate=replace(planned.candidate, memory_bytes=memory, seconds=seconds))
+
+
+def seconds_to_make(handle: ModelHandle, spec: QuantizeSpec) -> float:
+    return seconds_for(handle, resolve(handle, spec, make_plan(handle, spec)))

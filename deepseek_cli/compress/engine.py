@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from deepseek_cli.compress import costs
-from deepseek_cli.compress.candidates import Planned, Planner
+from deepseek_cli.compress.candidates import FURTHER, Planned, Planner, seconds_to_make
 from deepseek_cli.compress.loop import SHAPES, Attempt, improve, in_order, tell
 from deepseek_cli.compress.plan import LADDER, Candidate, Steps, beside
 from deepseek_cli.compress.quality import divergence, report_card
@@ -171,7 +171,9 @@ def _with_costs(asked: Asked, planner: Planner, kept: Path | None) -> Planner:
     asked.reporter.note("Measuring what each weight matters: about {minutes:.1f} minutes.", minutes=seconds / 60)
     windows = costs.windows_of(planner.shape.windows)
     lost = divergence(asked.handle, planner.shape, windows) if planner.steps else 0.0
-    return dataclasses.replace(planner, lost=lost, costs=costs.measure(handle, windows, kept, asked.reporter))
+    levels = ("balanced", FURTHER) if asked.spec.gated else ("balanced",)
+    took = {level: seconds_to_make(handle, planner.spec("int4", level=level)) for level in levels}
+    return dataclasses.replace(planner, lost=lost, costs=costs.measure(handle, windows, kept, asked.reporter), seconds=took)
 
 
 def _dry(asked: Asked, name: str, final: Path, planners: list[Planner]) -> Compressed:
