@@ -13,7 +13,7 @@ from typing import Any
 from deepseek_cli.compress import costs
 from deepseek_cli.compress.candidates import FURTHER, Planned, Planner, seconds_to_make
 from deepseek_cli.compress.loop import SHAPES, Attempt, improve, in_order, tell
-from deepseek_cli.compress.plan import LADDER, Candidate, Steps, beside
+from deepseek_cli.compress.plan import LADDER, REPORT_BYTES, Candidate, Steps, beside
 from deepseek_cli.compress.quality import divergence, report_card
 from deepseek_cli.compress.shape import Shape
 from deepseek_cli.compress.spec import CompressSpec
@@ -95,7 +95,12 @@ def compress(
         with tempfile.TemporaryDirectory() as ranks:
             planners = _planners(asked, Path(ranks), work.folder)
             best, attempts = improve(
-                planners, asked.goal, spec, lambda planned: _attempt(asked, planned, work.folder, name), reporter, asked.started
+                planners,
+                asked.goal - REPORT_BYTES,
+                spec,
+                lambda planned: _attempt(asked, planned, work.folder, name),
+                reporter,
+                asked.started,
             )
     except (UsageError, ModelError):
         work.remove()  # there is nothing to go on with

@@ -16,6 +16,7 @@ from deepseek_cli.runtime.tokenizer import Tokenizer, open_tokenizer
 
 TOKENS = 4096  # of calibration text, that steps look at
 NAMED_BYTES = 400  # of a tensor, in header, config and manifest
+REPORT_BYTES = 8192  # of a manifest, for the report card and the frontier, which are written at the end
 LADDER = (  # body and embeddings, from most bits to fewest
     ("int8-g32", "int8-g32"),
     ("int8", "int8"),
@@ -78,4 +79,4 @@ class Steps:
 def beside(handle: ModelHandle, tokenizer: Tokenizer) -> int:
     """Bytes of tokenizer, config and manifest, as they will be written."""
     words = len(tokenizer.fast.to_str().encode()) + len(tokenizer.template.encode())
-    return words + NAMED_BYTES * len(handle.stored) + len(json.dumps(dict(handle.raw_config)))
+    return REPORT_BYTES + words + NAMED_BYTES * len(handle.stored) + len(json.dumps(dict(handle.raw_config)))

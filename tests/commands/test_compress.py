@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from deepseek_cli.compress.plan import REPORT_BYTES
 from tests.commands.conftest import Stock
 from tests.conftest import Outcome
 
@@ -91,16 +92,17 @@ def test_schemes_are_mixed_where_no_rung_of_the_ladder_fills_the_goal(cli: Cli, 
     rungs = cli("compress", toy, "--to-size", "1MB", "--dry-run", "--json").json["frontier"]
     goal = (rungs[2]["size_bytes"] + rungs[1]["size_bytes"]) // 2
     done = cli("compress", toy, "--to-size", f"{goal}B", "-o", "out", "--json").json
-    mixed = next(c for c in done["frontier"] if c["scheme"] == "mixed")
-    others = [c["kl"] for c in done["frontier"] if c["fits"] and c is not mixed]
-    assert done["met"] and mixed["kl"] <= min(others)
-    assert mixed["measured_kl"] == done["report"]["kl"] and mixed["measured_bytes"] == done["bytes"]
+    mixed = next(c for c in done["frontier"] if c["measured_kl"] == done["report"]["kl"])
+    others = [c["kl"] for c in done["frontier"] if c["fits"] and c["scheme"] != "mixed"]
+    assert done["met"] and mixed["scheme"] == "mixed" and mixed["kl"] <= min(others)
+    assert mixed["measured_bytes"] <= done["bytes"]
 
 
 def test_a_missed_gate_is_tried_again_with_more_work_and_the_best_is_kept(cli: Cli, toy: Path) -> None:
     done = cli("compress", toy, "--to-size", "100kB", "--max-kld", "0", "-o", "out", "--json")
-    tried = [c for c in done.json["frontier"] if c["measured_kl"] is not None]
-    assert done.code == 1 and {c["level"] for c in tried} == {"balanced", "best"}
+    most = done.json["goal_bytes"] - REPORT_BYTES
+    tried = [c for c in done.json["frontier"] if c["measured_kl"] is not None and c["measured_bytes"] <= most]
+    assert done.code == 1 and "best" in {c["level"] for c in tried}
     assert done.json["report"]["kl"] == min(c["measured_kl"] for c in tried)
     assert not Path("out.work").exists()
 
