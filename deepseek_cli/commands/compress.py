@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from deepseek_cli.commands._call import Call
@@ -71,9 +71,20 @@ def run(call: Call) -> Result:
 
 
 def _frontier(candidates: Sequence[Candidate]) -> Table:
-    rows = [[c.scheme, c.embeddings, round(c.size_bytes / 1e6, 1), "yes" if c.fits else "no"] for c in candidates]
-    if not any(c.steps for c in candidates):
-        return Table(["scheme", "embeddings", "MB", "fits"], rows)
+    """Columns that no candidate fills are left out."""
+    columns: list[tuple[str, Callable[[Candidate], object]]] = [
+        ("left out", lambda c: c.steps or None),
+        ("scheme", lambda c: c.scheme),
+        ("embeddings", lambda c: c.embeddings),
+        ("level", lambda c: c.level if any(other.level != c.level for other in candidates) else None),
+        ("MB", lambda c: round(c.size_bytes / 1e6, 1)),
+        ("predicted KL", lambda c: None if c.kl is None else f"{c.kl:.4f}"),
+        ("measured KL", lambda c: None if c.measured_kl is None else f"{c.measured_kl:.4f}"),
+        ("memory", lambda c: None if c.memory_bytes is None else round(c.memory_bytes / 1e6)),
+        ("minutes", lambda c: round(c.seconds / 60, 1) if c.seconds else None),
+        ("fits", lambda c: "yes" if c.fits else "no"),
+    ]
+    filled = [(name, value) for name, value in columns if any(value(c) is not None for c in candidates)]
     return Table(
-        ["left out", "scheme", "embeddings", "MB", "fits"], [[c.steps, *row] for c, row in zip(candidates, rows, strict=True)]
+        [name for name, _ in filled], [["–" if value(c) is None else value(c) for _, value in filled] for c in candidates]
     )

@@ -1,34 +1,40 @@
-"""`compress`: what to leave out and the schemes of what is left, so that the whole folder meets a size; written and measured."""
+"""`compress`: what to leave out and the schemes of what is left, so that the folder meets its goals; written and measured."""
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import tempfile
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from deepseek_cli.compress.plan import Candidate, Steps, beside, beside_written, first_that_fits, schemes
-from deepseek_cli.compress.quality import report_card
+from deepseek_cli.compress import costs
+from deepseek_cli.compress.candidates import FURTHER, Planned, Planner, seconds_to_make
+from deepseek_cli.compress.loop import SHAPES, Attempt, improve, in_order, tell
+from deepseek_cli.compress.plan import LADDER, REPORT_BYTES, Candidate, Steps, beside
+from deepseek_cli.compress.quality import divergence, report_card
 from deepseek_cli.compress.shape import Shape
 from deepseek_cli.compress.spec import CompressSpec
 from deepseek_cli.compress.steps import parse_steps
 from deepseek_cli.compress.write import write
-from deepseek_cli.errors import UsageError
+from deepseek_cli.errors import ModelError, UsageError
 from deepseek_cli.handle import ModelHandle, open_model
 from deepseek_cli.manifest import Manifest, step, write_manifest
 from deepseek_cli.profile.devices import find_device
 from deepseek_cli.profile.estimate import beside_weights
 from deepseek_cli.profile.sketch import sketch_of
+from deepseek_cli.quantize.checkpoint import Checkpoint
 from deepseek_cli.quantize.engine import Quantized, quantize, unchanged
 from deepseek_cli.quantize.folder import lineage
+from deepseek_cli.quantize.method import LONG_SECONDS
 from deepseek_cli.quantize.plan import make_plan
 from deepseek_cli.quantize.spec import QuantizeSpec
 from deepseek_cli.reporter import SILENT, Reporter
+from deepseek_cli.runtime.tokenizer import open_tokenizer
 from deepseek_cli.spec import as_record, format_size
-from deepseek_cli.store import Store, making_room, passing, require_new, result_name, staged
+from deepseek_cli.store import WORK, Store, require_new, result_name, staged
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +49,19 @@ class Compressed:
     decisions: tuple[Mapping[str, Any], ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What one call was asked for."""
+
+    handle: ModelHandle
+    spec: CompressSpec
+    goal: int
+    store: Store
+    agreed: bool
+    reporter: Reporter
+    started: float
+
+
 def compress(
     handle: ModelHandle,
     spec: CompressSpec,
@@ -54,22 +73,48 @@ def compress(
     agreed: bool = False,
     reporter: Reporter = SILENT,
 ) -> Compressed:
-    """The largest candidate that meets the goal, or the smallest where none does.
+    """The candidate that meets the goals at the least divergence, or the closest where none does.
 
     Raises what `quantize` raises, UsageError for steps that the model has nothing for, an unknown device, or one with no room.
     """
-    goal = goal_bytes(handle, spec)
-    if parse_steps(spec.steps or ""):
-        return _with_steps(handle, spec, goal, store, output, force, dry_run, agreed, reporter)
-    frontier = schemes(handle, goal, beside(handle))
-    chosen = first_that_fits(frontier)
-    _tell(goal, chosen, reporter)
-    label = f"{goal / 1e6:.4g}MB"
-    result = quantize(
-        handle, _spec(chosen, spec), store, output, label=label, force=force, dry_run=dry_run, agreed=agreed, reporter=reporter
-    )
-    size = chosen.size_bytes if dry_run else _folder_bytes(result.path)
-    return Compressed(result, goal, size, size <= goal, frontier)
+    asked = Asked(handle, spec, goal_bytes(handle, spec), store, agreed, reporter, time.monotonic())
+    name = result_name(handle.name, _label(asked), f"{asked.goal / 1e6:.4g}MB")
+    final = output or store.models / name
+    options = {
+        "goal_bytes": asked.goal,
+        **{field: getattr(spec, field) for field in ("steps", "time", "max_kld", "max_accuracy_loss", "calibration")},
+    }
+    if dry_run:
+        with tempfile.TemporaryDirectory() as ranks:
+            return _dry(asked, name, final, _planners(asked, Path(ranks), None))
+    if not force and (known := unchanged(final, "compress", options, handle)):
+        return _known(final, known, asked.goal, open_model(str(final), store))
+    require_new(final, force)
+    work = Checkpoint(final.with_name(final.name + WORK), {"parent": handle.digest, **options}, force)
+    try:
+        with tempfile.TemporaryDirectory() as ranks:
+            planners = _planners(asked, Path(ranks), work.folder)
+            best, attempts = improve(
+                planners,
+                asked.goal - REPORT_BYTES,
+                spec,
+                lambda planned: _attempt(asked, planned, work.folder, name),
+                reporter,
+                asked.started,
+            )
+    except (UsageError, ModelError):
+        work.remove()  # there is nothing to go on with
+        raise
+    frontier = _frontier(planners, attempts)
+    manifest = _manifest(asked, best, name, frontier, options)
+    with staged(final, force) as staging:
+        for file in best.result.path.iterdir():
+            file.replace(staging / file.name)
+        write_manifest(staging, manifest)
+    work.remove()
+    size = _folder_bytes(final)
+    result = dataclasses.replace(best.result, name=name, path=final, manifest=manifest)
+    return Compressed(result, asked.goal, size, size <= asked.goal, frontier, best.planned.shape.decisions)
 
 
 def goal_bytes(handle: ModelHandle, spec: CompressSpec) -> int:
@@ -90,70 +135,115 @@ def goal_bytes(handle: ModelHandle, spec: CompressSpec) -> int:
     return device.usable_bytes - other
 
 
-def _with_steps(
-    handle: ModelHandle,
-    spec: CompressSpec,
-    goal: int,
-    store: Store,
-    output: Path | None,
-    force: bool,
-    dry_run: bool,
-    agreed: bool,
-    reporter: Reporter,
-) -> Compressed:
-    name = result_name(handle.name, "compressed", f"{goal / 1e6:.4g}MB")
-    final = output or store.models / name
-    asked = {"goal_bytes": goal, "steps": spec.steps, "calibration": spec.calibration}
-    if not force and not dry_run and (known := unchanged(final, "compress", asked, handle)):
-        return _known(final, known, goal, open_model(str(final), store))
-    if not dry_run:
-        require_new(final, force)
-        with making_room(final):
-            final.parent.mkdir(parents=True, exist_ok=True)
-    with passing(final) if not dry_run else contextlib.nullcontext(None) as folder:
-        with tempfile.TemporaryDirectory() as ranks:
-            steps = Steps(handle, spec.steps or "", spec.calibration, Path(ranks), reporter)
-            chosen, frontier, shape = _choose(steps, goal)
-            _tell(goal, chosen, reporter)
-            if folder is None:
-                plan = make_plan(shape.handle, _spec(chosen, spec))
-                planned = Quantized(name, final, plan, plan.bytes_with(shape.handle.tensors))
-                return Compressed(planned, goal, chosen.size_bytes, chosen.fits, frontier, shape.decisions)
-            write(shape, handle, (), folder / "pruned", reporter)
-        pruned = open_model(str(folder / "pruned"), store)
-        options = dataclasses.replace(_spec(chosen, spec), report=False)
-        result = quantize(pruned, options, store, folder / "result", agreed=agreed, reporter=reporter)
-        small = dataclasses.replace(open_model(str(result.path), store), name=name)
-        assert result.manifest
-        manifest = dataclasses.replace(
-            result.manifest,
-            name=name,
-            parent=handle.digest,
-            source=lineage(handle),
-            steps=(*result.manifest.steps, step("compress", as_record(spec), asked)),
-            report={
-                **report_card(handle, small, shape.kept, reporter),
-                "frontier": [dataclasses.asdict(candidate) for candidate in frontier],
-                "decisions": [dict(decision) for decision in shape.decisions],
-            },
-        )
-        with staged(final, force) as staging:
-            for file in result.path.iterdir():
-                file.replace(staging / file.name)
-            write_manifest(staging, manifest)
-    size = _folder_bytes(final)
-    result = dataclasses.replace(result, name=name, path=final, manifest=manifest)
-    return Compressed(result, goal, size, size <= goal, frontier, shape.decisions)
+def _label(asked: Asked) -> str:
+    """What results are named after: the ladder's first rung where all of it fits, since then nothing is to be chosen."""
+    if parse_steps(asked.spec.steps or ""):
+        return "compressed"
+    plan = make_plan(asked.handle, QuantizeSpec(scheme=LADDER[0][0], embeddings=LADDER[0][1]))
+    size = plan.bytes_with(asked.handle.tensors) + beside(asked.handle, open_tokenizer(asked.handle.root))
+    return LADDER[0][0] if size <= asked.goal else costs.MIXED
 
 
-def _choose(steps: Steps, goal: int) -> tuple[Candidate, tuple[Candidate, ...], Shape]:
-    """The first candidate that fits, from the largest shape on, so that no more is left out than must be."""
-    frontier: tuple[Candidate, ...] = ()
-    for text, shape in steps.plans():
-        frontier += schemes(shape.handle, goal, beside_written(shape), text)
-        if any(candidate.fits for candidate in frontier):
+def _planners(asked: Asked, ranks: Path, work: Path | None) -> list[Planner]:
+    """One for each shape up to the first that fit; those that fit know what rounding costs, where there is time to measure it."""
+    planners: list[Planner] = []
+    fitting = 0
+    for steps, shape in _shapes(asked, ranks):
+        planner = Planner(shape, steps, asked.spec.calibration, asked.goal, beside(shape.handle, shape.tokenizer))
+        ladder = planner.ladder()
+        if ladder[-1].candidate.fits and (steps or not ladder[0].candidate.fits):
+            planner = _with_costs(asked, planner, work and work / f"costs-{len(planners)}.json")
+        planners.append(planner)
+        fitting += ladder[-1].candidate.fits
+        if fitting == SHAPES:
             break
-    return first_that_fits(frontier), frontier, shape
+    return planners
+
+
+def _shapes(asked: Asked, ranks: Path) -> Iterator[tuple[str, Shape]]:
+    return Steps(asked.handle, asked.spec.steps or "", asked.spec.calibration, ranks, asked.reporter).plans()
+
+
+def _with_costs(asked: Asked, planner: Planner, kept: Path | None) -> Planner:
+    handle, limit = planner.shape.handle, asked.spec.seconds or LONG_SECONDS
+    seconds = costs.seconds_for(handle)
+    if time.monotonic() - asked.started + seconds > limit and not (asked.agreed and asked.spec.time is None):
+        asked.reporter.warn(
+            "Measuring what each weight matters would take about {hours:.1f} hours; one scheme is chosen for all.",
+            hours=seconds / 3600,
+        )
+        return dataclasses.replace(planner, lost=None)
+    asked.reporter.note("Measuring what each weight matters: about {minutes:.1f} minutes.", minutes=seconds / 60)
+    windows = costs.windows_of(planner.shape.windows)
+    lost = divergence(asked.handle, planner.shape, windows) if planner.steps else 0.0
+    levels = ("balanced", FURTHER) if asked.spec.gated else ("balanced",)
+    took = {level: seconds_to_make(handle, planner.spec("int4", level=level)) for level in levels}
+    return dataclasses.replace(planner, lost=lost, costs=costs.measure(handle, windows, kept, asked.reporter), seconds=took)
+
+
+def _dry(asked: Asked, name: str, final: Path, planners: list[Planner]) -> Compressed:
+    frontier = _frontier(planners, [])
+    chosen = in_order([p for planner in planners for p in (*planner.mixture(), *planner.ladder())])[0]
+    tell(chosen.candidate, asked.goal, asked.reporter)
+    plan = make_plan(chosen.shape.handle, chosen.spec)
+    planned = Quantized(name, final, plan, chosen.candidate.size_bytes)
+    return Compressed(planned, asked.goal, chosen.candidate.size_bytes, chosen.candidate.fits, frontier, chosen.shape.decisions)
+
+
+def _attempt(asked: Asked, planned: Planned, work: Path, name: str) -> Attempt:
+    """Carry a candidate out in a folder of its own, which an interrupted run goes on with."""
+    handle, shape, c = asked.handle, planned.shape, planned.candidate
+    place = work / f"{c.steps}-{c.scheme}-{c.embeddings}-{c.level}-{c.size_bytes}".strip("-")
+    source = handle
+    if c.steps:
+        pruned = work / f"{c.steps}-pruned"
+        if not pruned.is_dir():
+            write(shape, handle, (), pruned, asked.reporter)
+        source = open_model(str(pruned), asked.store)
+    result = quantize(
+        source,
+        planned.spec,
+        asked.store,
+        place,
+        distribution=planned.distribution,
+        agreed=asked.agreed or asked.spec.time is not None,
+        reporter=asked.reporter,
+    )
+    small = dataclasses.replace(open_model(str(place), asked.store), name=name)
+    report = report_card(handle, small, shape.kept, asked.reporter, always=asked.spec.gated)
+    return Attempt(planned, result, report, _folder_bytes(place))
+
+
+def _manifest(asked: Asked, best: Attempt, name: str, frontier: tuple[Candidate, ...], options: Mapping[str, Any]) -> Manifest:
+    assert best.result.manifest
+    return dataclasses.replace(
+        best.result.manifest,
+        name=name,
+        parent=asked.handle.digest,
+        source=lineage(asked.handle),
+        steps=(*best.result.manifest.steps, step("compress", as_record(asked.spec), dict(options))),
+        report={
+            **best.report,
+            "frontier": [dataclasses.asdict(candidate) for candidate in frontier],
+            "decisions": [dict(decision) for decision in best.planned.shape.decisions],
+        },
+    )
+
+
+def _frontier(planners: list[Planner], attempts: list[Attempt]) -> tuple[Candidate, ...]:
+    """Every candidate, the largest first within its shape, with what was measured of those that were carried out."""
+    carried = {_key(a.planned.candidate): a.candidate for a in attempts}
+    found: dict[tuple[object, ...], Candidate] = {}
+    for planner in planners:
+        rows = [p.candidate for p in (*planner.mixture(), *planner.ladder())]
+        rows += [a.candidate for a in attempts if a.planned.shape is planner.shape]
+        for row in sorted(rows, key=lambda c: -c.size_bytes):
+            found[_key(row)] = carried.get(_key(row), row)
+    return tuple(found.values())
+
+
+def _key(candidate: Candidate) -> tuple[object, ...]:
+    return candidate.steps, candidate.scheme, candidate.embeddings, candidate.level, candidate.size_bytes
 
 
 def _known(final: Path, manifest: Manifest, goal: int, handle: ModelHandle) -> Compressed:
@@ -165,21 +255,6 @@ def _known(final: Path, manifest: Manifest, goal: int, handle: ModelHandle) -> C
     size = _folder_bytes(final)
     frontier = tuple(Candidate(**row) for row in report.get("frontier", ()))
     return Compressed(result, goal, size, size <= goal, frontier, tuple(report.get("decisions", ())))
-
-
-def _tell(goal: int, chosen: Candidate, reporter: Reporter) -> None:
-    facts = {"goal": round(goal / 1e6, 1), "scheme": chosen.scheme, "embeddings": chosen.embeddings}
-    if chosen.steps:
-        reporter.note("Goal {goal} MB: {steps}, then {scheme}, embeddings {embeddings}.", **facts, steps=chosen.steps)
-    else:
-        reporter.note("Goal {goal} MB: {scheme}, embeddings {embeddings}.", **facts)
-
-
-def _spec(candidate: Candidate, spec: CompressSpec) -> QuantizeSpec:
-    reads_text = candidate.scheme.startswith("int4")
-    return QuantizeSpec(
-        scheme=candidate.scheme, embeddings=candidate.embeddings, calibration=spec.calibration if reads_text else "builtin"
-    )
 
 
 def _folder_bytes(folder: Path) -> int:

@@ -11,13 +11,12 @@ from deepseek_cli.compress.shape import Context, Shape
 from deepseek_cli.compress.steps import Cut, Step, find_step, format_share, parse_steps
 from deepseek_cli.handle import ModelHandle
 from deepseek_cli.quantize.calibration import read_calibration
-from deepseek_cli.quantize.plan import make_plan
-from deepseek_cli.quantize.spec import QuantizeSpec
 from deepseek_cli.reporter import Reporter
-from deepseek_cli.runtime.tokenizer import open_tokenizer
+from deepseek_cli.runtime.tokenizer import Tokenizer, open_tokenizer
 
 TOKENS = 4096  # of calibration text, that steps look at
 NAMED_BYTES = 400  # of a tensor, in header, config and manifest
+REPORT_BYTES = 8192  # of a manifest, for the report card and the frontier, which are written at the end
 LADDER = (  # body and embeddings, from most bits to fewest
     ("int8-g32", "int8-g32"),
     ("int8", "int8"),
@@ -32,11 +31,19 @@ LADDER = (  # body and embeddings, from most bits to fewest
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
+    """What a plan would come to, and, where it was carried out, what it came to."""
+
     scheme: str
     embeddings: str
     size_bytes: int  # of the whole folder, as predicted
     fits: bool
     steps: str = ""  # what is left out
+    level: str = "balanced"
+    kl: float | None = None  # as predicted, in nats
+    memory_bytes: int | None = None  # that it runs in, with an everyday context
+    seconds: float | None = None  # to make it
+    measured_kl: float | None = None
+    measured_bytes: int | None = None
 
 
 class Steps:
@@ -69,32 +76,7 @@ class Steps:
             yield from self._from(smaller, rest, (*done, str(Cut(cut.name, amount))))
 
 
-def schemes(handle: ModelHandle, goal: int, beside: int, steps: str = "") -> tuple[Candidate, ...]:
-    """One candidate for each rung of the ladder, the largest first; the tokenizer's files take `beside` bytes."""
-    found = (_candidate(handle, *rung, goal, beside, steps) for rung in LADDER)
-    return tuple(sorted(found, key=lambda candidate: -candidate.size_bytes))
-
-
-def first_that_fits(candidates: Sequence[Candidate]) -> Candidate:
-    """The smallest where none does."""
-    smallest = min(candidates, key=lambda candidate: candidate.size_bytes)
-    return next((candidate for candidate in candidates if candidate.fits), smallest)
-
-
-def _candidate(handle: ModelHandle, scheme: str, embeddings: str, goal: int, beside: int, steps: str) -> Candidate:
-    plan = make_plan(handle, QuantizeSpec(scheme=scheme, embeddings=embeddings))
-    size = plan.bytes_with(handle.tensors) + beside
-    return Candidate(scheme, embeddings, size, size <= goal, steps)
-
-
-def beside(handle: ModelHandle) -> int:
-    """Bytes of tokenizer, config and manifest; a GGUF's tokenizer is written out, at about 60 bytes a token."""
-    if handle.root.is_dir():
-        return sum(f.stat().st_size for f in handle.root.iterdir() if f.is_file() and f.suffix != ".safetensors")
-    return 60 * handle.config.vocabulary
-
-
-def beside_written(shape: Shape) -> int:
-    """The same of what will be written for a shape."""
-    tokenizer = len(shape.tokenizer.fast.to_str().encode()) + len(shape.tokenizer.template.encode())
-    return tokenizer + NAMED_BYTES * len(shape.handle.stored) + len(json.dumps(dict(shape.handle.raw_config)))
+def beside(handle: ModelHandle, tokenizer: Tokenizer) -> int:
+    """Bytes of tokenizer, config and manifest, as they will be written."""
+    words = len(tokenizer.fast.to_str().encode()) + len(tokenizer.template.encode())
+    return REPORT_BYTES + words + NAMED_BYTES * len(handle.stored) + len(json.dumps(dict(handle.raw_config)))

@@ -6,7 +6,8 @@ from typing import Any
 
 from torch import Tensor
 
-from deepseek_cli.evaluate import TEXTS, WINDOW, HandlePredictor, Windows, compare, cut_windows
+from deepseek_cli.compress.shape import Shape
+from deepseek_cli.evaluate import TEXTS, WINDOW, HandlePredictor, Text, Windows, compare, cut_windows
 from deepseek_cli.evaluate import seconds_for as evaluation_seconds
 from deepseek_cli.handle import ModelHandle
 from deepseek_cli.quantize.engine import REPORT_SECONDS, REPORT_WINDOWS
@@ -25,11 +26,16 @@ class OfKept(HandlePredictor):
         return super().logits(window, start, stop)[:, self.kept]
 
 
-def report_card(original: ModelHandle, candidate: ModelHandle, kept: Tensor | None, reporter: Reporter) -> dict[str, Any]:
-    """Like `quantize.engine.measure`; with `kept`, the original sees the text in the tokens of the candidate."""
+def report_card(
+    original: ModelHandle, candidate: ModelHandle, kept: Tensor | None, reporter: Reporter, *, always: bool = False
+) -> dict[str, Any]:
+    """Like `quantize.engine.measure`; with `kept`, the original sees the text in the tokens of the candidate.
+
+    `always`: also where that takes long.
+    """
     body = {"bits_per_weight": 8 * candidate.size_bytes / candidate.parameters, "size_bytes": candidate.size_bytes}
     seconds = evaluation_seconds(original, 2 * len(TEXTS) * REPORT_WINDOWS * WINDOW)
-    if seconds > REPORT_SECONDS:
+    if seconds > REPORT_SECONDS and not always:
         reporter.note(
             "Measuring quality would take about {minutes:.0f} minutes: deepseek eval {name}",
             minutes=seconds / 60,
@@ -41,3 +47,10 @@ def report_card(original: ModelHandle, candidate: ModelHandle, kept: Tensor | No
     found = compare(reference, HandlePredictor(candidate, windows.tokens), windows, reporter)
     among = {} if kept is None else {"among_tokens": len(kept)}
     return {**body, "against": original.name, **among, **found}
+
+
+def divergence(original: ModelHandle, shape: Shape, windows: Tensor) -> float:
+    """What leaving parts out costs before anything is rounded, on `windows` in the tokens of the shape."""
+    reference = HandlePredictor(original, windows) if shape.kept is None else OfKept(original, windows, shape.kept)
+    score = compare(reference, HandlePredictor(shape.handle, windows), Windows(windows, (Text("calibration", "", len(windows)),)))
+    return float(str(score["kl"]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Literal
 
@@ -22,6 +23,7 @@ class CompressSpec:
         help="what to leave out before rounding: mtp, vocabulary, experts, depth, width, heads; for example experts=50%,mtp",
         metavar="NAME[=SHARE],…",
     )
+    time: str | None = option(None, help="how long it may take, such as 2h or 30min", metavar="DURATION")
     max_kld: float | None = option(None, help="exit with 1 when the KL divergence is above this")
     max_accuracy_loss: float | None = option(None, help="exit with 1 unless next-token accuracy surely falls by less, relatively")
     calibration: str = option("builtin", help="a text file to calibrate on, instead of the built-in text", metavar="FILE")
@@ -31,6 +33,17 @@ class CompressSpec:
             raise UsageError(
                 "compress needs a goal: --smaller or --to-size or --fit, one of them.", hint="For example: --smaller 85%"
             )
+
+        if self.time is not None:
+            parse_duration(self.time)
+
+    @property
+    def seconds(self) -> float | None:
+        return None if self.time is None else parse_duration(self.time)
+
+    @property
+    def gated(self) -> bool:
+        return self.max_kld is not None or self.max_accuracy_loss is not None
 
     def most_bytes(self, parameters: int) -> int:
         """The goal in bytes, for a model of so many parameters."""
@@ -46,3 +59,16 @@ class CompressSpec:
                 "--smaller {value} is not a percentage between 0 and 100.", hint="For example: --smaller 85%", value=self.smaller
             )
         return int(parameters * (4 if self.relative_to == "fp32" else 2) * (1 - percent / 100))
+
+
+UNITS = {"s": 1, "min": 60, "m": 60, "h": 3600, "d": 86400}
+DURATION = re.compile(r"(\d+(?:\.\d+)?)(s|min|m|h|d)")
+
+
+def parse_duration(text: str) -> float:
+    """Seconds of "2h", "30min" or "1h30m". Raises UsageError for what is none."""
+    parts = DURATION.findall(text)
+    seconds = sum(float(count) * UNITS[unit] for count, unit in parts)
+    if not seconds or "".join(map("".join, parts)) != text:
+        raise UsageError("--time {value} is not a duration.", hint="For example: --time 2h, or 30min", value=text)
+    return seconds

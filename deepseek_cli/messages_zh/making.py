@@ -89,6 +89,15 @@ MAKING: dict[str, str] = {
     "predicted KL": "预计 KL",
     "chosen": "选用",
     # compress
+    "how long it may take, such as 2h or 30min": "最多可用多长时间，例如 2h 或 30min",
+    "--time {value} is not a duration.": "--time {value} 不是时长。",
+    "For example: --time 2h, or 30min": "例如：--time 2h，或 30min",
+    "measured KL": "实测 KL",
+    "minutes": "分钟",
+    "Measuring what each weight matters: about {minutes:.1f} minutes.": "测量每个权重的重要程度：约 {minutes:.1f} 分钟。",
+    "Measuring what each weight matters would take about {hours:.1f} hours; one scheme is chosen for all.": (
+        "测量每个权重的重要程度约需 {hours:.1f} 小时；因此为全部权重选用同一方案。"
+    ),
     "how much smaller, such as 85%": "缩小多少，例如 85%",
     "the size to reach, such as 900MB": "要达到的大小，例如 900MB",
     "what --smaller counts from": "--smaller 以什么为基准",

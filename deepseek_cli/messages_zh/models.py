@@ -89,6 +89,7 @@ MODELS: dict[str, str] = {
     "{alias} is {ref} at {revision}.": "{alias} 是 {ref}，版本 {revision}。",
     "{alias} is {ref}, not pinned to a commit.": "{alias} 是 {ref}，未固定到某个提交。",
     "{text!r} is neither a device nor a size.": "{text!r} 既不是设备，也不是大小。",
+    "Did you mean {names}? A size is like 8GB.": "您是否指 {names}？大小的写法如 8GB。",
     "A size is like 8GB. Known are: {names}.": "大小的写法如 8GB。已知的设备有：{names}。",
     "{file} is damaged: {reason}.": "{file} 已损坏：{reason}。",
     "Install deepseek-cli again.": "请重新安装 deepseek-cli。",

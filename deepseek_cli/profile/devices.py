@@ -8,6 +8,7 @@ quarters) or without one (nine tenths), and for a graphics card beside driver an
 from __future__ import annotations
 
 import ctypes
+import difflib
 import sys
 import threading
 import time
@@ -86,11 +87,20 @@ def find_device(text: str) -> Device:
     try:
         size = parse_size(text)
     except UsageError:
-        names = "; ".join(device.name for device in DEVICES)
+        names = "; ".join(_nearest(text) or [device.name for device in DEVICES])
         raise UsageError(
-            "{text!r} is neither a device nor a size.", hint="A size is like 8GB. Known are: {names}.", text=text, names=names
+            "{text!r} is neither a device nor a size.",
+            hint="Did you mean {names}? A size is like 8GB." if _nearest(text) else "A size is like 8GB. Known are: {names}.",
+            text=text,
+            names=names,
         ) from None
     return Device(text, "size", size, 1.0, None)
+
+
+def _nearest(text: str) -> list[str]:
+    """Up to three devices whose name, or a maker's part of it, is written almost so."""
+    parts = {part.lower().strip(): device.name for device in reversed(DEVICES) for part in device.name.split(",")[:2]}
+    return list(dict.fromkeys(parts[part] for part in difflib.get_close_matches(text.lower(), parts, 3, 0.7)))
 
 
 def this_machine(bandwidth: int | None = None) -> Device:

@@ -26,6 +26,7 @@ from deepseek_cli.store import OWNER, RECORD, making_room, require_idle
 from deepseek_cli.tensors import Quantized, TensorRef
 
 FILE, DIGEST, NOTES = "model.safetensors", "sha256", "notes.json"
+EMPTY = (2).to_bytes(8, "little") + b"{}"  # safetensors that hold nothing
 
 
 class Checkpoint:
@@ -139,6 +140,8 @@ class Checkpoint:
         with safetensors.Writer(staging, planned, shard_bytes=1 << 62) as writer:
             for part, tensor in parts:
                 writer.write(part, tensor)
+        if not planned:  # a block of which a goal left nothing to calibration
+            (staging / FILE).write_bytes(EMPTY)
         _write(staging / NOTES, json.dumps(notes).encode())
         _write(staging / DIGEST, sha256(staging / FILE).encode())
         with (staging / FILE).open("rb") as file:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from deepseek_cli.quantize.spec import QuantizeSpec
 from deepseek_cli.quantize.spread import LOCAL, Engine
 from deepseek_cli.reporter import SILENT, Reporter
 from deepseek_cli.runtime.tokenizer import open_tokenizer
-from deepseek_cli.schemes import pattern_of
+from deepseek_cli.schemes import parse_scheme, pattern_of
 from deepseek_cli.store import Store, result_name
 
 REPORT_SECONDS = 120  # a report card that would take longer is left to `deepseek eval`
@@ -56,6 +57,7 @@ def quantize(
     output: Path | None = None,
     *,
     label: str = "",
+    distribution: Mapping[str, Any] | None = None,
     force: bool = False,
     dry_run: bool = False,
     agreed: bool = False,
@@ -64,6 +66,8 @@ def quantize(
 ) -> Quantized:
     """Write `handle` with quantized weights, into `output` or the store; `label` stands for the level in its name.
 
+    A `distribution` names the schemes of all units, under `schemes`, as `meet_goal` would have found them.
+
     The `engine` says where weights are rounded; no result depends on it, and none records it.
 
     Raises what `make_plan`, `meet_goal`, `resolve`, `folder.write` and the engine raise, and UsageError for hours of work
@@ -71,11 +75,14 @@ def quantize(
     """
     plan = make_plan(handle, spec)
     method = resolve(handle, spec, plan, reporter)  # before a goal is measured, so that what is wrong is said first
-    scheme = spec.goal or str(plan.scheme)
+    scheme = spec.goal or (distribution["name"] if distribution else str(plan.scheme))
     name = result_name(handle.name, scheme, label or ("" if plan.scheme.bits == 16 else spec.way))
     final = output or store.models / name
     if spec.goal:
         plan = meet_goal(handle, spec, plan, final, force=force, agreed=agreed, reporter=reporter)
+        method = resolve(handle, spec, plan, reporter)
+    elif distribution:
+        plan = plan.with_schemes({unit: parse_scheme(text) for unit, text in distribution["schemes"].items()}, distribution)
         method = resolve(handle, spec, plan, reporter)
     size = plan.bytes_with(handle.tensors)
     _tell(handle, plan, scheme, size, reporter)

@@ -70,9 +70,7 @@ def _budget(handle: ModelHandle, spec: QuantizeSpec, plan: Plan, schemes: Sequen
         raise UsageError(
             "{goal}: every weight has its scheme by a rule, or stays dense.", hint="Leave a rule out.", goal=spec.goal
         )
-    now = {item.name: item.scheme for item in plan.items}
-    held = sum(sensitivity.size_of(handle, unit, now[f"{name}.weight"]) for unit in plan.units for name in unit[:1])
-    fixed = plan.bytes_with(handle.tensors) - held
+    fixed = fixed_bytes(handle, plan)
     sizes = [[sensitivity.size_of(handle, unit, scheme) for scheme in schemes] for unit in plan.units]
     least, most = fixed + sum(map(min, sizes)), fixed + sum(map(max, sizes))
     budget = int(spec.to_bpw * plan.values / 8) if spec.to_bpw is not None else int(spec.to_size or 0)
@@ -87,6 +85,13 @@ def _budget(handle: ModelHandle, spec: QuantizeSpec, plan: Plan, schemes: Sequen
             most_size=format_size(most),
         )
     return budget - fixed, fixed
+
+
+def fixed_bytes(handle: ModelHandle, plan: Plan) -> int:
+    """What all that is in no unit takes."""
+    now = {item.name: item.scheme for item in plan.items}
+    held = sum(sensitivity.size_of(handle, unit, now[f"{unit[0]}.weight"]) for unit in plan.units)
+    return plan.bytes_with(handle.tensors) - held
 
 
 def _tell_time(handle: ModelHandle, plan: Plan, tokens: int, agreed: bool, reporter: Reporter) -> None:

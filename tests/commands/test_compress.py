@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from deepseek_cli.compress.plan import REPORT_BYTES
 from tests.commands.conftest import Stock
 from tests.conftest import Outcome
 
@@ -87,6 +88,25 @@ def test_a_size_that_fits_a_device_leaves_room_for_what_runs_it(cli: Cli, toy: P
     assert "leaves" in cli("compress", toy, "--fit", "1MB", "--json").json["error"]["message"]
 
 
+def test_schemes_are_mixed_where_no_rung_of_the_ladder_fills_the_goal(cli: Cli, toy: Path) -> None:
+    rungs = cli("compress", toy, "--to-size", "1MB", "--dry-run", "--json").json["frontier"]
+    goal = (rungs[2]["size_bytes"] + rungs[1]["size_bytes"]) // 2
+    done = cli("compress", toy, "--to-size", f"{goal}B", "-o", "out", "--json").json
+    mixed = next(c for c in done["frontier"] if c["measured_kl"] == done["report"]["kl"])
+    others = [c["kl"] for c in done["frontier"] if c["fits"] and c["scheme"] != "mixed"]
+    assert done["met"] and mixed["scheme"] == "mixed" and mixed["kl"] <= min(others)
+    assert mixed["measured_bytes"] <= done["bytes"]
+
+
+def test_a_missed_gate_is_tried_again_with_more_work_and_the_best_is_kept(cli: Cli, toy: Path) -> None:
+    done = cli("compress", toy, "--to-size", "100kB", "--max-kld", "0", "-o", "out", "--json")
+    most = done.json["goal_bytes"] - REPORT_BYTES
+    tried = [c for c in done.json["frontier"] if c["measured_kl"] is not None and c["measured_bytes"] <= most]
+    assert done.code == 1 and "best" in {c["level"] for c in tried}
+    assert done.json["report"]["kl"] == min(c["measured_kl"] for c in tried)
+    assert not Path("out.work").exists()
+
+
 def test_a_gate_on_quality_says_no(cli: Cli, toy: Path) -> None:
     done = cli("compress", toy, "--to-size", "1MB", "--max-kld", "0", "-o", "out", "--json")
     assert (done.code, done.json["met"]) == (1, True) and Path("out", "model.safetensors").is_file()
@@ -106,6 +126,7 @@ def test_a_gate_on_quality_says_no(cli: Cli, toy: Path) -> None:
         (["toy", "--to-size", "1MB", "--steps", "depht"], 2, "no step named 'depht'"),
         (["toy", "--to-size", "1MB", "--steps", "depth=all"], 2, "is a percentage between 0 and 100"),
         (["toy", "--to-size", "1MB", "--steps", "depth,depth"], 2, "names depth twice"),
+        (["toy", "--to-size", "1MB", "--time", "soon"], 2, "--time soon is not a duration"),
         (["toy", "--fit", "abacus"], 2, "neither a device nor a size"),
         (["nowhere", "--smaller", "85%"], 3, "no model nowhere"),
     ],

@@ -1,0 +1,107 @@
+"""Carry out the most promising candidate, measure it, correct the plan by what was measured, until all goals are met."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from deepseek_cli.compress.candidates import FURTHER, Planned, Planner
+from deepseek_cli.compress.plan import Candidate
+from deepseek_cli.compress.spec import CompressSpec
+from deepseek_cli.quantize.engine import Quantized
+from deepseek_cli.quantize.method import LONG_SECONDS
+from deepseek_cli.reporter import Reporter
+
+MOST = 4  # candidates that are carried out
+SHAPES = 3  # that fit and are measured, from the largest on: the smaller the shape, the more bits fit
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    planned: Planned
+    result: Quantized
+    report: Mapping[str, Any]
+    folder_bytes: int
+
+    def misses(self, goal: int, spec: CompressSpec) -> tuple[bool, bool, float]:
+        """By which attempts are compared: over the size, over a goal of quality, and by how much the predictions changed."""
+        return self.folder_bytes > goal, misses_quality(self.report, spec), self.report.get("kl", 0.0)
+
+    @property
+    def candidate(self) -> Candidate:
+        """What was predicted, with what was measured."""
+        return replace(self.planned.candidate, measured_kl=self.report.get("kl"), measured_bytes=self.folder_bytes)
+
+
+def misses_quality(report: Mapping[str, Any], spec: CompressSpec) -> bool:
+    """Whether a goal of quality is not met, or not known to be."""
+    goals = ((spec.max_kld, "kl"), (spec.max_accuracy_loss, "accuracy_loss_most"))
+    return any(most is not None and report.get(field, float("inf")) > most for most, field in goals)
+
+
+def improve(
+    planners: Sequence[Planner],
+    goal: int,
+    spec: CompressSpec,
+    attempt: Callable[[Planned], Attempt],
+    reporter: Reporter,
+    started: float,
+) -> tuple[Attempt, list[Attempt]]:
+    """The best attempt, and all of them in their order."""
+    waiting = in_order([p for planner in planners for p in (*planner.mixture(), *planner.ladder())])
+    if spec.gated:
+        waiting += [p for planner in planners for p in planner.mixture(level=FURTHER)]
+    done: list[Attempt] = []
+    while waiting and len(done) < MOST:
+        planned = waiting.pop(0)
+        if done and not _worth_it(planned, done, goal, spec, started):
+            continue
+        tell(planned.candidate, goal, reporter)
+        done.append(attempt(planned))
+        _, missed, _ = done[-1].misses(goal, spec)
+        over = done[-1].folder_bytes - goal
+        if over <= 0 and not missed:
+            break
+        if over > 0 and planned.candidate.fits and planned.distribution:
+            planner = next(p for p in planners if p.shape is planned.shape)
+            waiting = [*planner.mixture(planned.budget - over, planned.candidate.level), *waiting]
+        elif over > 0 and not planned.candidate.fits:
+            break  # the smallest there is
+    return min(done, key=lambda a: a.misses(goal, spec)), done
+
+
+def in_order(planned: Sequence[Planned]) -> list[Planned]:
+    """Those that fit by predicted divergence, then, where none does, the smallest of all; unknown divergence goes by size."""
+    fit = [p for p in planned if p.candidate.fits]
+    if not fit:
+        return [min(planned, key=lambda p: p.candidate.size_bytes)]
+    known = all(p.candidate.kl is not None for p in fit)
+    return sorted(fit, key=lambda p: (p.candidate.kl or 0.0) if known else -p.candidate.size_bytes)
+
+
+def _worth_it(planned: Planned, done: Sequence[Attempt], goal: int, spec: CompressSpec, started: float) -> bool:
+    """Whether there is time for it, and its prediction, corrected by what predictions came to so far, beats the best by then."""
+    left = (spec.seconds or LONG_SECONDS) - (time.monotonic() - started)
+    if (planned.candidate.seconds or 0.0) > left:
+        return False
+    best = min(done, key=lambda a: a.misses(goal, spec))
+    if best.folder_bytes > goal or planned.candidate.level != best.planned.candidate.level:
+        return True
+    ratio = corrected(done)
+    return ratio is None or planned.candidate.kl is None or ratio * planned.candidate.kl < best.report["kl"]
+
+
+def corrected(done: Sequence[Attempt]) -> float | None:
+    """Measured over predicted divergence, of all attempts together."""
+    pairs = [(a.report["kl"], a.planned.candidate.kl) for a in done if a.planned.candidate.kl and "kl" in a.report]
+    return sum(m for m, _ in pairs) / sum(p for _, p in pairs) if pairs else None
+
+
+def tell(chosen: Candidate, goal: int, reporter: Reporter) -> None:
+    facts = {"goal": round(goal / 1e6, 1), "scheme": chosen.scheme, "embeddings": chosen.embeddings}
+    if chosen.steps:
+        reporter.note("Goal {goal} MB: {steps}, then {scheme}, embeddings {embeddings}.", **facts, steps=chosen.steps)
+    else:
+        reporter.note("Goal {goal} MB: {scheme}, embeddings {embeddings}.", **facts)
