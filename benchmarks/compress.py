@@ -9,20 +9,22 @@ from __future__ import annotations
 import argparse
 import random
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 from common import show
 
+from deepseek_cli.compress import recover
 from deepseek_cli.compress.experts import cut
 from deepseek_cli.compress.plan import Steps
-from deepseek_cli.compress.shape import Shape
+from deepseek_cli.compress.shape import Context, Shape
 from deepseek_cli.evaluate import cut_windows, evaluate_handle
 from deepseek_cli.handle import open_model
 from deepseek_cli.reporter import SILENT
 from deepseek_cli.store import Store
 
 
-def experts(folder: Path, share: str, seeds: int) -> None:
+def experts(folder: Path, share: str, seeds: int, time: str) -> None:
     nano = open_model("nano", Store(folder))
     ranking = Steps(nano, f"experts={share}", "builtin", folder, SILENT)
     ((_, step),) = ranking.steps
@@ -37,7 +39,17 @@ def experts(folder: Path, share: str, seeds: int) -> None:
     def kl(shape: Shape) -> str:
         return f"{evaluate_handle(nano, shape.handle, windows)['kl']:.4f}"
 
-    show(["", "KL"], [[name, kl(shape)] for name, shape in shapes.items()])
+    rows = [[name, kl(shape), kl(again(shape, ranking.context, time))] for name, shape in shapes.items()]
+    show(["", "KL", f"after {time}"], rows)
+
+
+def again(shape: Shape, context: Context, time: str) -> Shape:
+    """The same, recovered."""
+    with tempfile.TemporaryDirectory(dir=context.folder) as folder:
+        small = recover.cut(shape, None, time, replace(context, folder=Path(folder)))
+        for ref in small.handle.stored.values():
+            ref.read()
+    return small
 
 
 def main() -> None:
@@ -45,9 +57,10 @@ def main() -> None:
     parser.add_argument("what", choices=["experts"])
     parser.add_argument("--share", default="50%")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--time", default="2m", help="of recovery, for each")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        experts(Path(folder), args.share, args.seeds)
+        experts(Path(folder), args.share, args.seeds, args.time)
 
 
 if __name__ == "__main__":

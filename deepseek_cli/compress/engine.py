@@ -22,6 +22,7 @@ from deepseek_cli.manifest import Manifest, step, write_manifest
 from deepseek_cli.profile.devices import find_device
 from deepseek_cli.profile.estimate import beside_weights
 from deepseek_cli.profile.sketch import sketch_of
+from deepseek_cli.quantize.checkpoint import Checkpoint
 from deepseek_cli.quantize.engine import Quantized, quantize, unchanged
 from deepseek_cli.quantize.folder import lineage
 from deepseek_cli.quantize.plan import make_plan
@@ -106,13 +107,16 @@ def _with_steps(
     asked = {"goal_bytes": goal, "steps": spec.steps, "calibration": spec.calibration}
     if not force and not dry_run and (known := unchanged(final, "compress", asked, handle)):
         return _known(final, known, goal, open_model(str(final), store))
+    work = final.with_name(f"{final.name}.work")
     if not dry_run:
         require_new(final, force)
+        if force:
+            Checkpoint.discard(work)
         with making_room(final):
             final.parent.mkdir(parents=True, exist_ok=True)
     with passing(final) if not dry_run else contextlib.nullcontext(None) as folder:
         with tempfile.TemporaryDirectory() as ranks:
-            steps = Steps(handle, spec.steps or "", spec.calibration, Path(ranks), reporter)
+            steps = Steps(handle, spec.steps or "", spec.calibration, Path(ranks), reporter, work)
             chosen, frontier, shape = _choose(steps, goal)
             _tell(goal, chosen, reporter)
             if folder is None:
@@ -141,6 +145,7 @@ def _with_steps(
             for file in result.path.iterdir():
                 file.replace(staging / file.name)
             write_manifest(staging, manifest)
+        Checkpoint.discard(work)
     size = _folder_bytes(final)
     result = dataclasses.replace(result, name=name, path=final, manifest=manifest)
     return Compressed(result, goal, size, size <= goal, frontier, shape.decisions)

@@ -36,7 +36,8 @@ def refuse(shape: Shape, amount: str) -> None:
 
 def rank(shape: Shape, context: Context) -> Ranks:
     """The order in which the experts of each layer leave, of the layer that drafts too."""
-    return {seen.name: leaving(pushes(seen, weights), seen) for seen, weights in each_mixture(shape, context)}
+    orders = [(seen.name, leaving(pushes(seen, weights), seen)) for seen, weights in each_mixture(shape, context)]
+    return dict(reversed(orders))
 
 
 @torch.inference_mode()

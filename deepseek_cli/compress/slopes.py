@@ -71,6 +71,7 @@ def each_mixture(shape: Shape, context: Context) -> Iterator[tuple[Seen, Callabl
     handle = shape.handle
     arch, config, total = handle.architecture, handle.config, handle.config.layers
     weights = HeldWeights({**handle.weights, **handle.draft_weights})
+    context.folder.mkdir(parents=True, exist_ok=True)
     spool = Spool(int(SHARE * free_bytes()), context.folder / "inputs")
     tokens = shape.windows.split(PART)
     with torch.no_grad():

@@ -60,6 +60,12 @@ MAKING: dict[str, str] = {
     ),
     "Distillation: KL divergence {before:.4g} → {after:.4g} on held-out text.": "蒸馏：在留出的文本上，KL 散度 {before:.4g} → {after:.4g}。",
     "distill": "蒸馏",
+    "Recovery did not help: KL divergence {before:.4g} → {after:.4g}. Left out.": (
+        "恢复训练没有帮助：KL 散度 {before:.4g} → {after:.4g}。不采用。"
+    ),
+    "Recovery: KL divergence {before:.4g} → {after:.4g} on held-out text.": "恢复训练：在留出的文本上，KL 散度 {before:.4g} → {after:.4g}。",
+    "--steps recover={text}: that is no time.": "--steps recover={text}：这不是时间。",
+    "For example: --steps depth=20%,recover=20m": "例如：--steps depth=20%,recover=20m",
     # quantize to a size
     "bits per weight of the whole result, such as 4.2: more where they matter most": (
         "整个结果的平均每权重位数，例如 4.2：越重要的权重位数越多"

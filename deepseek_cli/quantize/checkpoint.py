@@ -121,6 +121,13 @@ class Checkpoint:
             notes |= known["weights"]
         return weights, notes
 
+    @staticmethod
+    def discard(folder: Path) -> None:
+        """Where there is one, whatever it was for; a stranger's folder stays."""
+        if (folder / RECORD).is_file():
+            require_idle(folder)
+            shutil.rmtree(folder, ignore_errors=True)
+
     def remove(self) -> None:
         """The record goes last: it says that the folder is ours."""
         for entry in self.folder.glob("*"):
