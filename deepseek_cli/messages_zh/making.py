@@ -102,8 +102,9 @@ MAKING: dict[str, str] = {
         "compress 需要一个目标：--smaller、--to-size 或 --fit，三者取一。"
     ),
     "the device it is to run on with an everyday context, or how much memory it has": "要以日常上下文运行的设备，或其内存大小",
-    "what to leave out before rounding: mtp, vocabulary, experts, depth, width, heads; for example experts=50%,mtp": (
-        "舍入之前去掉什么：mtp、vocabulary、experts、depth、width、heads；例如 experts=50%,mtp"
+    "what to leave out before rounding: mtp, vocabulary, experts, depth, width, heads; "
+    "recover=20m lets the rest learn; for example experts=50%,mtp": (
+        "舍入之前去掉什么：mtp、vocabulary、experts、depth、width、heads；recover=20m 让其余部分再学习；例如 experts=50%,mtp"
     ),
     "left out": "去掉的部分",
     "Goal {goal} MB: {steps}, then {scheme}, embeddings {embeddings}.": "目标 {goal} MB：{steps}，然后 {scheme}，词嵌入 {embeddings}。",
