@@ -130,5 +130,5 @@ def _head_slope(shape: Shape, weights: HeldWeights, norm: Callable[..., Tensor],
 
 def together(parts: Sequence[Seen]) -> Seen:
     """Parts of a text as one."""
-    rows = {field: torch.cat([getattr(part, field) for part in parts]) for field in ("inputs", "logits", "slopes")}
-    return replace(parts[0], **rows)
+    inputs, logits, slopes = (torch.cat(rows) for rows in zip(*((p.inputs, p.logits, p.slopes) for p in parts), strict=True))
+    return replace(parts[0], inputs=inputs, logits=logits, slopes=slopes)
