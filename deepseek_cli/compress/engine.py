@@ -147,21 +147,22 @@ def _label(asked: Asked) -> str:
 def _planners(asked: Asked, ranks: Path, work: Path | None) -> list[Planner]:
     """One for each shape up to the first that fit; those that fit know what rounding costs, where there is time to measure it."""
     planners: list[Planner] = []
-    fitting = 0
-    for steps, shape in _shapes(asked, ranks):
+    fitting, learns = 0, any(cut.name == "recover" for cut in parse_steps(asked.spec.steps or ""))
+    for steps, shape in _shapes(asked, ranks, work):
         planner = Planner(shape, steps, asked.spec.calibration, asked.goal, beside(shape.handle, shape.tokenizer))
         ladder = planner.ladder()
-        if ladder[-1].candidate.fits and (steps or not ladder[0].candidate.fits):
+        measurable = work or not learns  # to look at weights that learn is to let them learn
+        if measurable and ladder[-1].candidate.fits and (steps or not ladder[0].candidate.fits):
             planner = _with_costs(asked, planner, work and work / f"costs-{len(planners)}.json")
         planners.append(planner)
         fitting += ladder[-1].candidate.fits
-        if fitting == SHAPES:
+        if fitting == (1 if learns else SHAPES):
             break
     return planners
 
 
-def _shapes(asked: Asked, ranks: Path) -> Iterator[tuple[str, Shape]]:
-    return Steps(asked.handle, asked.spec.steps or "", asked.spec.calibration, ranks, asked.reporter).plans()
+def _shapes(asked: Asked, ranks: Path, work: Path | None) -> Iterator[tuple[str, Shape]]:
+    return Steps(asked.handle, asked.spec.steps or "", asked.spec.calibration, ranks, asked.reporter, work).plans()
 
 
 def _with_costs(asked: Asked, planner: Planner, kept: Path | None) -> Planner:

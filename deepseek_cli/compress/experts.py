@@ -1,28 +1,27 @@
-"""Fewer experts. In each layer those go whose absence changes least what the layer gives, tokens routed anew without them.
+"""Fewer experts. In each layer those go whose absence changes predictions least, tokens routed anew without them.
 
-That is measured on tokens of calibration text, the experts leaving one by one; where a layer has too many experts for that,
-they go by what they contribute, gate times norm of their output, on average over their tokens (REAP, arXiv 2510.13999).
+They leave one by one; what an absence does is what it changes in the layer's output, along the slope of the loss.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from deepseek_cli.compress.shape import Context, Shape, picked
+from deepseek_cli.compress.slopes import Seen, each_mixture
 from deepseek_cli.compress.steps import Step, parse_share
 from deepseek_cli.errors import UsageError
 from deepseek_cli.ops import GateSpec
 from deepseek_cli.ops.torch_experts import Routes, choose
 from deepseek_cli.ops.torch_ops import TorchOps
 from deepseek_cli.refs import TensorRef
-from deepseek_cli.tensors import HeldWeights
 
-HELD_BYTES = 256 << 20  # of all experts' outputs of a layer, at once
-FEWEST_TOKENS = 128  # to measure absence on
+MOST = 1 << 17  # outputs of single experts for single tokens, a layer
+FEWEST = 256  # tokens
 PARTS = ("gate_proj", "up_proj", "down_proj")
 
 Ranks = Mapping[str, list[int]]  # by the prefix of a layer's experts, the first to go first
@@ -37,81 +36,42 @@ def refuse(shape: Shape, amount: str) -> None:
 
 def rank(shape: Shape, context: Context) -> Ranks:
     """The order in which the experts of each layer leave, of the layer that drafts too."""
-    handle, windows = shape.handle, shape.windows
-    weights = HeldWeights({**handle.weights, **handle.draft_weights})
-    ops, arch, config = Ranking(weights), handle.architecture, handle.config
-    total = config.layers + bool(handle.draft_weights)
-    with torch.inference_mode():
-        x = arch.embed(ops, config, windows)
-        for layer in range(config.layers):
-            weights.forget()
-            x = arch.block(ops, config, x, layer)
-            context.reporter.progress("rank experts", layer + 1, total)
-        if handle.draft_weights and arch.draft:
-            weights.forget()
-            arch.draft(ops, config, windows[:, 1:], arch.norm(ops, config, x)[:, :-1])
-            context.reporter.progress("rank experts", total, total)
-    return ops.orders
+    orders = [(seen.name, leaving(pushes(seen, weights), seen)) for seen, weights in each_mixture(shape, context)]
+    return dict(reversed(orders))
 
 
-class Ranking(TorchOps):
-    """Computes, and ranks the experts of each layer that it meets."""
-
-    def __init__(self, weights: HeldWeights) -> None:
-        super().__init__(weights)
-        self.orders: dict[str, list[int]] = {}
-        self.logits = torch.empty(0)
-        self.bias: Tensor | None = None
-
-    def route(self, x: Tensor, name: str, spec: GateSpec) -> Routes:
-        self.logits = torch.nn.functional.linear(x.float(), self._weight(name).float()).flatten(0, -2)
-        self.bias = self.weight(f"{name}.e_score_correction_bias") if spec.corrected else None
-        return choose(self.logits, self.bias, spec)
-
-    def experts(self, x: Tensor, routes: Routes, name: str, spec: GateSpec) -> Tensor:
-        rows = x.flatten(0, -2)
-        tokens = min(HELD_BYTES // (4 * spec.experts * rows.shape[1]), len(rows))
-        if tokens >= min(FEWEST_TOKENS, len(rows)):
-            some = torch.linspace(0, len(rows) - 1, tokens).long()
-            outputs = torch.stack([self._expert(rows[some], name, e).float() for e in range(spec.experts)])
-            self.orders[name] = leaving(outputs, self.logits[some], self.bias, spec)
-        else:
-            self.orders[name] = self._by_contribution(rows, routes, name, spec)
-        return super().experts(x, routes, name, spec)
-
-    def _expert(self, rows: Tensor, name: str, e: int) -> Tensor:
-        gate, up, down = (f"{name}.{e}.{part}" for part in PARTS)
-        return self.gated_mlp(rows, gate, up, down)
-
-    def _by_contribution(self, rows: Tensor, routes: Routes, name: str, spec: GateSpec) -> list[int]:
-        scores = torch.zeros(spec.experts)
-        for e in routes.chosen.unique().tolist():
-            token, place = (routes.chosen == e).nonzero(as_tuple=True)
-            scores[e] = (self._expert(rows[token], name, e).norm(dim=-1) * routes.weights[token, place]).mean()
-        return [int(e) for e in scores.argsort(stable=True)]
+@torch.inference_mode()
+def pushes(seen: Seen, weights: Callable[[str], Tensor | None]) -> Tensor:
+    """By how much each expert's output alone would move the loss, [experts, tokens]; of large layers at fewer tokens."""
+    ops, rows = TorchOps(weights), _some(seen)
+    each = [[f"{seen.name}.{e}.{part}" for part in PARTS] for e in range(seen.spec.experts)]
+    return torch.stack([torch.linalg.vecdot(ops.gated_mlp(seen.inputs[rows], *names), seen.slopes[rows]) for names in each])
 
 
-def leaving(outputs: Tensor, logits: Tensor, bias: Tensor | None, spec: GateSpec) -> list[int]:
-    """Experts in the order in which they leave, each the one without which the mixture stays nearest to what it was.
-
-    outputs [experts, tokens, hidden], logits [tokens, experts]
-    """
-    wanted = mixed(outputs, choose(logits, bias, spec))
+def leaving(pushes: Tensor, seen: Seen) -> list[int]:
+    """Experts in the order in which they leave, each the one without which predictions change least."""
+    logits, bias, spec = seen.logits[_some(seen)], seen.bias, seen.spec
+    wanted = mixed(pushes, choose(logits, bias, spec))
     left, order = list(range(spec.experts)), list[int]()
     while len(left) > max(spec.top_k, 1):
         errors = []
         for e in left:
             rest = torch.tensor([other for other in left if other != e])
             routes = choose(logits[:, rest], None if bias is None else bias[rest], _ungrouped(spec, len(rest)))
-            errors.append(float((mixed(outputs, Routes(rest[routes.chosen], routes.weights)) - wanted).square().sum()))
+            errors.append(float((mixed(pushes, Routes(rest[routes.chosen], routes.weights)) - wanted).square().sum()))
         order.append(left.pop(min(range(len(left)), key=errors.__getitem__)))
     return order + left
 
 
-def mixed(outputs: Tensor, routes: Routes) -> Tensor:
-    """[tokens, hidden]"""
-    tokens = torch.arange(outputs.shape[1])[:, None]
-    return (outputs[routes.chosen, tokens] * routes.weights[..., None]).sum(1)
+def mixed(pushes: Tensor, routes: Routes) -> Tensor:
+    """[tokens]"""
+    return (pushes.T.gather(1, routes.chosen) * routes.weights).sum(1)
+
+
+def _some(seen: Seen) -> Tensor:
+    """Rows evenly spaced over the tokens, fewer where there are many experts."""
+    count = min(len(seen.inputs), max(MOST // seen.spec.experts, FEWEST))
+    return torch.linspace(0, len(seen.inputs) - 1, count).long()
 
 
 def _ungrouped(spec: GateSpec, experts: int) -> GateSpec:

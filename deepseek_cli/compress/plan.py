@@ -52,11 +52,13 @@ class Steps:
     Raises UsageError for an unknown step, one that the model has nothing for, or a calibration text that does not serve.
     """
 
-    def __init__(self, handle: ModelHandle, text: str, calibration: str, folder: Path, reporter: Reporter) -> None:
+    def __init__(
+        self, handle: ModelHandle, text: str, calibration: str, folder: Path, reporter: Reporter, work: Path | None = None
+    ) -> None:
         tokenizer = open_tokenizer(handle.root)
         windows = read_calibration(tokenizer, calibration, TOKENS, handle.config.context).windows
         self.shape = Shape(handle, tokenizer, windows)
-        self.context = Context(folder, calibration, reporter)
+        self.context = Context(folder, calibration, reporter, handle, work)
         self.steps = [(cut, find_step(cut.name, reporter)) for cut in parse_steps(text)]
         for cut, step in self.steps:
             step.refuse(self.shape, cut.amount)

@@ -51,6 +51,8 @@ class Context:
     folder: Path
     source: str = "builtin"  # the calibration text, as `read_calibration` takes it
     reporter: Reporter = SILENT
+    original: ModelHandle | None = None  # before the first step
+    work: Path | None = None  # what a run that is stopped leaves to the next
 
     def keep(self, name: str, tensors: Mapping[str, Tensor]) -> dict[str, TensorRef]:
         """The tensors, in a file of this name instead of in memory."""

@@ -20,7 +20,8 @@ class CompressSpec:
     relative_to: Literal["fp32", "bf16"] = option("fp32", help="what --smaller counts from")
     steps: str | None = option(
         None,
-        help="what to leave out before rounding: mtp, vocabulary, experts, depth, width, heads; for example experts=50%,mtp",
+        help="what to leave out before rounding: mtp, vocabulary, experts, depth, width, heads; "
+        "recover=20m lets the rest learn; for example experts=50%,mtp",
         metavar="NAME[=SHARE],…",
     )
     time: str | None = option(None, help="how long it may take, such as 2h or 30min", metavar="DURATION")

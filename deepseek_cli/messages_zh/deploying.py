@@ -127,4 +127,5 @@ DEPLOYING: dict[str, str] = {
     "{name} is up to date: {mb} MB, verified to {level}, at {path}.": "{name} 已是最新：{mb} MB，验证到 {level}，位于 {path}。",
     "{name}: {mb} MB, verified to {level}, at {path}.": "{name}：{mb} MB，验证到 {level}，位于 {path}。",
     "{name} would be written to {path}.": "{name} 将写到 {path}。",
+    "multiply in int8 where a weight's rows have one scale each: activations rounded by token; faster": "权重每行一个缩放系数时以 int8 相乘：激活值按词元舍入；更快",
 }

@@ -60,6 +60,12 @@ MAKING: dict[str, str] = {
     ),
     "Distillation: KL divergence {before:.4g} → {after:.4g} on held-out text.": "蒸馏：在留出的文本上，KL 散度 {before:.4g} → {after:.4g}。",
     "distill": "蒸馏",
+    "Recovery did not help: KL divergence {before:.4g} → {after:.4g}. Left out.": (
+        "恢复训练没有帮助：KL 散度 {before:.4g} → {after:.4g}。不采用。"
+    ),
+    "Recovery: KL divergence {before:.4g} → {after:.4g} on held-out text.": "恢复训练：在留出的文本上，KL 散度 {before:.4g} → {after:.4g}。",
+    "--steps recover={text}: that is no time.": "--steps recover={text}：这不是时间。",
+    "For example: --steps depth=20%,recover=20m": "例如：--steps depth=20%,recover=20m",
     # quantize to a size
     "bits per weight of the whole result, such as 4.2: more where they matter most": (
         "整个结果的平均每权重位数，例如 4.2：越重要的权重位数越多"
@@ -105,8 +111,9 @@ MAKING: dict[str, str] = {
         "compress 需要一个目标：--smaller、--to-size 或 --fit，三者取一。"
     ),
     "the device it is to run on with an everyday context, or how much memory it has": "要以日常上下文运行的设备，或其内存大小",
-    "what to leave out before rounding: mtp, vocabulary, experts, depth, width, heads; for example experts=50%,mtp": (
-        "舍入之前去掉什么：mtp、vocabulary、experts、depth、width、heads；例如 experts=50%,mtp"
+    "what to leave out before rounding: mtp, vocabulary, experts, depth, width, heads; "
+    "recover=20m lets the rest learn; for example experts=50%,mtp": (
+        "舍入之前去掉什么：mtp、vocabulary、experts、depth、width、heads；recover=20m 让其余部分再学习；例如 experts=50%,mtp"
     ),
     "left out": "去掉的部分",
     "Goal {goal} MB: {steps}, then {scheme}, embeddings {embeddings}.": "目标 {goal} MB：{steps}，然后 {scheme}，词嵌入 {embeddings}。",

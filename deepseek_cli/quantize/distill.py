@@ -29,6 +29,7 @@ from deepseek_cli.tensors import TensorRef
 HELD_OUT = 8  # one window in so many
 WARM_UP = 5  # steps
 SAVE_SECONDS = 120.0
+SPENT = "seconds"
 WORK = 12  # values a token of one block's graph, in its hidden sizes
 
 
@@ -42,17 +43,9 @@ def distill(
     held = max(len(windows) // HELD_OUT, 1)
     student = Student(folded(handle, codes), {name: ref for name, ref in codes.items() if ref.quantized}, dtype)
     before = student.score(windows[-held:], original[-held:])
-    done, state = checkpoint.learned()
-    for name, value in _state(student).items() if done else ():
-        value.copy_(_read(state[name]))
-    saved = time.monotonic()
-    for step in range(done, method.steps):
-        chosen = batch(len(windows) - held, step, method.calibration.seed)
-        student.step(windows[chosen], original[chosen], method.rate * _schedule(step, method.steps))
-        reporter.progress("distill", step + 1, method.steps)
-        if time.monotonic() - saved >= SAVE_SECONDS or step + 1 == method.steps:
-            checkpoint.save_learned(step + 1, _state(student))
-            saved = time.monotonic()
+    learn(
+        student, windows[:-held], original[:-held], method.rate, checkpoint, reporter, method.steps, seed=method.calibration.seed
+    )
     after = student.score(windows[-held:], original[-held:])
     if not after < before:
         reporter.note(
@@ -61,6 +54,34 @@ def distill(
         return dict(codes)
     reporter.note("Distillation: KL divergence {before:.4g} → {after:.4g} on held-out text.", before=before, after=after)
     return {**codes, **{name: replace(codes[name], read=partial(student.export, name)) for name in student.learning}}
+
+
+def learn(
+    student: Student,
+    windows: Tensor,
+    original: Tensor,
+    rate: float,
+    checkpoint: Checkpoint,
+    reporter: Reporter,
+    steps: int,
+    seconds: float = math.inf,
+    seed: int = 0,
+) -> None:
+    """At most `steps` steps in at most `seconds`, those of the run that was stopped among them."""
+    done, state = checkpoint.learned()
+    for name, value in _state(student).items() if done else ():
+        value.copy_(_read(state[name]))
+    spent = float(_read(state[SPENT])) if SPENT in state else 0.0
+    began = saved = time.monotonic()
+    while (part := max(done / steps, spent / seconds)) < 1:
+        chosen = batch(len(windows), done, seed)
+        student.step(windows[chosen], original[chosen], rate * _schedule(done, part))
+        done, now = done + 1, time.monotonic()
+        spent, began = spent + now - began, now
+        reporter.progress("distill", done, steps)
+        if now - saved >= SAVE_SECONDS or done == steps or spent >= seconds:
+            checkpoint.save_learned(done, {**_state(student), SPENT: torch.tensor(spent)})
+            saved = now
 
 
 def batch(count: int, step: int, seed: int = 0) -> Tensor:
@@ -74,9 +95,9 @@ def _order(count: int, turn: int, seed: int) -> Tensor:
     return torch.randperm(count, generator=torch.Generator().manual_seed(turn + (seed << 32)))
 
 
-def _schedule(step: int, steps: int) -> float:
+def _schedule(step: int, part: float) -> float:
     """Part of the rate: up over the first few steps, in which Adam's moments settle, then down to nothing."""
-    return min((step + 1) / WARM_UP, 1 - step / steps)
+    return min((step + 1) / WARM_UP, 1 - part)
 
 
 def _state(student: Student) -> dict[str, Tensor]:

@@ -7,6 +7,7 @@ at a time. Backward computes each block once more, now with a graph, and its sca
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -32,14 +33,14 @@ class Student:
         begun = in_order(lambda name: self._begin(name, codes[name]), names)
         self.learning = dict(zip(names, begun, strict=True))
 
-    def _begin(self, name: str, ref: TensorRef) -> FakeQuantized:
+    def _begin(self, name: str, ref: TensorRef) -> Any:
         quantized = ref.read()
         assert isinstance(quantized, QuantizedTensor)
         return FakeQuantized(quantized.rows(self.order[name]) if name in self.order else quantized)
 
     def export(self, name: str) -> QuantizedTensor:
         """As it goes on disk."""
-        quantized = self.learning[name].export()
+        quantized: QuantizedTensor = self.learning[name].export()
         return quantized.rows(self.order[name].argsort()) if name in self.order else quantized
 
     def step(self, tokens: Tensor, original: Tensor, rate: float) -> float:
