@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from deepseek_cli.commands._call import Call
@@ -72,19 +73,25 @@ def run(call: Call) -> Result:
 
 def _frontier(candidates: Sequence[Candidate]) -> Table:
     """Columns that no candidate fills are left out."""
-    columns: list[tuple[str, Callable[[Candidate], object]]] = [
-        ("left out", lambda c: c.steps or None),
-        ("scheme", lambda c: c.scheme),
-        ("embeddings", lambda c: c.embeddings),
-        ("level", lambda c: c.level if any(other.level != c.level for other in candidates) else None),
-        ("MB", lambda c: round(c.size_bytes / 1e6, 1)),
-        ("predicted KL", lambda c: None if c.kl is None else f"{c.kl:.4f}"),
-        ("measured KL", lambda c: None if c.measured_kl is None else f"{c.measured_kl:.4f}"),
-        ("memory", lambda c: None if c.memory_bytes is None else round(c.memory_bytes / 1e6)),
-        ("minutes", lambda c: round(c.seconds / 60, 1) if c.seconds else None),
-        ("fits", lambda c: "yes" if c.fits else "no"),
+    levels = {c.level for c in candidates}
+    rows = [
+        [
+            c.steps or None,
+            c.scheme,
+            c.embeddings,
+            c.level if len(levels) > 1 else None,
+            round(c.size_bytes / 1e6, 1),
+            None if c.kl is None else f"{c.kl:.4f}",
+            None if c.measured_kl is None else f"{c.measured_kl:.4f}",
+            None if c.memory_bytes is None else round(c.memory_bytes / 1e6),
+            round(c.seconds / 60, 1) if c.seconds else None,
+            "yes" if c.fits else "no",
+        ]
+        for c in candidates
     ]
-    filled = [(name, value) for name, value in columns if any(value(c) is not None for c in candidates)]
-    return Table(
-        [name for name, _ in filled], [["–" if value(c) is None else value(c) for _, value in filled] for c in candidates]
+    whole = Table(
+        ["left out", "scheme", "embeddings", "level", "MB", "predicted KL", "measured KL", "memory", "minutes", "fits"], rows
     )
+    filled = [i for i in range(len(whole.headers)) if any(row[i] is not None for row in rows)]
+    shown_rows = [["–" if row[i] is None else row[i] for i in filled] for row in rows]
+    return replace(whole, headers=[whole.headers[i] for i in filled], rows=shown_rows)

@@ -66,10 +66,17 @@ def improve(
             break
         if over > 0 and planned.candidate.fits and planned.distribution:
             planner = next(p for p in planners if p.shape is planned.shape)
-            waiting = [*planner.mixture(planned.budget - over, planned.candidate.level), *waiting]
+            waiting = _within(planner, planned, planned.budget - over, waiting)
         elif over > 0 and not planned.candidate.fits:
             break  # the smallest there is
     return min(done, key=lambda a: a.misses(goal, spec)), done
+
+
+def _within(planner: Planner, planned: Planned, budget: int, waiting: Sequence[Planned]) -> list[Planned]:
+    """What waits, once this plan was over its goal: it again with fewer bytes, and so where more work is still to be tried."""
+    others = [p for p in waiting if p.shape is not planned.shape or p.candidate.level != FURTHER]
+    further = planner.mixture(budget, FURTHER) if len(others) < len(waiting) else ()
+    return [*planner.mixture(budget, planned.candidate.level), *others, *further]
 
 
 def in_order(planned: Sequence[Planned]) -> list[Planned]:

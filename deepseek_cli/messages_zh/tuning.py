@@ -59,7 +59,6 @@ TUNING: dict[str, str] = {
     "end a trial whose first windows are worse than a known trial's": "若前几个窗口已不如已知试验，则提前结束",
     "--objective {names} does not name kl and others once each.": "--objective {names} 必须包含 kl，且每项只写一次。",
     "For example: --objective size,kl": "例如：--objective size,kl",
-    "--time {value} is not a duration.": "--time {value} 不是时长。",
     "Write it like 45s, 30m or 2h.": "请写成 45s、30m 或 2h。",
     "--sampler cmaes needs two parameters with a choice.": "--sampler cmaes 需要至少两个可选择的参数。",
     "Use --sampler auto.": "请用 --sampler auto。",

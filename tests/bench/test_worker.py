@@ -59,7 +59,9 @@ def test_shorter_decodings_are_the_beginning_of_the_longest():
     assert found["values"]["decode@0+3"] == pytest.approx(3 / sum(found["gaps"]["0+3"]))
 
 
-ELSEWHERE = {"load", "load_cold", "start", "start_cold", "gap_p99", "touched", "kl", "agreement", "perplexity"}
+OF_SERVERS = {"tokens", "answers", "goodput", "failed", "prompt", "processor"}
+OF_SERVERS |= {f"{time}_{share}" for time in ("ttft", "itl", "e2e") for share in ("p50", "p95", "p99")}
+ELSEWHERE = OF_SERVERS | {"load", "load_cold", "start", "start_cold", "gap_p99", "touched", "kl", "agreement", "perplexity"}
 
 
 def test_a_round_measures_every_metric_that_is_its_own():

@@ -99,7 +99,7 @@ def test_without_vllm_it_says_how_to_install_it(cli: Cli, vllm: Bundle) -> None:
     assert (done.code, "pip install vllm" in done.err) == (4, True)
 
 
-@pytest.mark.parametrize("words", [("--log", "-"), ("--memory", "2GB"), ("--set", "queue=3"), ("--context", "100000")])
+@pytest.mark.parametrize("words", [("--log", "-"), ("--memory", "900GB"), ("--set", "queue=3"), ("--context", "100000")])
 def test_what_cannot_be_said_there_is_refused(cli: Cli, gguf: Bundle, words: tuple[str, ...]) -> None:
     assert cli("serve", gguf.root, *words).code == 2
 
