@@ -79,37 +79,48 @@ def run(call: Call) -> Result:
     call.reporter.step("load")
     if getattr(model, "target", "") in ("gguf", "vllm"):
         return _foreign(call, model)
-    service = open_service(
-        model,
-        slots=spec.slot_count,
-        context=call.common.context,
-        memory=call.common.memory,
-        threads=call.common.threads,
-        rules=Rules(spec.new_tokens, spec.request_seconds, spec.queue),
-    )
+    with _log_to(spec.log, call.reporter) as log:
+        service = open_service(
+            model,
+            slots=spec.slot_count,
+            context=call.common.context,
+            memory=call.common.memory,
+            threads=call.common.threads,
+            rules=Rules(spec.new_tokens, spec.request_seconds, spec.queue),
+        )
+        _say_how(call, service)
+        url = ""
+
+        def listening(port: int) -> None:
+            nonlocal url
+            url = _told(call, service.name, port)
+            call.reporter.note(
+                "{slots} slots, {tokens} tokens in all, at most {longest} a request.",
+                slots=service.engine.slots.count,
+                tokens=service.engine.seats.budget,
+                longest=service.engine.seats.longest,
+            )
+
+        serve(service, place, log, listening)
+    return Result({"url": url, "model": service.name, **service.metrics.totals()}, [], quiet=url)
+
+
+def _told(call: Call, name: str, port: int) -> str:
+    """The URL, once it listens."""
+    url: str = call.spec.url(port)
+    call.reporter.step("serve")
+    call.reporter.note("{model} is served at {url}", model=name, url=url)
+    return url
+
+
+def _say_how(call: Call, service: Any) -> None:
+    """What its users may wonder about later."""
     if not service.engine.slots.batches:
         call.reporter.warn(
             "{model} computes its answers in turn, not together.",
             model=service.name,
         )
         call.reporter.note("A bundle that computes them together: deepseek deploy MODEL --set latent_cache=gqa")
-    url = ""
-
-    def listening(port: int) -> None:
-        nonlocal url
-        url = spec.url(port)
-        call.reporter.step("serve")
-        call.reporter.note("{model} is served at {url}", model=service.name, url=url)
-        call.reporter.note(
-            "{slots} slots, {tokens} tokens in all, at most {longest} a request.",
-            slots=service.engine.slots.count,
-            tokens=service.engine.seats.budget,
-            longest=service.engine.seats.longest,
-        )
-
-    with _log_to(spec.log, call.reporter) as log:
-        serve(service, place, log, listening)
-    return Result({"url": url, "model": service.name, **service.metrics.totals()}, [], quiet=url)
 
 
 def _foreign(call: Call, bundle: Any) -> Result:
@@ -130,9 +141,7 @@ def _foreign(call: Call, bundle: Any) -> Result:
 
     def listening(port: int) -> None:
         nonlocal url
-        url = spec.url(port)
-        call.reporter.step("serve")
-        call.reporter.note("{model} is served at {url}", model=bundle.name, url=url)
+        url = _told(call, bundle.name, port)
 
     keys = plain_keys(spec.api_key_file) if spec.api_key_file else ()
     wanted = Wanted(spec.host, spec.port, keys, spec.slot_count, call.common.context, call.common.threads)
@@ -159,10 +168,17 @@ def require_server() -> None:
 
 @contextlib.contextmanager
 def _log_to(file: Path | None, reporter: Reporter) -> Iterator[Callable[[dict[str, Any]], object]]:
+    """What appends a record. Raises ResourceError where the file cannot be written, before any model is loaded."""
     if file is None:
         yield lambda record: None
     elif str(file) == "-":
         yield lambda record: reporter.note(json.dumps(record))
     else:
-        with file.open("a", encoding="utf-8", buffering=1) as lines:
+        try:
+            lines = file.open("a", encoding="utf-8", buffering=1)
+        except OSError as error:
+            raise ResourceError(
+                "{path} cannot be written: {reason}.", hint="Name another file with --log.", path=file, reason=error.strerror
+            ) from None
+        with lines:
             yield lambda record: lines.write(json.dumps(record) + "\n")

@@ -55,4 +55,5 @@ SERVING: dict[str, str] = {
     "Name a port, and leave --threads out.": "请写明端口，并去掉 --threads。",
     "llama.cpp cannot serve {model}: {reason}": "llama.cpp 无法为 {model} 提供服务：{reason}",
     "Deploy it again with --force.": "请用 --force 重新 deploy。",
+    "Name another file with --log.": "请用 --log 指定另一个文件。",
 }

@@ -41,6 +41,13 @@ def test_memory_that_holds_nothing(cli: Cli, stock: Stock) -> None:
     assert cli("serve", BUNDLE, "--memory", "1MB").code == 4
 
 
+def test_a_log_that_cannot_be_written(cli: Cli, stock: Stock, tmp_path: Path) -> None:
+    done = cli("serve", BUNDLE, "--log", tmp_path / "nowhere/log.jsonl")
+    assert done.code == 4
+    assert "nowhere" in done.err
+    assert "--log" in done.err
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGTERM")
 def test_it_finishes_what_it_began_when_told_to_stop(stock: Stock, tmp_path: Path) -> None:
     """SIGTERM comes while an answer streams: the answer is whole, and the exit is 0."""
