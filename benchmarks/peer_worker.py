@@ -147,7 +147,7 @@ class Openvino:
     def __init__(self, path: str, context: int, threads: int, own: Options) -> None:
         import openvino_genai as og
 
-        self.og, self.path, self.own = og, path, own
+        self.og, self.path, self.own, self.calls = og, path, own, 0
         self.pipeline = og.LLMPipeline(path, "CPU", **own)
         self.vocabulary = json.loads(Path(path, "config.json").read_text())["vocab_size"]
 
@@ -159,7 +159,8 @@ class Openvino:
         config = self.og.GenerationConfig()
         config.max_new_tokens = config.min_new_tokens = count
         config.ignore_eos, config.do_sample = True, False
-        ids = np.array([tokens], np.int64)
+        self.calls += 1  # the pipeline knows a prompt again that it has read, but for another first token
+        ids = np.array([[self.calls % self.vocabulary, *tokens[1:]]], np.int64)
         moments: list[float] = []
         running = self.og.StreamingStatus.RUNNING
 

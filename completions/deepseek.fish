@@ -102,7 +102,7 @@ complete -c deepseek -n '__fish_seen_subcommand_from compress' -l smaller -r -d 
 complete -c deepseek -n '__fish_seen_subcommand_from compress' -l to-size -r -d 'the size to reach, such as 900MB'
 complete -c deepseek -n '__fish_seen_subcommand_from compress' -l fit -r -d 'the device it is to run on with an everyday context, or how much memory it has'
 complete -c deepseek -n '__fish_seen_subcommand_from compress' -l relative-to -r -f -a 'fp32 bf16' -d 'what --smaller counts from'
-complete -c deepseek -n '__fish_seen_subcommand_from compress' -l steps -r -d 'what to leave out before rounding: mtp, vocabulary, experts, depth, width, heads; recover=20m lets the rest learn; for example experts=50%,mtp'
+complete -c deepseek -n '__fish_seen_subcommand_from compress' -l steps -r -d 'what to leave out before rounding: mtp, vocabulary, experts, depth, width, heads, sparsity; recover=20m lets the rest learn; for example experts=50%,mtp'
 complete -c deepseek -n '__fish_seen_subcommand_from compress' -l time -r -d 'how long it may take, such as 2h or 30min'
 complete -c deepseek -n '__fish_seen_subcommand_from compress' -l max-kld -r -d 'exit with 1 when the KL divergence is above this'
 complete -c deepseek -n '__fish_seen_subcommand_from compress' -l max-accuracy-loss -r -d 'exit with 1 unless next-token accuracy surely falls by less, relatively'

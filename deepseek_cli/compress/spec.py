@@ -20,7 +20,7 @@ class CompressSpec:
     relative_to: Literal["fp32", "bf16"] = option("fp32", help="what --smaller counts from")
     steps: str | None = option(
         None,
-        help="what to leave out before rounding: mtp, vocabulary, experts, depth, width, heads; "
+        help="what to leave out before rounding: mtp, vocabulary, experts, depth, width, heads, sparsity; "
         "recover=20m lets the rest learn; for example experts=50%,mtp",
         metavar="NAME[=SHARE],…",
     )

@@ -64,6 +64,14 @@ MAKING: dict[str, str] = {
         "恢复训练没有帮助：KL 散度 {before:.4g} → {after:.4g}。不采用。"
     ),
     "Recovery: KL divergence {before:.4g} → {after:.4g} on held-out text.": "恢复训练：在留出的文本上，KL 散度 {before:.4g} → {after:.4g}。",
+    "Zeros make no file smaller: GPUs with sparse tensor cores multiply 2:4 faster, in TensorRT.": (
+        "零不会让文件变小：带稀疏张量核心的 GPU 用 TensorRT 做 2:4 乘法更快。"
+    ),
+    "--steps sparsity={text}: of such runs, hardware knows 2:4 alone.": "--steps sparsity={text}：这类结构中，硬件只支持 2:4。",
+    "Use sparsity=2:4, or a share such as 50%.": "请用 sparsity=2:4，或 50% 这样的比例。",
+    "{tensor} has {inputs} inputs, which are no runs of four.": "{tensor} 有 {inputs} 个输入，不是四的倍数。",
+    "Use a share, such as sparsity=50%.": "请用比例，例如 sparsity=50%。",
+    "prune": "剪枝",
     "--steps recover={text}: that is no time.": "--steps recover={text}：这不是时间。",
     "For example: --steps depth=20%,recover=20m": "例如：--steps depth=20%,recover=20m",
     # quantize to a size
@@ -111,9 +119,9 @@ MAKING: dict[str, str] = {
         "compress 需要一个目标：--smaller、--to-size 或 --fit，三者取一。"
     ),
     "the device it is to run on with an everyday context, or how much memory it has": "要以日常上下文运行的设备，或其内存大小",
-    "what to leave out before rounding: mtp, vocabulary, experts, depth, width, heads; "
+    "what to leave out before rounding: mtp, vocabulary, experts, depth, width, heads, sparsity; "
     "recover=20m lets the rest learn; for example experts=50%,mtp": (
-        "舍入之前去掉什么：mtp、vocabulary、experts、depth、width、heads；recover=20m 让其余部分再学习；例如 experts=50%,mtp"
+        "舍入之前去掉什么：mtp、vocabulary、experts、depth、width、heads、sparsity；recover=20m 让其余部分再学习；例如 experts=50%,mtp"
     ),
     "left out": "去掉的部分",
     "Goal {goal} MB: {steps}, then {scheme}, embeddings {embeddings}.": "目标 {goal} MB：{steps}，然后 {scheme}，词嵌入 {embeddings}。",

@@ -20,6 +20,7 @@ from deepseek_cli.quantize.fold import lightened, lost
 from deepseek_cli.quantize.plan import Item
 from deepseek_cli.quantize.spread import LOCAL, Engine
 from deepseek_cli.quantize.statistics import Statistics, gather_weighted
+from deepseek_cli.quantize.zeros import with_zeros, zeros_of
 from deepseek_cli.schemes import Scheme
 from deepseek_cli.tensors import Quantized, TensorRef, dense, take_rows
 
@@ -79,9 +80,11 @@ def round_batch(batch: Batch, statistics: Statistics) -> Rounded:
     candidates: dict[str, Callable[..., Quantized]] = {PLAIN: search.quantize}
     if algorithm.quantize is not search.quantize:
         candidates[algorithm.name] = algorithm.quantize
+    zeros = zeros_of(weight)
     for name, quantize in candidates.items():
         try:
-            found[name] = quantize(weight, scheme, statistics)
+            made = quantize(weight, scheme, statistics)
+            found[name] = made if zeros is None else with_zeros(made, zeros)
         except ValueError as error:  # the weight and its inputs are finite: the Hessian has no factor
             if name == PLAIN:
                 raise

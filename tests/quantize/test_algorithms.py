@@ -292,7 +292,7 @@ def test_sweeps_end_where_no_single_code_can_be_better() -> None:
     spread = start.scale.T[torch.arange(80) // 32]
     q, low = start.codes.T.float() - 8, torch.full((80, 6), -8.0)
     for _ in range(50):
-        refine.descend(q, hessian @ (q * spread - weight.T), hessian, spread, (low, low + 15))
+        refine.descend(q, hessian @ (q * spread - weight.T), hessian, spread, (low, low + 15), torch.zeros(1, 1, dtype=torch.bool))
     least = objective((q * spread).T, weight, hessian)
     for j in range(80):
         for code in range(-8, 8):
