@@ -2,8 +2,8 @@
 
     python benchmarks/gemv.py --threads 1 2
 
-All int4 products of SmolLM2-135M (or of the 1.46 B shape) with random codes, one row of activations, rounded alike: as MatMulNBits
-nodes of one graph, and as the prototype computes them, in turns. Needs a C compiler and a processor with AVX-512 VNNI.
+All int4 products of SmolLM2-135M (or of the 1.46 B shape) with random codes, one row of activations, rounded alike: MatMulNBits
+in one graph, and the prototype, in turns. Needs a C compiler and a processor with AVX-512 VNNI.
 """
 
 from __future__ import annotations
