@@ -1,4 +1,7 @@
-"""A weight that learns: all of it, or an adapter of low rank beside it, which is one with it in the end."""
+"""A weight that learns: all of it, or an adapter of low rank beside it, which is one with it in the end.
+
+What was pruned stays zero.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ import torch
 from torch import Tensor
 
 from deepseek_cli.quantize.fake import DECAYS
+from deepseek_cli.quantize.zeros import zeros_of
 
 CHUNK = 1 << 16  # values that are moved at once, so that they stay in the cache from one operation to the next
 
@@ -43,6 +47,7 @@ class Whole:
 
     def __init__(self, weight: Tensor) -> None:
         self.adam, self.size = Adam(weight.float().clone(memory_format=torch.contiguous_format)), rms(weight)
+        self.zeros = zeros_of(weight)
 
     @property
     def parts(self) -> dict[str, Tensor]:
@@ -56,7 +61,7 @@ class Whole:
         return self.value.to(dtype, copy=True)
 
     def learn(self, gradient: Tensor, rate: float) -> None:
-        self.adam.step(gradient, rate * self.size)
+        self.adam.step(without(gradient, self.zeros), rate * self.size)
 
 
 class Adapted:
@@ -66,7 +71,7 @@ class Adapted:
     """
 
     def __init__(self, weight: Tensor, rank: int, seed: int) -> None:
-        self.weight, self.scale = weight, rms(weight) / math.sqrt(rank)
+        self.weight, self.scale, self.zeros = weight, rms(weight) / math.sqrt(rank), zeros_of(weight)
         draws = torch.Generator().manual_seed(seed)
         self.up = Adam(torch.zeros(weight.shape[0], rank))
         self.down = Adam(torch.randn(rank, weight.shape[1], generator=draws))
@@ -78,16 +83,20 @@ class Adapted:
 
     @property
     def value(self) -> Tensor:
-        return torch.addmm(self.weight.float(), self.up.value, self.down.value, alpha=self.scale)
+        return without(torch.addmm(self.weight.float(), self.up.value, self.down.value, alpha=self.scale), self.zeros)
 
     def dense(self, dtype: torch.dtype) -> Tensor:
         return self.value.to(dtype)
 
     def learn(self, gradient: Tensor, rate: float) -> None:
-        slope = gradient.float() * self.scale
+        slope = without(gradient.float(), self.zeros) * self.scale
         up, down = slope @ self.down.value.T, self.up.value.T @ slope
         self.up.step(up, rate)
         self.down.step(down, rate)
+
+
+def without(values: Tensor, zeros: Tensor | None) -> Tensor:
+    return values if zeros is None else values.masked_fill(zeros, 0)
 
 
 def begin(name: str, weight: Tensor, rank: int | None) -> Whole | Adapted:

@@ -48,6 +48,16 @@ def test_a_weight_starts_as_it_was_and_comes_closer_to_its_aim(rank: int | None)
     assert torch.equal(weight, kept)
 
 
+@pytest.mark.parametrize("rank", [None, 4])
+def test_what_was_pruned_stays_zero(rank: int | None) -> None:
+    weight = drawn(24, 96)
+    weight[:, ::2] = 0
+    learner = begin("w", weight, rank)
+    for _ in range(5):
+        learner.learn(drawn(24, 96, seed=7), 0.01)
+    assert not learner.value[:, ::2].any() and (learner.value[:, 1::2] != weight[:, 1::2]).any()
+
+
 def test_an_adapter_s_gradients_are_those_of_its_product() -> None:
     weight, gradient = drawn(8, 12), drawn(8, 12, seed=1)
     adapter = Adapted(weight, 2, 0)
