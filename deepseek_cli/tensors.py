@@ -1,4 +1,4 @@
-"""Tensors as they lie in files: group-wise quantized weights, and block formats that are carried as they are."""
+"""Tensors as they lie in files: group-wise quantized weights, corrected ones, and block formats that are carried as they are."""
 
 from __future__ import annotations
 
@@ -69,6 +69,26 @@ class QuantizedTensor:
 
 
 @dataclass(frozen=True, slots=True)
+class CorrectedTensor:
+    """`rounded` + `up` @ `down`: a low-rank correction beside the codes."""
+
+    rounded: QuantizedTensor  # [out, in]
+    up: Tensor  # [out, rank], bfloat16 in folders
+    down: Tensor  # [rank, in]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.rounded.shape
+
+    def dequantize(self) -> Tensor:
+        """float32 [out, in]; in float64 until then, so that a row's values do not hang on how many rows are computed at once."""
+        return self.rounded.dequantize() + (self.up.double() @ self.down.double()).float()
+
+    def rows(self, index: Tensor | slice) -> CorrectedTensor:
+        return CorrectedTensor(self.rounded.rows(index), self.up[index], self.down)
+
+
+@dataclass(frozen=True, slots=True)
 class BlockTensor:
     """A weight in a format with its own blocks (Q4_K, Q6_K, Q5_0 …): carried, never reinterpreted."""
 
@@ -105,7 +125,7 @@ class Fp8Tensor:
         return Fp8Tensor(self.raw[index], self.scale[index], self.block)
 
 
-Quantized = QuantizedTensor | BlockTensor  # what `quantize` makes
+Quantized = QuantizedTensor | CorrectedTensor | BlockTensor  # what `quantize` makes
 Weight = Tensor | Quantized | Fp8Tensor
 
 

@@ -84,11 +84,11 @@ def parts_of(stem: str, weight: Quantized, scheme: Scheme) -> Iterable[tuple[str
     """The tensors that hold a quantized weight on disk."""
     from deepseek_cli.formats import compressed
     from deepseek_cli.formats.gguf_writer import encode
-    from deepseek_cli.tensors import QuantizedTensor
+    from deepseek_cli.tensors import CorrectedTensor, QuantizedTensor
 
     if scheme.block:  # a Q8_0 that was read again is codes and scales
         return [(f"{stem}.weight.{scheme.block}", encode(weight, scheme.block))]
-    assert isinstance(weight, QuantizedTensor)
+    assert isinstance(weight, QuantizedTensor | CorrectedTensor)
     return compressed.parts_of(stem, weight)
 
 

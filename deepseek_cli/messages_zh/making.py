@@ -48,6 +48,11 @@ MAKING: dict[str, str] = {
     "{name}: {mb} MB, at {path}.": "{name}：{mb} MB，位于 {path}。",
     "weights learn to be quantized: minutes to hours more, for int4 and int8": "让权重学会被量化：多花几分钟到几小时，用于 int4 和 int8",
     "steps of distillation, of --qat or behind any other way": "蒸馏的步数，用于 --qat，或接在其他方式之后",
+    "rank of a low-rank correction beside the codes of each weight, such as 16": "每个权重的编码旁边低秩修正的秩，例如 16",
+    "--set rank={rank} is not between 0 and {most}.": "--set rank={rank} 不在 0 与 {most} 之间。",
+    "For example: --set rank=16": "例如：--set rank=16",
+    "--set rank={rank} does not go with {scheme}.": "--set rank={rank} 不能与 {scheme} 一起使用。",
+    "It is for int4 and int8 whose name holds no rank.": "它用于名称中不含秩的 int4 和 int8。",
     "--set steps={count} is less than zero.": "--set steps={count} 小于零。",
     "0 leaves distillation out.": "0 表示不做蒸馏。",
     "{steps} steps of distillation are in that; they need {needed} MB of memory, and {free} MB are free.": (
