@@ -28,8 +28,8 @@ def corrected(ops: OnnxOps, y: ir.Value, x: ir.Value, names: Sequence[str]) -> i
     label, node = ",".join(names), ops.graph.node
     down = ops.graph.constant(f"{label}.{DOWN}", *(ops._cast(down, label) for _, down in factors))  # [ranks, in]
     up = ops.graph.constant(f"{label}.{UP}", ops._cast(torch.block_diag(*(up for up, _ in factors)), label))  # [out, ranks]
-    low = node("FusedMatMul", [x, down], f"{label}.{DOWN}", transB=1)
-    return node("Add", [y, node("FusedMatMul", [low, up], f"{label}.{UP}", transB=1)], f"{label}.corrected")
+    narrow = node("FusedMatMul", [x, down], f"{label}.narrow", transB=1)
+    return node("Add", [y, node("FusedMatMul", [narrow, up], f"{label}.correction", transB=1)], f"{label}.corrected")
 
 
 def nothing(out: int, inputs: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from deepseek_cli.deploy import find_target, verify
-from deepseek_cli.deploy.engine import deploy
+from deepseek_cli.deploy.engine import Deployed, deploy
 from deepseek_cli.deploy.readback import GraphWeights
 from deepseek_cli.deploy.spec import DeploySpec
 from deepseek_cli.errors import ModelCorrupt, ModelUnsupported, UsageError
@@ -30,6 +31,7 @@ from deepseek_cli.schemes import parse_scheme
 from deepseek_cli.store import Store
 from deepseek_cli.tensors import CorrectedTensor
 from tests.deploy.bundles import flip_bit
+from tests.deploy.test_gguf import merging_tokenizer
 from tests.fp8_toys import DEEPSEEK as MIXED
 from tests.toys import DEPLOYABLE, make_toy
 
@@ -112,49 +114,61 @@ def test_rows_do_not_hang_on_how_many_are_computed() -> None:
 # a model, the whole way
 
 
-def made(folder: Path, family: str = "llama", scheme: str = "int4-g32-r4", **settings: Any) -> ModelHandle:
-    """A toy, quantized on text."""
+def toy(folder: Path, family: str = "llama", **settings: Any) -> None:
     make_toy(folder / "toy", family, **{**DEPLOYABLE, **settings})
-    return quantized(folder, "q", scheme=scheme)
+    merging_tokenizer().save(str(folder / "toy" / "tokenizer.json"))
 
 
 def quantized(folder: Path, name: str, **options: Any) -> ModelHandle:
     store = Store(folder)
-    spec = QuantizeSpec(**{"tokens": 1024, "report": False, "level": "fast", **options})
+    spec = QuantizeSpec(**{"scheme": "int4-g32-r4", "tokens": 1024, "report": False, "level": "fast", **options})
     quantize(open_model(str(folder / "toy"), store), spec, store, folder / name)
     return open_model(str(folder / name), store)
 
 
-def test_a_folder_holds_it_says_so_and_gives_it_back(tmp_path: Path) -> None:
-    handle = made(tmp_path, scheme="int4-g32-r4")
-    ref = handle.tensors["model.layers.1.mlp.up_proj.weight"]
+def built(handle: ModelHandle, folder: Path, **options: Any) -> Deployed:
+    return deploy(handle, DeploySpec(**options), Store(folder), folder / "bundle", threads=1)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> ModelHandle:
+    """int4-g32-r4, beside a bundle of it and the toy that it was made from."""
+    folder = tmp_path_factory.mktemp("made")
+    toy(folder)
+    handle = quantized(folder, "q")
+    built(handle, folder, verify="weights")
+    return handle
+
+
+@pytest.fixture
+def copy(made: ModelHandle, tmp_path: Path) -> Path:
+    """Of the folders: `q` and `bundle`."""
+    return shutil.copytree(made.root.parent, tmp_path / "copy")
+
+
+def test_a_folder_holds_it_says_so_and_gives_it_back(made: ModelHandle) -> None:
+    ref = made.tensors["model.layers.1.mlp.up_proj.weight"]
     weight = ref.read()
     assert isinstance(weight, CorrectedTensor)
     assert (weight.up.shape, weight.down.shape) == ((96, 4), (4, 64))
     assert (ref.stored, ref.size_bytes) == ("int4-g32-r4", parse_scheme("int4-g32-r4").bytes_of(96, 64) + 16)  # its shape, int64
-    assert handle.manifest.quantization[ref.name] == "int4-g32-r4"
-    assert handle.manifest.quantization["lm_head.weight"] == "int8-channel"
-    assert handle.manifest.readers == ("deepseek",)
+    assert made.manifest.quantization[ref.name] == "int4-g32-r4"
+    assert made.manifest.quantization["lm_head.weight"] == "int8-channel"
+    assert made.manifest.readers == ("deepseek",)
 
 
-def test_the_option_is_the_schemes_own_rank(tmp_path: Path) -> None:
-    named = made(tmp_path, scheme="int4-g32-r4")
-    asked = quantized(tmp_path, "asked", group="32", rank=4)
-    for name, ref in named.tensors.items():
-        ours, theirs = ref.read(), asked.tensors[name].read()
-        if isinstance(ours, CorrectedTensor) and isinstance(theirs, CorrectedTensor):
-            assert torch.equal(ours.up, theirs.up)
-            assert torch.equal(ours.down, theirs.down)
-    assert asked.manifest.quantization == named.manifest.quantization
+def test_the_option_is_the_schemes_own_rank(made: ModelHandle, tmp_path: Path) -> None:
+    asked = quantized(made.root.parent, str(tmp_path / "asked"), scheme=None, group="32", rank=4)
+    assert asked.manifest.quantization == made.manifest.quantization
+    assert (asked.root / "model.safetensors").read_bytes() == (made.root / "model.safetensors").read_bytes()
 
 
-def test_it_brings_every_weight_closer_on_text_that_it_did_not_see(tmp_path: Path) -> None:
-    make_toy(tmp_path / "toy", **DEPLOYABLE)
+def test_it_brings_every_weight_closer_on_text_that_it_did_not_see(made: ModelHandle, tmp_path: Path) -> None:
     store = Store(tmp_path)
-    source = open_model(str(tmp_path / "toy"), store)
-    spec = {"tokens": 4096, "report": False, "scheme": "int4-g32-r4"}
-    notes = quantize(source, QuantizeSpec(**spec), store, tmp_path / "q").notes  # type: ignore[arg-type]
-    assert notes
+    source = open_model(str(made.root.parent / "toy"), store)
+    spec = QuantizeSpec(scheme="int4-g32-r4", tokens=4096, report=False)
+    notes = quantize(source, spec, store, tmp_path / "q").notes
+    assert len(notes) == 14
     assert max(note["gain"] for note in notes.values()) < 1.0
 
 
@@ -165,106 +179,88 @@ def test_the_formats_own_library_refuses_it_by_its_field() -> None:
 
 
 @pytest.mark.parametrize("part", correction.PARTS)
-def test_a_factor_that_is_missing_is_named(tmp_path: Path, part: str) -> None:
-    made(tmp_path)
-    file = tmp_path / "q" / "model.safetensors"
-    content = file.read_bytes()
-    name = f"model.layers.0.mlp.up_proj.{part}".encode()
-    file.write_bytes(content.replace(name, name[:-1] + b"x"))
+def test_a_factor_that_is_missing_is_named(copy: Path, part: str) -> None:
+    file, name = copy / "q" / "model.safetensors", f"model.layers.0.mlp.up_proj.{part}".encode()
+    file.write_bytes(file.read_bytes().replace(name, name[:-1] + b"x"))
     with pytest.raises(ModelCorrupt, match=r"model\.layers\.0\.mlp\.up_proj\.weight lacks its other parts"):
-        open_model(str(tmp_path / "q"), Store(tmp_path))
+        open_model(str(copy / "q"), Store(copy))
 
 
-def test_a_rank_that_the_config_does_not_allow_is_corrupt(tmp_path: Path) -> None:
-    made(tmp_path)
-    file = tmp_path / "q" / "config.json"
+def test_a_rank_that_the_config_does_not_allow_is_corrupt(copy: Path) -> None:
+    file = copy / "q" / "config.json"
     file.write_text(file.read_text().replace('"correction_rank": 4', '"correction_rank": 5'))
     with pytest.raises(ModelCorrupt, match="do not fit each other"):
-        open_model(str(tmp_path / "q"), Store(tmp_path))
+        open_model(str(copy / "q"), Store(copy))
 
 
 @pytest.mark.parametrize(
     ("family", "settings"), [("llama", {"attention_bias": True, "mlp_bias": True}), ("qwen3", {"tie_word_embeddings": True})]
 )
 def test_a_bundle_computes_it_and_is_verified_to_its_tokens(tmp_path: Path, family: str, settings: dict[str, Any]) -> None:
-    handle = made(tmp_path, family, **settings)
-    done = deploy(handle, DeploySpec(verify="tokens"), Store(tmp_path), tmp_path / "bundle", threads=1)
-    assert done.verification["level"] == "L3"
-    assert not done.verification["failed"]
-    assert done.verification["dense_fallbacks"] == []
+    toy(tmp_path, family, **settings)
+    found = built(quantized(tmp_path, "q"), tmp_path, verify="tokens").verification
+    assert (found["level"], found["failed"], found["dense_fallbacks"]) == ("L3", False, [])
     nodes = GraphWeights(tmp_path / "bundle" / "model.onnx").graph.node
     assert sum(node.name.endswith(".corrected") for node in nodes) == 2 * 5  # q, k and v as one; o, gate, up, down
 
 
-def test_rows_with_one_scale_keep_theirs_beside_int8_products(tmp_path: Path) -> None:
-    handle = made(tmp_path, scheme="int8-channel-r4")
-    spec = DeploySpec(verify="tokens", rounds_tokens=True)
-    assert deploy(handle, spec, Store(tmp_path), tmp_path / "bundle", threads=1).verification["level"] == "L1"
-
-
-@pytest.mark.parametrize("part", ["correction_up", "correction_down"])
-def test_one_changed_bit_fails_and_names_its_tensor(tmp_path: Path, part: str) -> None:
-    handle = made(tmp_path)
-    deploy(handle, DeploySpec(verify="weights"), Store(tmp_path), tmp_path / "bundle", threads=1)
-    stem = "model.layers.0.mlp.down_proj"
-    flip_bit(tmp_path / "bundle", f"{stem}.{part}")
-    check = verify.check_weights(find_target("cpu"), handle, tmp_path / "bundle")
-    assert check["differing"] == [f"{stem}.weight"]
-
-
-def test_a_changed_folder_fails_its_digests(cli: Any, tmp_path: Path) -> None:
-    made(tmp_path)
-    file = tmp_path / "q" / "model.safetensors"
-    content = bytearray(file.read_bytes())
-    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-    start, _ = header["model.layers.0.mlp.down_proj.weight_correction_up"]["data_offsets"]
-    content[8 + int.from_bytes(content[:8], "little") + start] ^= 1
-    file.write_bytes(content)
-    assert cli("verify", tmp_path / "q").code == 1
+def test_rows_with_one_scale_keep_theirs_beside_int8_products(made: ModelHandle, tmp_path: Path) -> None:
+    handle = quantized(made.root.parent, str(tmp_path / "q"), scheme="int8-channel-r4")
+    assert built(handle, tmp_path, verify="logits", rounds_tokens=True).verification["level"] == "L2"
 
 
 def test_experts_take_theirs_one_by_one(tmp_path: Path) -> None:
     make_toy(tmp_path / "toy", "deepseek_v3", **MIXED)
-    done = deploy(
-        quantized(tmp_path, "q", scheme="int4-g32-r4"), DeploySpec(verify="tokens"), Store(tmp_path), tmp_path / "bundle", threads=1
-    )
-    assert done.verification["level"] == "L3"
+    found = built(quantized(tmp_path, "q"), tmp_path, verify="tokens").verification
+    assert (found["level"], found["failed"]) == ("L3", False)
+
+
+@pytest.mark.parametrize("part", ["correction_up", "correction_down"])
+def test_one_changed_bit_fails_and_names_its_tensor(made: ModelHandle, copy: Path, part: str) -> None:
+    stem = "model.layers.0.mlp.down_proj"
+    assert verify.check_weights(find_target("cpu"), made, copy / "bundle")["ok"]
+    flip_bit(copy / "bundle", f"{stem}.{part}")
+    check = verify.check_weights(find_target("cpu"), made, copy / "bundle")
+    assert check["differing"] == [f"{stem}.weight"]
+
+
+def test_a_changed_folder_fails_its_digests(cli: Any, copy: Path) -> None:
+    file = copy / "q" / "model.safetensors"
+    content = bytearray(file.read_bytes())
+    begin = 8 + int.from_bytes(content[:8], "little")
+    start, _ = json.loads(content[8:begin])["model.layers.0.mlp.down_proj.weight_correction_up"]["data_offsets"]
+    content[begin + start] ^= 1
+    file.write_bytes(content)
+    assert cli("verify", copy / "q").code == 1
 
 
 # where there is no place for it
 
 
 @pytest.mark.parametrize("target", ["openvino", "gguf", "metal"])
-def test_others_hold_the_sum_dense_and_list_it(tmp_path: Path, target: str) -> None:
-    handle = made(tmp_path)
-    done = deploy(handle, DeploySpec(target=target, verify="weights"), Store(tmp_path), tmp_path / "bundle", threads=1)
-    assert done.verification["level"] == "L1"
-    assert "model.layers.0.mlp.up_proj.weight" in done.verification["dense_fallbacks"]
+def test_others_hold_the_sum_dense_and_list_it(made: ModelHandle, tmp_path: Path, target: str) -> None:
+    found = built(made, tmp_path, target=target, verify="weights").verification
+    assert found["level"] == "L1"
+    assert "model.layers.0.mlp.up_proj.weight" in found["dense_fallbacks"]
 
 
 @pytest.mark.parametrize("target", ["vllm", "tensorrt", "mobile"])
-def test_or_refuse_it_by_name(tmp_path: Path, target: str) -> None:
-    handle = made(tmp_path, scheme="int4-g128-pos-r4")
-    with pytest.raises(ModelUnsupported, match="no place for its low-rank correction"):
-        deploy(handle, DeploySpec(target=target), Store(tmp_path), tmp_path / "bundle", threads=1)
+def test_or_refuse_it_by_name(made: ModelHandle, tmp_path: Path, target: str) -> None:
+    handle = quantized(made.root.parent, str(tmp_path / "q"), scheme="int4-g32-pos-r4", algorithm="search", tokens=None)
+    with pytest.raises(ModelUnsupported) as refused:
+        built(handle, tmp_path, target=target)
+    assert "no place for its low-rank correction" in refused.value.facts["reason"]
 
 
-def test_a_size_to_reach_counts_it(tmp_path: Path) -> None:
-    make_toy(tmp_path / "toy", **DEPLOYABLE)
-    handle = quantized(tmp_path, "q", rank=4, to_bpw=9.0)
-    ranks = {name: parse_scheme(text).rank for name, text in handle.manifest.quantization.items()}
-    assert 4 in ranks.values()
-    size = sum(ref.size_bytes for ref in handle.stored.values())
-    assert 8 * size <= 9.0 * handle.parameters
+def test_a_size_to_reach_counts_it(made: ModelHandle, tmp_path: Path) -> None:
+    handle = quantized(made.root.parent, str(tmp_path / "q"), scheme=None, rank=4, to_bpw=8.0)
+    assert {text[-3:] for text in handle.manifest.quantization.values() if text.startswith("int4")} == {"-r4"}
+    assert 7.0 < 8 * handle.size_bytes / handle.parameters <= 8.0
 
 
-def test_scales_learn_beside_it(tmp_path: Path) -> None:
-    handle = made(tmp_path)
-    learned = quantized(tmp_path, "learned", scheme="int4-g32-r4", tokens=2048, steps=2, rate=0.01, level="fast")
-    name = "model.layers.0.mlp.up_proj.weight"
-    before, after = handle.tensors[name].read(), learned.tensors[name].read()
-    assert isinstance(before, CorrectedTensor)
-    assert isinstance(after, CorrectedTensor)
+def test_scales_learn_beside_it(made: ModelHandle, tmp_path: Path) -> None:
+    learned = quantized(made.root.parent, str(tmp_path / "q"), tokens=2048, steps=1, rate=0.01)
+    assert learned.tensors["model.layers.0.mlp.up_proj.weight"].stored == "int4-g32-r4"
 
 
 @pytest.mark.parametrize(
@@ -277,7 +273,6 @@ def test_scales_learn_beside_it(tmp_path: Path) -> None:
         ({"rank": 4, "scheme": "int4-g32-r8"}, "does not go with int4-g32-r8"),
     ],
 )
-def test_what_cannot_be_is_said(tmp_path: Path, options: dict[str, Any], reason: str) -> None:
-    make_toy(tmp_path / "toy", **DEPLOYABLE)
+def test_what_cannot_be_is_said(options: dict[str, Any], reason: str) -> None:
     with pytest.raises(UsageError, match=reason):
-        quantized(tmp_path, "q", **options)
+        QuantizeSpec(**options).resolve(1_000_000)
