@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from deepseek_cli.errors import UsageError
 
-GRAMMAR = "int4[-g32|-g64|-g128][-asym][-pos][-rN], int8[-channel|-g32|-g64|-g128][-asym][-rN], q4_k_m, q4_k, q5_0, q6_k, q8_0, bf16"
-PATTERN = re.compile(r"int(?P<bits>[48])(?:-(?P<group>channel|g32|g64|g128))?(?P<asym>-asym)?(?P<pos>-pos)?(?:-r(?P<rank>[1-9]\d{0,3}))?")
+GRAMMAR = "int3|int4[-g32|-g64|-g128][-asym][-pos][-rN], int8[-channel|-g32|-g64|-g128][-asym][-rN], q4_k_m, q4_k, q5_0, q6_k, q8_0, bf16"
+PATTERN = re.compile(r"int(?P<bits>[348])(?:-(?P<group>channel|g32|g64|g128))?(?P<asym>-asym)?(?P<pos>-pos)?(?:-r(?P<rank>[1-9]\d{0,3}))?")
 BLOCK_BITS = {"q4_k": 4.5, "q5_0": 5.5, "q6_k": 6.5625, "q8_0": 8.5}  # of ggml's formats that are written, scales and all
 MIXTURE = "q4_k_m"  # of them; see quantize.mixture
 
@@ -63,7 +63,7 @@ DENSE = Scheme(16)
 
 
 def parse_scheme(text: str, default_group: int = 32) -> Scheme:
-    """A scheme from its name; `int4` alone takes `default_group`, `int8` alone is per channel.
+    """A scheme from its name; `int4` and `int3` alone take `default_group`, `int8` alone is per channel.
 
     Raises UsageError for a name outside the grammar.
     """
@@ -75,11 +75,13 @@ def parse_scheme(text: str, default_group: int = 32) -> Scheme:
     if not match:
         raise UsageError("There is no scheme named {scheme!r}.", hint="Schemes are: {grammar}.", scheme=text, grammar=GRAMMAR)
     bits, group = int(match["bits"]), match["group"]
-    if bits == 4 and group == "channel":
+    if bits < 8 and group == "channel":
         raise UsageError(
-            "int4 needs groups: one scale for a whole row loses too much.", hint="Use int4-g32, int4-g64 or int4-g128."
+            "int{bits} needs groups: one scale for a whole row loses too much.",
+            hint="Use int{bits}-g32, int{bits}-g64 or int{bits}-g128.",
+            bits=bits,
         )
-    size = default_group if group is None and bits == 4 else int((group or "g0").lstrip("g")) if group != "channel" else 0
+    size = default_group if group is None and bits < 8 else int((group or "g0").lstrip("g")) if group != "channel" else 0
     if match["asym"] and match["pos"]:
         raise UsageError("{scheme}: -pos is for symmetric schemes.", hint="Leave -asym or -pos out.", scheme=text)
     return Scheme(bits, size, not match["asym"], bool(match["pos"]), rank=int(match["rank"] or 0))

@@ -26,7 +26,7 @@ from deepseek_cli.spec import as_record
 from deepseek_cli.store import Store, require_space, result_name, staged
 
 CHECK = Path(__file__).parent / "templates" / "check.py"  # goes into every bundle
-CARRIED = ("int4", "int8", "q4_0", "q8_0")  # what a bundle holds as it lies; other formats become float32
+CARRIED = ("int3", "int4", "int8", "q4_0", "q8_0")  # what a bundle holds as it lies; other formats become float32
 CORRECTED = ("", "cpu", "cuda", "rocm", "web")  # targets that compute low-rank corrections beside codes
 CARRIED_BY = {"gguf": (*CARRIED, "q4_1", "q5_", "q4_k", "q6_k")}
 

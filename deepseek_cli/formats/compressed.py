@@ -26,7 +26,7 @@ from deepseek_cli.tensors import CorrectedTensor, QuantizedTensor, TensorRef, pa
 SCALE_DTYPE = torch.bfloat16  # holds portable scales exactly
 PARTS = ("weight_packed", "weight_scale", "weight_shape", "weight_zero_point", "weight_g_idx")
 FORMATS = ("pack-quantized", "int-quantized")
-WEIGHTS: dict[str, tuple[object, ...]] = {"type": ("int",), "num_bits": (4, 8), "strategy": ("group", "channel")}
+WEIGHTS: dict[str, tuple[object, ...]] = {"type": ("int",), "num_bits": (3, 4, 8), "strategy": ("group", "channel")}
 
 
 def planned_parts(name: str, shape: tuple[int, int], scheme: Scheme, scales: torch.dtype = SCALE_DTYPE) -> list[Planned]:
@@ -60,15 +60,15 @@ def parts_of(
 
 def _pack_rows(zero: Tensor, bits: int) -> Tensor:
     """uint8 [out, groups] to int32 [ceil(out * bits / 32), groups]: packed along the first axis."""
-    padded = torch.nn.functional.pad(zero.T, (0, -zero.shape[0] % (32 // bits)))
-    words = (
-        pack(padded, bits).flatten().view(torch.int32)
-    )  # flat first: one group per row would leave strides that cannot be viewed
-    return words.view(len(padded), -1).T.contiguous()
+    words = -(-len(zero) * bits // 32)
+    padded = torch.nn.functional.pad(zero.T, (0, -len(zero) % 32))  # after 32 codes a word ends whatever their bits are
+    flat = pack(padded, bits).flatten().view(torch.int32)  # one group per row would leave strides that cannot be viewed
+    return flat.view(len(padded), -1)[:, :words].T.contiguous()
 
 
 def _unpack_rows(packed: Tensor, bits: int, out: int) -> Tensor:
-    codes = unpack(packed.T.flatten().view(torch.uint8), bits)
+    whole = torch.nn.functional.pad(packed.T, (0, -len(packed) % bits))  # 32 codes lie in so many words
+    codes = unpack(whole.flatten().view(torch.uint8), bits)
     return codes.view(packed.shape[1], -1)[:, :out].T.contiguous()
 
 
@@ -183,7 +183,7 @@ def _join_packed(stem: str, tensors: Mapping[str, TensorRef], group_sizes: list[
     check_scales(file, scale)
     size = shape.read()
     out, inputs = (int(n) for n in size.tolist()) if isinstance(size, Tensor) and size.numel() == 2 else (0, 0)
-    bits = next((b for b in (4, 8) if packed.shape == (out, inputs * b // 32)), 0)
+    bits = next((b for b in (3, 4, 8) if packed.shape == (out, inputs * b // 32)), 0)
     group = _group_of(scale, inputs, group_sizes)
     if not bits or not group or scale.shape != (out, scale.shape[-1]) or (index and index.shape != (inputs,)):
         raise unfitting(file, f"{stem}.weight")

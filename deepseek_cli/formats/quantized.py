@@ -6,6 +6,7 @@ And the parts of those that are written here: compressed-tensors, or blocks wher
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -88,8 +89,10 @@ def parts_of(stem: str, weight: Quantized, scheme: Scheme) -> Iterable[tuple[str
 
     if scheme.block:  # a Q8_0 that was read again is codes and scales
         return [(f"{stem}.weight.{scheme.block}", encode(weight, scheme.block))]
-    assert isinstance(weight, QuantizedTensor | CorrectedTensor)
-    return compressed.parts_of(stem, weight)
+    if isinstance(weight, CorrectedTensor):
+        return compressed.parts_of(stem, replace(weight, rounded=weight.rounded.with_bits(scheme.bits)))
+    assert isinstance(weight, QuantizedTensor)
+    return compressed.parts_of(stem, weight.with_bits(scheme.bits))
 
 
 def quantization_config(schemes: Mapping[str, Scheme], left: list[str]) -> dict[str, Any]:

@@ -4,8 +4,8 @@ MAKING: dict[str, str] = {
     # schemes
     "There is no scheme named {scheme!r}.": "没有名为 {scheme!r} 的方案。",
     "Schemes are: {grammar}.": "方案有：{grammar}。",
-    "int4 needs groups: one scale for a whole row loses too much.": "int4 需要分组：整行共用一个缩放系数损失太大。",
-    "Use int4-g32, int4-g64 or int4-g128.": "请用 int4-g32、int4-g64 或 int4-g128。",
+    "int{bits} needs groups: one scale for a whole row loses too much.": "int{bits} 需要分组：整行共用一个缩放系数损失太大。",
+    "Use int{bits}-g32, int{bits}-g64 or int{bits}-g128.": "请用 int{bits}-g32、int{bits}-g64 或 int{bits}-g128。",
     "{scheme}: -pos is for symmetric schemes.": "{scheme}：-pos 只用于对称方案。",
     "Leave -asym or -pos out.": "请去掉 -asym 或 -pos。",
     # quantize

@@ -144,7 +144,7 @@ def _rules(spec: QuantizeSpec, handle: Described, embeddings: list[str], body: S
                 "--rule {rule} is not of the form PATTERN=SCHEME.", hint="For example: --rule lm_head=int4", rule=text
             )
         name = embeddings[0] if pattern == "lm_head" and getattr(handle.config, "tied", False) else pattern
-        rules.append(Rule(name, parse_scheme(scheme, body.group if body.bits == 4 and body.group else group), text))
+        rules.append(Rule(name, parse_scheme(scheme, body.group if body.bits < 8 and body.group else group), text))
     return rules
 
 
