@@ -4,8 +4,8 @@ MAKING: dict[str, str] = {
     # schemes
     "There is no scheme named {scheme!r}.": "没有名为 {scheme!r} 的方案。",
     "Schemes are: {grammar}.": "方案有：{grammar}。",
-    "int4 needs groups: one scale for a whole row loses too much.": "int4 需要分组：整行共用一个缩放系数损失太大。",
-    "Use int4-g32, int4-g64 or int4-g128.": "请用 int4-g32、int4-g64 或 int4-g128。",
+    "int{bits} needs groups: one scale for a whole row loses too much.": "int{bits} 需要分组：整行共用一个缩放系数损失太大。",
+    "Use int{bits}-g32, int{bits}-g64 or int{bits}-g128.": "请用 int{bits}-g32、int{bits}-g64 或 int{bits}-g128。",
     "{scheme}: -pos is for symmetric schemes.": "{scheme}：-pos 只用于对称方案。",
     "Leave -asym or -pos out.": "请去掉 -asym 或 -pos。",
     # quantize
@@ -48,6 +48,11 @@ MAKING: dict[str, str] = {
     "{name}: {mb} MB, at {path}.": "{name}：{mb} MB，位于 {path}。",
     "weights learn to be quantized: minutes to hours more, for int4 and int8": "让权重学会被量化：多花几分钟到几小时，用于 int4 和 int8",
     "steps of distillation, of --qat or behind any other way": "蒸馏的步数，用于 --qat，或接在其他方式之后",
+    "rank of a low-rank correction beside the codes of each weight, such as 16": "每个权重的编码旁边低秩修正的秩，例如 16",
+    "--set rank={rank} is not between 0 and {most}.": "--set rank={rank} 不在 0 与 {most} 之间。",
+    "For example: --set rank=16": "例如：--set rank=16",
+    "--set rank={rank} does not go with {scheme}.": "--set rank={rank} 不能与 {scheme} 一起使用。",
+    "It is for int4 and int8 whose name holds no rank.": "它用于名称中不含秩的 int4 和 int8。",
     "--set steps={count} is less than zero.": "--set steps={count} 小于零。",
     "0 leaves distillation out.": "0 表示不做蒸馏。",
     "{steps} steps of distillation are in that; they need {needed} MB of memory, and {free} MB are free.": (

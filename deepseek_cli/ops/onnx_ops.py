@@ -21,13 +21,14 @@ from deepseek_cli.ops.onnx_experts import Routes, mixture, route
 from deepseek_cli.ops.onnx_graph import ONE_FILE, DataFiles, Graph, Rows
 from deepseek_cli.ops.onnx_latent import Step, latent_attention
 from deepseek_cli.ops.onnx_lazy import Part, Product, Sum
+from deepseek_cli.ops.onnx_low_rank import corrected
 from deepseek_cli.ops.onnx_rows import gather_rows
 from deepseek_cli.ops.onnx_tokens import has_row_scales, token_product
 from deepseek_cli.ops.onnx_weights import FLOAT, WeightOps
 from deepseek_cli.ops.rounded_cache import BETWEEN, BY_CHANNEL
 from deepseek_cli.ops.torch_ops import rope_table
 from deepseek_cli.reporter import SILENT, Reporter
-from deepseek_cli.tensors import TensorRef
+from deepseek_cli.tensors import CorrectedTensor, TensorRef
 
 INT64_MAX = (1 << 63) - 1
 INT32, INT64 = ir.DataType.INT32, ir.DataType.INT64
@@ -91,6 +92,8 @@ class OnnxOps(WeightOps):
         weight = self._weight(name)
         if isinstance(weight, NBits) and weight.inputs % weight.block:
             weight = self._values(name, f"its rows are no multiple of {weight.block}")
+        elif isinstance(self.tensors[f"{name}.weight"].read(), CorrectedTensor):
+            weight = self._values(name, "rows that are looked up have no place for its low-rank correction")
         if isinstance(weight, Rows):
             x = self.graph.node("Gather", [self.graph.constant(f"{name}.weight", weight), tokens], f"{name}.gather", weights=name)
         else:
@@ -246,6 +249,7 @@ class OnnxOps(WeightOps):
             weight = self.graph.constant(f"{label}.weight", *(w for w in weights if isinstance(w, Rows)))
             y = self.graph.node("FusedMatMul", [self._value(x), weight], label, weights=label, transB=1)
             y = y if bias is None else self.graph.node("Add", [y, bias], f"{label}.biased", weights=label)
+        y = corrected(self, y, self._value(x), names) if packed else y
         self._done(*names)
         return y
 

@@ -20,7 +20,7 @@ from deepseek_cli.ahead import in_order
 from deepseek_cli.handle import ModelHandle
 from deepseek_cli.ops.torch_ops import TorchOps
 from deepseek_cli.quantize.fake import FakeQuantized
-from deepseek_cli.tensors import HeldWeights, QuantizedTensor, TensorRef
+from deepseek_cli.tensors import CorrectedTensor, HeldWeights, QuantizedTensor, TensorRef
 
 PART = 4  # windows that are computed at once where nothing is learned
 POSITIONS = 128  # whose logits are held at once
@@ -51,12 +51,12 @@ class Student:
 
     def _begin(self, name: str, ref: TensorRef) -> Any:
         quantized = ref.read()
-        assert isinstance(quantized, QuantizedTensor)
+        assert isinstance(quantized, QuantizedTensor | CorrectedTensor)
         return FakeQuantized(quantized.rows(self.order[name]) if name in self.order else quantized)
 
-    def export(self, name: str) -> QuantizedTensor:
+    def export(self, name: str) -> QuantizedTensor | CorrectedTensor:
         """As it goes on disk."""
-        quantized: QuantizedTensor = self.learning[name].export()
+        quantized: QuantizedTensor | CorrectedTensor = self.learning[name].export()
         return quantized.rows(self.order[name].argsort()) if name in self.order else quantized
 
     def step(
