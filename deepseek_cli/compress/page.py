@@ -25,11 +25,11 @@ from deepseek_cli.runtime.context import DEFAULT_CONTEXT
 MARK = "deepseek.compress/1"
 TEMPLATE = Path(__file__).parent / "page.html"
 STYLE = TEMPLATE.with_suffix(".css")
-WIDTH, HEIGHT, LEFT, BOTTOM, EDGE = 860, 420, 64, 48, 16
+WIDTH, HEIGHT, LEFT, BOTTOM, TOP, EDGE = 860, 420, 76, 48, 28, 16
 LEAST_KL = 1e-6  # that a logarithmic axis shows
 MOST_NAMED = 16  # of a list of what was kept
-BAR = 640  # of the memory's picture, across
-LAYER = re.compile(r"(?:^|\.)layers\.\d+\.")
+BAR, FAR = 640, 3  # of the memory's picture: its width, and how far beyond the bars a device's limit is still drawn
+LAYER = re.compile(r"^model\.(?:layers\.\d+\.(?:self_attn\.|mlp\.)?)?")
 EXPERT = re.compile(r"\bexperts\.\d+\.")
 BITS = re.compile(r"\d+")
 
@@ -83,7 +83,7 @@ def _chart(candidates: Sequence[Candidate], goal: int) -> dict[str, Any]:
         if kl is not None
     ]
     x = Axis([*(size for _, _, size, _ in found), goal / 1e6], LEFT, WIDTH - EDGE)
-    y = Axis([kl for *_, kl in found], HEIGHT - BOTTOM, EDGE)
+    y = Axis([kl for *_, kl in found], HEIGHT - BOTTOM, TOP)
     points = [
         {
             "row": i,
@@ -97,7 +97,7 @@ def _chart(candidates: Sequence[Candidate], goal: int) -> dict[str, Any]:
         for i, kind, size, kl in found
     ]
     return {
-        **{"width": WIDTH, "height": HEIGHT, "left": LEFT, "right": WIDTH - EDGE, "top": EDGE, "bottom": HEIGHT - BOTTOM},
+        **{"width": WIDTH, "height": HEIGHT, "left": LEFT, "right": WIDTH - EDGE, "top": TOP, "bottom": HEIGHT - BOTTOM},
         "goal": round(x.at(goal / 1e6), 1),
         "points": points,
         "misses": [(a, b) for a in points for b in points if a["row"] == b["row"] and a["kind"] == "predicted" != b["kind"]],
@@ -130,7 +130,7 @@ def _schemes(small: ModelHandle) -> tuple[list[str], list[tuple[str, list[dict[s
         layer = layer_of(ref.name) or "other"
         sizes[layer] = sizes.get(layer, 0) + ref.size_bytes
         if len(ref.shape) == 2:
-            part = EXPERT.sub("experts.*.", LAYER.split(ref.name)[-1]).removesuffix(".weight")
+            part = EXPERT.sub("experts.*.", LAYER.sub("", ref.name)).removesuffix(".weight")
             rows.setdefault(layer, {}).setdefault(part, set()).add(ref.stored)
     parts = list(dict.fromkeys(part for row in rows.values() for part in row))
     return parts, [(layer, [_cell(row.get(part)) for part in parts], sizes[layer]) for layer, row in rows.items()]
@@ -151,10 +151,12 @@ def _memory(original: ModelHandle, small: ModelHandle, device: Device) -> dict[s
         tokens = min(model.config.context, DEFAULT_CONTEXT)
         found = footprint(sketch, sketch.weights, "packed", "fp16", tokens)
         rows.append({"name": model.name, "tokens": tokens, "fit": fit_on(device, sketch), **found})
-    most = max(device.usable_bytes, *(sum(part["bytes"] for part in row["parts"]) for row in rows))
+    largest = max(sum(part["bytes"] for part in row["parts"]) for row in rows)
+    drawn = device.usable_bytes <= FAR * largest
+    scale = BAR / max(largest, device.usable_bytes if drawn else 0)
     for i, row in enumerate(rows):
         at, row["y"] = 0.0, 14 + 40 * i
         for part in row["parts"]:
-            part |= {"x": round(at, 1), "width": round(BAR * part["bytes"] / most, 1)}
-            at += BAR * part["bytes"] / most
-    return {"rows": rows, "usable": round(BAR * device.usable_bytes / most, 1), "width": BAR}
+            part |= {"x": round(at, 1), "width": round(scale * part["bytes"], 1)}
+            at += scale * part["bytes"]
+    return {"rows": rows, "usable": round(scale * device.usable_bytes, 1) if drawn else None, "width": BAR}
