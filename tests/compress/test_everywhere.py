@@ -26,7 +26,10 @@ from tests.toys import DEPLOYABLE, byte_tokenizer, make_toy
 
 Cli = Callable[..., Outcome]
 TARGETS = ("cpu", "gguf", "metal")
-STEPS = {"llama": "depth=50%,width=30%,heads=50%,vocabulary=20%", "deepseek_v3": "experts=50%,mtp,depth=33%"}
+STEPS = {  # and a size that mixed schemes reach, some of 4 bits
+    "llama": ("depth=50%,width=30%,heads=50%,vocabulary=20%", "60kB"),
+    "deepseek_v3": ("experts=50%,mtp,depth=33%", "190kB"),
+}
 ROWS = 400  # of embeddings: more than tokens
 BEGIN, END, TURN = "<begin>", "<end>", "<turn>"
 TEMPLATE = "<begin>{% for m in messages %}{{ m.role }}: {{ m.content }}<turn>{% endfor %}assistant:"
@@ -55,10 +58,12 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
     add_draft(folder / "deepseek_v3")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DEEPSEEK_HOME", str(folder / "home"))
-        for family, steps in STEPS.items():
+        for family, (steps, size) in STEPS.items():
             chat_tokenizer(folder / family)
-            line = ["compress", folder / family, "--to-size", "2MB", "--steps", steps, "-o", folder / f"{family}-small", "-q"]
+            small = folder / f"{family}-small"
+            line = ["compress", folder / family, "--to-size", size, "--steps", steps, "-o", small, "-q"]
             assert main([str(word) for word in line]) == 0
+            assert {"int4", "int8"} <= {ref.stored[:4] for ref in open_model(str(small), Store(folder)).weights.values()}
     return folder
 
 
