@@ -23,6 +23,7 @@ from deepseek_cli.profile.runtimes import RUNTIMES
 from deepseek_cli.settings import EXPECTED, VARIABLES
 from deepseek_cli.sources.catalogue import OBSTACLES
 
+IN_PAGES = '{{ t("'  # how a page's template says something in the reader's language
 PACKAGE = Path(errors.__file__).parent
 ERRORS = {name for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, errors.DeepseekError)}
 FIRST = {*ERRORS, "note", "warn", "confirm", "progress", "Line", "t"}  # their first argument is a template
@@ -43,6 +44,9 @@ def templates() -> dict[str, str]:
             for text in _literals(node, assigned):
                 if any(character.isalpha() for character in re.sub(r"{.*?}", "", text)):
                     found.setdefault(text, f"{file.relative_to(PACKAGE)}:{node.lineno}")
+    for page in sorted(PACKAGE.rglob("*.html")):
+        if IN_PAGES in (content := page.read_text(encoding="utf-8")):
+            found |= dict.fromkeys(re.findall(r'\bt\("([^"]+)"', content), str(page.relative_to(PACKAGE)))
     return found
 
 
