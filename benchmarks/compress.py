@@ -1,7 +1,7 @@
-"""What is left of a model's predictions when parts of it go: one table.
+"""What is left of a model's predictions when parts of it go, or when it has to be so small: one table.
 
 `experts` drops half of the embedded model's experts: as `compress` ranks them, and at random beside it, each also after
-recovery. KL divergence over the windows of the report card.
+recovery. KL divergence over the windows of the report card. `frontier` see frontier.py.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from common import show
+from frontier import frontier
 
 from deepseek_cli.compress import recover
 from deepseek_cli.compress.experts import cut
@@ -54,11 +55,16 @@ def again(shape: Shape, context: Context, time: str) -> Shape:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["experts"])
+    parser.add_argument("what", choices=["experts", "frontier"])
     parser.add_argument("--share", default="50%")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--time", default="2m", help="of recovery, for each")
+    parser.add_argument("--points", default="60%,70%,75%,80%", help="of the frontier: below BF16")
+    parser.add_argument("--level", default="balanced", help="of the frontier")
+    parser.add_argument("--accuracy", type=int, default=0, help="tokens that the frontier's accuracy is measured on")
     args = parser.parse_args()
+    if args.what == "frontier":
+        return frontier(args.points.split(","), args.level, args.accuracy)
     with tempfile.TemporaryDirectory() as folder:
         experts(Path(folder), args.share, args.seeds, args.time)
 

@@ -1,27 +1,37 @@
 """What rounding costs a shape: the divergence that each unit of weights causes in each scheme, measured once.
 
 From that follow, without another look at the model, the bytes and the divergence of every way to distribute schemes.
+
+What units cause alone adds up only while it is small (HIGGS, arXiv 2411.17525, theorem 1). How much more, or less, they cause
+together is measured once, with all of them rounded, and grows in proportion to their sum.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
+from deepseek_cli.evaluate import HandlePredictor, Text, Windows, compare
 from deepseek_cli.fields import read_json
 from deepseek_cli.handle import ModelHandle
 from deepseek_cli.quantize import sensitivity
 from deepseek_cli.quantize.allocate import Option, solve
 from deepseek_cli.quantize.goal import CANDIDATES, LENGTH, MEASURED, TOKENS, fixed_bytes
 from deepseek_cli.quantize.plan import Plan, make_plan
+from deepseek_cli.quantize.sensitivity import Measured
 from deepseek_cli.quantize.spec import QuantizeSpec
+from deepseek_cli.refs import TensorRef
 from deepseek_cli.reporter import Reporter
+from deepseek_cli.schemes import Scheme
+from deepseek_cli.tensors import dense
 
 MIXED = "mixed"
 
@@ -41,11 +51,16 @@ class Mixture:
 
 @dataclass(frozen=True, slots=True)
 class Costs:
-    """`options` are those of each of `plan`'s units; `fixed_bytes` is all else in the tensors."""
+    """`options` are those of each of `plan`'s units; `fixed_bytes` is all else in the tensors.
+
+    `alone` is the sum of what units cause when each is rounded alone, and `together` what they cause when all of them are.
+    """
 
     plan: Plan
     options: tuple[tuple[Option, ...], ...]
     fixed_bytes: int
+    alone: float
+    together: float
 
     def mixed(self, budget: int) -> Mixture | None:
         """The least divergence within so many bytes of tensors; None where no distribution is that small."""
@@ -55,13 +70,23 @@ class Costs:
             return None
         schemes = {unit[0]: str(option.scheme) for unit, option in zip(self.plan.units, chosen, strict=True)}
         size = self.fixed_bytes + sum(option.size_bytes for option in chosen)
-        return Mixture(schemes, size, math.fsum(option.kl for option in chosen))
+        return Mixture(schemes, size, self.whole(math.fsum(option.kl for option in chosen)))
 
     def kl_of(self, plan: Plan) -> float:
         """What another plan of the same weights costs; what it leaves dense costs nothing."""
         schemes = {item.name: item.scheme for item in plan.items}
         found = zip(self.plan.units, self.options, strict=True)
-        return math.fsum(o.kl for unit, options in found for o in options if o.scheme == schemes[f"{unit[0]}.weight"])
+        return self.whole(math.fsum(o.kl for unit, options in found for o in options if o.scheme == schemes[f"{unit[0]}.weight"]))
+
+    def whole(self, total: float) -> float:
+        """What units cause together that cause `total` one by one: the same near nothing, and `together` at `alone`.
+
+        It never falls with `total`: where units do more together it grows as a square, else it levels off.
+        """
+        if not self.alone or not self.together:
+            return total
+        ratio, part = self.together / self.alone, total / self.alone
+        return total * (1 + (ratio - 1) * part) if ratio >= 1 else total / (1 + (1 / ratio - 1) * part)
 
 
 def measure(handle: ModelHandle, windows: Tensor, kept: Path | None, reporter: Reporter) -> Costs | None:
@@ -71,18 +96,41 @@ def measure(handle: ModelHandle, windows: Tensor, kept: Path | None, reporter: R
         return None
     schemes = [replace(plan.scheme, bits=bits, group=group) for bits, group in CANDIDATES]
     if kept and kept.is_file():
-        kls = read_json(kept)["kl"]
+        known = read_json(kept)
     else:
         at = replace(plan.scheme, bits=MEASURED[0], group=MEASURED[1])
         measured = sensitivity.measure(handle, plan.units, windows, at, reporter)
-        kls = [[option.kl for option in sensitivity.options(handle, unit, schemes)] for unit in measured]
+        known = {
+            "kl": [[option.kl for option in sensitivity.options(handle, unit, schemes)] for unit in measured],
+            "alone": math.fsum(unit.kl for unit in measured),
+            "together": _together(handle, measured, windows),
+        }
         if kept:
-            kept.write_text(json.dumps({"kl": kls}), encoding="utf-8")
+            unfinished = kept.with_suffix(".new")
+            unfinished.write_text(json.dumps(known), encoding="utf-8")
+            unfinished.replace(kept)
     options = tuple(
         tuple(Option(scheme, sensitivity.size_of(handle, unit, scheme), kl) for scheme, kl in zip(schemes, row, strict=True))
-        for unit, row in zip(plan.units, kls, strict=True)
+        for unit, row in zip(plan.units, known["kl"], strict=True)
     )
-    return Costs(plan, options, fixed_bytes(handle, plan))
+    return Costs(plan, options, fixed_bytes(handle, plan), known["alone"], known["together"])
+
+
+def _together(handle: ModelHandle, measured: Sequence[Measured], windows: Tensor) -> float:
+    """The divergence of the model in which every unit is rounded as it was alone."""
+    tensors = dict(handle.tensors)
+    for unit in measured:
+        for name in unit.unit:
+            ref = tensors[f"{name}.weight"]
+            tensors[ref.name] = replace(ref, read=partial(_rounded, ref, unit.scheme, unit.importance.get(name)))
+    whole = HandlePredictor(replace(handle, tensors=tensors), windows)
+    found = compare(HandlePredictor(handle, windows), whole, Windows(windows, (Text("calibration", "", len(windows)),)))
+    return max(float(str(found["kl"])), 0.0)
+
+
+def _rounded(ref: TensorRef, scheme: Scheme, importance: Tensor | None) -> Tensor:
+    with torch.inference_mode(False), torch.no_grad():  # it would not reach the threads that round
+        return sensitivity.rounded(dense(ref.read()).float(), scheme, importance)
 
 
 def windows_of(windows: Tensor) -> Tensor:

@@ -1,9 +1,14 @@
-"""The report card of a compressed model against what it was made from, also where it has fewer tokens."""
+"""The report card of a compressed model against what it was made from, also where it has fewer tokens.
+
+Tokens that are gone count: the original would write one, and the candidate has to begin it with the first of its pieces. Both
+see the text in the tokens of the candidate.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from deepseek_cli.compress.shape import Shape
@@ -16,22 +21,28 @@ from deepseek_cli.runtime.tokenizer import open_tokenizer
 
 
 class OfKept(HandlePredictor):
-    """The original's predictions among the tokens that are left."""
+    """The original's predictions of the tokens that are left: the probability of one that is gone is its first piece's.
 
-    def __init__(self, handle: ModelHandle, tokens: Tensor, kept: Tensor) -> None:
-        super().__init__(handle, kept[tokens])
-        self.kept = kept
+    `lost` sums, over positions, what was given to tokens that are gone.
+    """
+
+    def __init__(self, handle: ModelHandle, tokens: Tensor, shape: Shape) -> None:
+        assert shape.kept is not None and shape.begins is not None
+        super().__init__(handle, shape.kept[tokens])
+        self.kept, self.begins, self.lost, self.positions = shape.kept, shape.begins, 0.0, 0
 
     def logits(self, window: int, start: int, stop: int) -> Tensor:
-        return super().logits(window, start, stop)[:, self.kept]
+        p = super().logits(window, start, stop).softmax(-1)
+        self.lost += float((1 - p[:, self.kept].sum(-1)).sum())
+        self.positions += len(p)
+        left = torch.zeros(len(p), len(self.kept)).index_add_(1, self.begins, p[:, : len(self.begins)])
+        return left.clamp_min(torch.finfo(left.dtype).tiny).log()
 
 
 def report_card(
-    original: ModelHandle, candidate: ModelHandle, kept: Tensor | None, reporter: Reporter, *, always: bool = False
+    original: ModelHandle, candidate: ModelHandle, shape: Shape, reporter: Reporter, *, always: bool = False
 ) -> dict[str, Any]:
-    """Like `quantize.engine.measure`; with `kept`, the original sees the text in the tokens of the candidate.
-
-    `always`: also where that takes long.
+    """Like `quantize.engine.measure`, for a candidate that was made from `shape`. `always`: also where that takes long.
     """
     body = {"bits_per_weight": 8 * candidate.size_bytes / candidate.parameters, "size_bytes": candidate.size_bytes}
     seconds = evaluation_seconds(original, 2 * len(TEXTS) * REPORT_WINDOWS * WINDOW)
@@ -43,14 +54,20 @@ def report_card(
         )
         return {**body, "unmeasured": f"estimated at {seconds:.0f} s"}
     windows: Windows = cut_windows(open_tokenizer(candidate.root), most=REPORT_WINDOWS)
-    reference = HandlePredictor(original, windows.tokens) if kept is None else OfKept(original, windows.tokens, kept)
+    reference = reference_for(original, shape, windows.tokens)
     found = compare(reference, HandlePredictor(candidate, windows.tokens), windows, reporter)
-    among = {} if kept is None else {"among_tokens": len(kept)}
-    return {**body, "against": original.name, **among, **found}
+    lost = {}
+    if isinstance(reference, OfKept):
+        lost = {"among_tokens": len(reference.kept), "lost_probability": reference.lost / reference.positions}
+    return {**body, "against": original.name, **lost, **found}
+
+
+def reference_for(original: ModelHandle, shape: Shape, tokens: Tensor) -> HandlePredictor:
+    """The original's predictions of `tokens`, which are those of the shape."""
+    return HandlePredictor(original, tokens) if shape.kept is None else OfKept(original, tokens, shape)
 
 
 def divergence(original: ModelHandle, shape: Shape, windows: Tensor) -> float:
     """What leaving parts out costs before anything is rounded, on `windows` in the tokens of the shape."""
-    reference = HandlePredictor(original, windows) if shape.kept is None else OfKept(original, windows, shape.kept)
-    score = compare(reference, HandlePredictor(shape.handle, windows), Windows(windows, (Text("calibration", "", len(windows)),)))
+    score = compare(reference_for(original, shape, windows), HandlePredictor(shape.handle, windows), Windows(windows, (Text("calibration", "", len(windows)),)))
     return float(str(score["kl"]))

@@ -1,5 +1,7 @@
 """Fewer tokens: those that the calibration text does not use go, and embedding and head with their rows.
 
+With a share, so many go: of those that it does not use the ones that the tokenizer learned last, then those it uses least.
+
 A text of used tokens alone is cut into the same tokens as before: every merge that makes a token that stays stays too.
 Whatever else is written still has tokens, of single bytes in the end.
 """
@@ -17,6 +19,7 @@ from typing import Any
 import torch
 from tokenizers import Tokenizer as FastTokenizer
 from tokenizers import pre_tokenizers
+from torch import Tensor
 
 from deepseek_cli.compress.shape import Context, Shape, picked
 from deepseek_cli.compress.steps import Step, parse_share
@@ -59,8 +62,11 @@ def cut(shape: Shape, rank: Counter[int], amount: str, context: Context) -> Shap
     handle, stated = shape.handle, json.loads(shape.tokenizer.fast.to_str())
     size = handle.config.vocabulary
     most = round(size * (1 - parse_share("vocabulary", amount))) if amount else size
-    kept = sorted(_kept(stated, rank, _always(stated, shape.tokenizer, handle.raw_config), most))
+    parts = _parts(stated)
+    wanted = [*sorted(rank, key=lambda token: (-rank[token], token)), *(parts if amount else ())]
+    kept = sorted(_kept(wanted, parts, _always(stated, shape.tokenizer, handle.raw_config), most))
     place = {old: new for new, old in enumerate(kept)}
+    begins = _begins(stated["model"]["vocab"], parts, place, size)
     tokenizer = _tokenizer(shape.tokenizer, stated, place)
     rows = torch.tensor(kept)
     ends = {f"{name}.weight" for name in (*count_cost(handle.architecture, handle.config).embeddings, handle.config.head_name)}
@@ -69,7 +75,9 @@ def cut(shape: Shape, rank: Counter[int], amount: str, context: Context) -> Shap
     smaller = shape.with_model(_config(handle.raw_config, place), tensors, decision)
     length = shape.windows.shape[1]
     windows = read_calibration(tokenizer, context.source, shape.windows.numel(), length).windows
-    return replace(smaller, tokenizer=tokenizer, windows=windows, kept=rows if shape.kept is None else shape.kept[rows])
+    if shape.kept is not None and shape.begins is not None:
+        rows, begins = shape.kept[rows], begins[shape.begins]
+    return replace(smaller, tokenizer=tokenizer, windows=windows, kept=rows, begins=begins)
 
 
 def _always(stated: Mapping[str, Any], tokenizer: Tokenizer, raw: Mapping[str, Any]) -> set[int]:
@@ -88,15 +96,33 @@ def _named(raw: Mapping[str, Any]) -> Iterator[int]:
             yield from (i for i in (value if isinstance(value, list) else [value]) if isinstance(i, int))
 
 
-def _kept(stated: Mapping[str, Any], rank: Counter[int], always: set[int], most: int) -> set[int]:
-    """`always` and what is used most, each with the tokens it is merged from: at most `most`, unless bytes alone are more."""
+def _parts(stated: Mapping[str, Any]) -> dict[int, list[int]]:
+    """What each token is merged from, in the order in which the tokenizer learned them."""
     vocabulary = stated["model"]["vocab"]
     parts: dict[int, list[int]] = {}
     for left, right in _merges(stated):
         if left + right in vocabulary:
             parts.setdefault(vocabulary[left + right], []).extend((vocabulary[left], vocabulary[right]))
+    return parts
+
+
+def _begins(vocabulary: Mapping[str, int], parts: Mapping[int, list[int]], place: Mapping[int, int], size: int) -> Tensor:
+    """See `Shape`; 0 for rows that no token has."""
+    begins = torch.zeros(size, dtype=torch.long)
+    for text, token in vocabulary.items():
+        first = token
+        while first not in place and first in parts:
+            first = parts[first][0]
+        begins[token] = place.get(first, place.get(vocabulary.get(text[:1], -1), 0))
+    for token, new in place.items():
+        begins[token] = new
+    return begins
+
+
+def _kept(wanted: Iterable[int], parts: Mapping[int, list[int]], always: set[int], most: int) -> set[int]:
+    """`always` and the first that are wanted, each with the tokens it is merged from: at most `most`, unless bytes alone are more."""
     kept = _closed(always, parts, set())
-    for token, _ in sorted(rank.items(), key=lambda item: (-item[1], item[0])):
+    for token in wanted:
         grown = _closed([token], parts, kept)
         if len(kept) + len(grown) <= most:
             kept |= grown
