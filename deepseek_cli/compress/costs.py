@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -53,7 +53,8 @@ class Mixture:
 class Costs:
     """`options` are those of each of `plan`'s units; `fixed_bytes` is all else in the tensors.
 
-    `alone` is the sum of what units cause when each is rounded alone, and `together` what they cause when all of them are.
+    `alone` is the sum of what units cause when each is rounded alone, `together` what they cause when all of them are, and
+    `others` what all else does as it is written: weights that a rule holds, and dense ones in bfloat16.
     """
 
     plan: Plan
@@ -61,6 +62,7 @@ class Costs:
     fixed_bytes: int
     alone: float
     together: float
+    others: float = 0.0
 
     def mixed(self, budget: int) -> Mixture | None:
         """The least divergence within so many bytes of tensors; None where no distribution is that small."""
@@ -79,14 +81,14 @@ class Costs:
         return self.whole(math.fsum(o.kl for unit, options in found for o in options if o.scheme == schemes[f"{unit[0]}.weight"]))
 
     def whole(self, total: float) -> float:
-        """What units cause together that cause `total` one by one: the same near nothing, and `together` at `alone`.
+        """What a model comes to whose units cause `total` one by one: the same near nothing, and `together` at `alone`.
 
         It never falls with `total`: where units do more together it grows as a square, else it levels off.
         """
         if not self.alone or not self.together:
-            return total
+            return self.others + total
         ratio, part = self.together / self.alone, total / self.alone
-        return total * (1 + (ratio - 1) * part) if ratio >= 1 else total / (1 + (1 / ratio - 1) * part)
+        return self.others + (total * (1 + (ratio - 1) * part) if ratio >= 1 else total / (1 + (1 / ratio - 1) * part))
 
 
 def measure(handle: ModelHandle, windows: Tensor, kept: Path | None, reporter: Reporter) -> Costs | None:
@@ -103,7 +105,8 @@ def measure(handle: ModelHandle, windows: Tensor, kept: Path | None, reporter: R
         known = {
             "kl": [[option.kl for option in sensitivity.options(handle, unit, schemes)] for unit in measured],
             "alone": math.fsum(unit.kl for unit in measured),
-            "together": _together(handle, measured, windows),
+            "together": _divergence(handle, _units(handle, measured), windows),
+            "others": _divergence(handle, _others(handle, plan), windows),
         }
         if kept:
             unfinished = kept.with_suffix(".new")
@@ -113,18 +116,35 @@ def measure(handle: ModelHandle, windows: Tensor, kept: Path | None, reporter: R
         tuple(Option(scheme, sensitivity.size_of(handle, unit, scheme), kl) for scheme, kl in zip(schemes, row, strict=True))
         for unit, row in zip(plan.units, known["kl"], strict=True)
     )
-    return Costs(plan, options, fixed_bytes(handle, plan), known["alone"], known["together"])
+    return Costs(plan, options, fixed_bytes(handle, plan), known["alone"], known["together"], known["others"])
 
 
-def _together(handle: ModelHandle, measured: Sequence[Measured], windows: Tensor) -> float:
-    """The divergence of the model in which every unit is rounded as it was alone."""
-    tensors = dict(handle.tensors)
-    for unit in measured:
-        for name in unit.unit:
-            ref = tensors[f"{name}.weight"]
-            tensors[ref.name] = replace(ref, read=partial(_rounded, ref, unit.scheme, unit.importance.get(name)))
-    whole = HandlePredictor(replace(handle, tensors=tensors), windows)
-    found = compare(HandlePredictor(handle, windows), whole, Windows(windows, (Text("calibration", "", len(windows)),)))
+def _units(handle: ModelHandle, measured: Sequence[Measured]) -> dict[str, TensorRef]:
+    """Every unit's weights, rounded as each was alone."""
+    rounded = [(f"{name}.weight", unit.scheme, unit.importance.get(name)) for unit in measured for name in unit.unit]
+    return {name: _read_as(handle.tensors[name], partial(_rounded, scheme=s, importance=i)) for name, s, i in rounded}
+
+
+def _others(handle: ModelHandle, plan: Plan) -> dict[str, TensorRef]:
+    """What is in no unit and will not lie as it does, as it will."""
+    units = {f"{name}.weight" for unit in plan.units for name in unit}
+    items = [item for item in plan.items if item.name not in units]
+    coded = {i.name: partial(_rounded, scheme=i.scheme, importance=None) for i in items if i.scheme.bits < 16}
+    refs = [handle.tensors[i.name] for i in items if i.name not in coded]
+    narrowed = {ref.name: lambda ref: dense(ref.read()).bfloat16() for ref in refs if ref.quantized}
+    return {name: _read_as(handle.tensors[name], read) for name, read in {**coded, **narrowed}.items()}
+
+
+def _read_as(ref: TensorRef, read: Callable[[TensorRef], Tensor]) -> TensorRef:
+    return replace(ref, read=partial(read, ref))
+
+
+def _divergence(handle: ModelHandle, changed: Mapping[str, TensorRef], windows: Tensor) -> float:
+    """Of the model with these tensors changed."""
+    if not changed:
+        return 0.0
+    small = HandlePredictor(replace(handle, tensors={**handle.tensors, **changed}), windows)
+    found = compare(HandlePredictor(handle, windows), small, Windows(windows, (Text("calibration", "", len(windows)),)))
     return max(float(str(found["kl"])), 0.0)
 
 

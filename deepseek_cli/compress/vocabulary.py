@@ -66,8 +66,8 @@ def cut(shape: Shape, rank: Counter[int], amount: str, context: Context) -> Shap
     wanted = [*sorted(rank, key=lambda token: (-rank[token], token)), *(parts if amount else ())]
     kept = sorted(_kept(wanted, parts, _always(stated, shape.tokenizer, handle.raw_config), most))
     place = {old: new for new, old in enumerate(kept)}
-    begins = _begins(stated["model"]["vocab"], parts, place, size)
     tokenizer = _tokenizer(shape.tokenizer, stated, place)
+    begins = _begins(stated["model"]["vocab"], place, tokenizer, size)
     rows = torch.tensor(kept)
     ends = {f"{name}.weight" for name in (*count_cost(handle.architecture, handle.config).embeddings, handle.config.head_name)}
     tensors = {name: picked(ref, rows) if name in ends else ref for name, ref in handle.stored.items()}
@@ -106,16 +106,15 @@ def _parts(stated: Mapping[str, Any]) -> dict[int, list[int]]:
     return parts
 
 
-def _begins(vocabulary: Mapping[str, int], parts: Mapping[int, list[int]], place: Mapping[int, int], size: int) -> Tensor:
-    """See `Shape`; 0 for rows that no token has."""
+def _begins(vocabulary: Mapping[str, int], place: Mapping[int, int], tokenizer: Tokenizer, size: int) -> Tensor:
+    """See `Shape`; 0 for rows that no token has. `tokenizer` has the tokens that are left."""
+    bare = {"normalizer": None, "pre_tokenizer": None, "post_processor": None, "added_tokens": []}
+    merges = FastTokenizer.from_str(json.dumps({**json.loads(tokenizer.fast.to_str()), **bare}))
+    gone = {text: token for text, token in vocabulary.items() if token not in place}
     begins = torch.zeros(size, dtype=torch.long)
-    for text, token in vocabulary.items():
-        first = token
-        while first not in place and first in parts:
-            first = parts[first][0]
-        begins[token] = place.get(first, place.get(vocabulary.get(text[:1], -1), 0))
-    for token, new in place.items():
-        begins[token] = new
+    for token, written in zip(gone.values(), merges.encode_batch([*gone]), strict=True):
+        begins[token] = next(iter(written.ids), 0)
+    begins[torch.tensor([*place])] = torch.tensor([*place.values()])
     return begins
 
 
