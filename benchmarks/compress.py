@@ -1,8 +1,8 @@
-"""What is left of a model's predictions when parts of it go: one table.
+"""What is left of a model's predictions when parts of it go, or when it has to be so small: one table.
 
 `experts` drops half of the embedded model's experts: as `compress` ranks them, and at random beside it, each also after
 recovery. `depth` drops a fifth of SmolLM2's layers, and lets the others learn; run again, it goes on where it was stopped.
-KL divergence over the windows of the report card.
+KL divergence over the windows of the report card. `frontier` see frontier.py.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from common import PACKAGE, WORK, show
+from frontier import frontier
 
 from deepseek_cli.compress import recover
 from deepseek_cli.compress.experts import cut
@@ -92,12 +93,17 @@ def depth(folder: Path, model: str, share: str, seeds: int, time_given: str) -> 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["experts", "depth"])
+    parser.add_argument("what", choices=["experts", "depth", "frontier"])
     parser.add_argument("--share", help="by default 50%% of the experts, 20%% of the layers")
     parser.add_argument("--seeds", type=int, help="by default 3, of depth 1")
     parser.add_argument("--time", help="of recovery, for each: by default 2m, of depth 60m; 60m:lora16 learns by adapters")
     parser.add_argument("--model", default=PACKAGE, help="whose layers are dropped")
+    parser.add_argument("--points", default="60%,70%,75%,80%", help="of the frontier: below BF16")
+    parser.add_argument("--level", default="balanced", help="of the frontier")
+    parser.add_argument("--accuracy", type=int, default=0, help="tokens that the frontier's accuracy is measured on")
     args = parser.parse_args()
+    if args.what == "frontier":
+        return frontier(args.points.split(","), args.level, args.accuracy)
     if args.what == "depth":
         (WORK / "recover").mkdir(parents=True, exist_ok=True)
         return depth(WORK / "recover", args.model, args.share or "20%", args.seeds or 1, args.time or "60m")

@@ -1,7 +1,8 @@
 """The peers' artefacts, made by their own tools. Runs under $PEERS/base/bin/python.
 
 peers.py convert MODEL OUT.gguf             a bf16 folder as GGUF, as llama.cpp's converter lays it out (needs gguf, torch)
-peers.py quantize IN.gguf OUT.gguf          llama.cpp's own quantizer, Q4_0
+peers.py quantize IN.gguf OUT.gguf [TYPE [EMBEDDING]]    llama.cpp's own quantizer: Q4_0, or another; a tensor type such as Q4_0
+                                            for embedding and head, which it would give more bits by itself
 peers.py genai MODEL OUT int4|fp32          onnxruntime-genai's model builder; int4 in groups of 32
 peers.py export MODEL OUT.onnx              torch.onnx.export of the transformers model (needs onnxscript)
 """
@@ -97,13 +98,15 @@ def write_metadata(writer: Any, config: dict[str, Any], folder: Path) -> None:
     writer.add_eos_token_id(2)
 
 
-def quantize(source: str, out: str) -> None:
+def quantize(source: str, out: str, kind: str = "Q4_0", embedding: str = "") -> None:
     import llama_cpp as L
 
     silent = L.llama_log_callback(lambda *_: None)
     L.llama_log_set(silent, None)
     options = L.llama_model_quantize_default_params()
-    options.ftype, options.nthread = L.LLAMA_FTYPE_MOSTLY_Q4_0, os.cpu_count() or 1
+    options.ftype, options.nthread = getattr(L, f"LLAMA_FTYPE_MOSTLY_{kind}"), os.cpu_count() or 1
+    if embedding:
+        options.output_tensor_type = options.token_embedding_type = getattr(L, f"GGML_TYPE_{embedding}")
     if L.llama_model_quantize(source.encode(), out.encode(), options):
         raise SystemExit("llama_model_quantize failed")
 

@@ -1,47 +1,115 @@
-"""`compress` against its own predictions. python benchmarks/planner.py [--model MODEL] [--plans 20]"""
+"""What `compress` predicts of plans, spread over all sizes, beside what they come to.
+
+    python benchmarks/planner.py [--model MODEL] [--plans 20] [--level fast]
+
+Plans are carried out in a seeded order. Divergence is predicted before a plan is carried out, times the ratio that the plans
+before it came to, as the loop does: the first is the anchor, and does not count. What was measured of weights is kept between
+runs, in the benchmarks' folder.
+"""
 
 from __future__ import annotations
 
 import argparse
-import json
+import random
+import re
 import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from common import DEEPSEEK, run, show
+from common import WORK, show
+
+from deepseek_cli.compress import costs
+from deepseek_cli.compress.candidates import Planned, Planner
+from deepseek_cli.compress.plan import TOKENS, beside
+from deepseek_cli.compress.shape import Shape
+from deepseek_cli.evaluate import HandlePredictor, Windows, compare, cut_windows
+from deepseek_cli.handle import ModelHandle, open_model
+from deepseek_cli.quantize.calibration import read_calibration
+from deepseek_cli.quantize.engine import REPORT_WINDOWS, quantize
+from deepseek_cli.reporter import SILENT
+from deepseek_cli.runtime.tokenizer import open_tokenizer
+from deepseek_cli.store import Store
+
+WITHIN = 0.3  # of the measured divergence
 
 
-def planner(arguments: argparse.Namespace) -> None:
-    """Predicted size and divergence of plans spread over all sizes, beside what they came to.
-
-    Divergence is predicted anew for each plan by the ratio that the plans before it came to, as the loop does.
-    """
-    rows, ratio, measured_sum, predicted_sum = [], 1.0, 0.0, 0.0
-    for goal in goals(arguments.model, arguments.plans):
-        with tempfile.TemporaryDirectory() as folder:
-            said = run(*DEEPSEEK, "compress", arguments.model, "--to-size", f"{goal}B", "-o", Path(folder, "out"), "--json")
-        made = next(c for c in json.loads(said.out)["frontier"] if c["measured_bytes"] is not None)
-        size = made["measured_bytes"] / made["size_bytes"] - 1
-        kl = ratio * made["kl"] / made["measured_kl"] - 1
-        rows.append([made["scheme"], goal, f"{size:+.2%}", f"{made['kl']:.4f}", f"{made['measured_kl']:.4f}", f"{kl:+.0%}"])
-        measured_sum, predicted_sum = measured_sum + made["measured_kl"], predicted_sum + made["kl"]
-        ratio = measured_sum / predicted_sum
-    show(["scheme", "goal", "size off by", "predicted KL", "measured KL", "KL off by, corrected"], rows)
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    planned: Planned
+    alone: float  # the sum of what units cause alone
+    kl: float
+    size_bytes: int
 
 
-def goals(model: str, count: int) -> list[int]:
-    """Sizes between the ladder's smallest rung and its 8 bits."""
-    said = run(*DEEPSEEK, "compress", model, "--to-size", "1TB", "--dry-run", "--json")
-    sizes = [c["size_bytes"] for c in json.loads(said.out)["frontier"]]
+def planner_of(handle: ModelHandle, level: str, name: str) -> Planner:
+    """With the costs of rounding, measured once for all runs of the benchmarks under this `name`."""
+    tokenizer = open_tokenizer(handle.root)
+    windows = read_calibration(tokenizer, "builtin", TOKENS, handle.config.context).windows
+    shape = Shape(handle, tokenizer, windows)
+    WORK.mkdir(parents=True, exist_ok=True)
+    measured = costs.measure(handle, costs.windows_of(windows), WORK / f"costs-{name}.json", SILENT)
+    return Planner(shape, "", "builtin", 1 << 60, beside(handle, tokenizer), level, costs=measured)
+
+
+def carried_out(planner: Planner, goals: list[int], store: Store) -> Iterator[Outcome]:
+    handle = planner.shape.handle
+    windows: Windows = cut_windows(planner.shape.tokenizer, most=REPORT_WINDOWS)
+    reference = HandlePredictor(handle, windows.tokens)
+    assert planner.costs
+    alone = replace(planner.costs, together=0.0)
+    for goal in goals:
+        (planned,) = replace(planner, goal=goal).mixture()
+        (sums,) = replace(planner, goal=goal, costs=alone).mixture()
+        with tempfile.TemporaryDirectory(dir=WORK) as folder:
+            place = Path(folder, "out")
+            quantize(handle, planned.spec, store, place, distribution=planned.distribution, agreed=True)
+            small = open_model(str(place), store)
+            kl = compare(reference, HandlePredictor(small, windows.tokens), windows)["kl"]
+            size = sum(file.stat().st_size for file in place.iterdir())
+        yield Outcome(planned, sums.candidate.kl or 0.0, float(str(kl)), size)
+
+
+def spread_goals(planner: Planner, count: int, seed: int) -> list[int]:
+    """Sizes between the ladder's smallest rung and its 8 bits, in an order drawn by lot."""
+    sizes = [planned.candidate.size_bytes for planned in planner.ladder()]
     least, most = min(sizes), max(sizes)
-    return [least + (most - least) * (i + 1) // (count + 1) for i in range(count)]
+    goals = [least + (most - least) * (i + 1) // (count + 1) for i in range(count)]
+    random.Random(seed).shuffle(goals)
+    return goals
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="nano")
     parser.add_argument("--plans", type=int, default=20)
-    arguments = parser.parse_args()
-    planner(arguments)
+    parser.add_argument("--level", default="fast", choices=["fast", "balanced", "best"])
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    store = Store(WORK / "home")
+    handle = open_model(args.model, store)
+    planner = planner_of(handle, args.level, re.sub(r"\W+", "-", handle.name))
+    assert planner.costs
+    print(f"all at once {planner.costs.together:.4f}, one by one {planner.costs.alone:.4f}", flush=True)
+    rows, measured, predicted, off = [], 0.0, 0.0, list[tuple[float, float]]()
+    headers = ["MB", "size off by", "sum of single KLs", "predicted KL", "times ratio so far", "measured KL", "KL off by"]
+    for made in carried_out(planner, spread_goals(planner, args.plans, args.seed), store):
+        said, size = made.planned.candidate.kl or 0.0, made.size_bytes / made.planned.candidate.size_bytes - 1
+        expected = said * measured / predicted if predicted else None
+        if expected is not None:
+            off.append((size, expected / made.kl - 1))
+        row = [f"{made.size_bytes / 1e6:.1f}", f"{size:+.2%}", f"{made.alone:.4f}", f"{said:.4f}"]
+        row += ["-", f"{made.kl:.4f}", "anchor"] if expected is None else [
+            f"{expected:.4f}", f"{made.kl:.4f}", f"{off[-1][1]:+.0%}"
+        ]  # fmt: skip
+        rows.append(row)
+        print(row, flush=True)
+        measured, predicted = measured + made.kl, predicted + said
+    show(headers, sorted(rows, key=lambda row: float(row[0])))
+    far = [kl for _, kl in off]
+    inside = sum(abs(kl) <= WITHIN for kl in far)
+    print(f"\nsizes within {max(abs(size) for size, _ in off):.2%}; divergence within {WITHIN:.0%} in {inside} of {len(far)}, ", end="")
+    print(f"from {min(far):+.0%} to {max(far):+.0%}")
 
 
 if __name__ == "__main__":

@@ -28,6 +28,13 @@ def report_lines(report: Mapping[str, Any] | None) -> list[str | Line | Table]:
             text=report["text"],
         )
     ]
+    if "lost_probability" in report:
+        lines.append(
+            Line(
+                "The original gives {lost:.1%} of its probability to tokens that are gone; it counts as that of their first pieces.",
+                lost=report["lost_probability"],
+            )
+        )
     texts = report.get("texts", [])  # cards of version 0.1 have none
     if len(texts) > 1:
         header = ["text", "KL", "p99", "p99.9", "agreement", "perplexity", "accuracy"]

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from deepseek_cli.compress.quality import reference
+from deepseek_cli.compress.shape import Shape
 from deepseek_cli.evaluate import WINDOW, HandlePredictor, Predictor, Windows, cut_windows
 from deepseek_cli.handle import ModelHandle
 from deepseek_cli.reporter import Reporter
@@ -43,7 +44,7 @@ def predicted(windows: Windows) -> int:
 def accuracy_gate(
     original: ModelHandle,
     candidate: ModelHandle,
-    kept: Tensor | None,
+    shape: Shape,
     texts: Sequence[Path],
     most: float,
     known: Path,
@@ -58,7 +59,7 @@ def accuracy_gate(
     parts = windows.tokens[order].split(PART)
     right = torch.empty(0, 2, dtype=torch.bool)
     for i, part in enumerate(parts):
-        before = _known(known / f"accuracy-{i}", lambda part=part: reference(original, part, kept), part)
+        before = _known(known / f"accuracy-{i}", lambda part=part: reference(original, part, shape), part)
         right = torch.cat([right, torch.stack([before, is_right(HandlePredictor(candidate, part), part)], dim=-1)])
         least, highest = accuracy_losses(right)
         reporter.progress("accuracy", i + 1, len(parts))

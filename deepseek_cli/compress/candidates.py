@@ -16,8 +16,6 @@ from deepseek_cli.quantize.method import resolve, seconds_for
 from deepseek_cli.quantize.plan import make_plan
 from deepseek_cli.quantize.spec import QuantizeSpec
 
-FURTHER = "best"  # the level that follows where the usual one misses a goal of quality
-
 
 @dataclass(frozen=True, slots=True)
 class Planned:
@@ -39,6 +37,7 @@ class Planner:
     calibration: str
     goal: int
     beside: int
+    level: str = "balanced"
     lost: float | None = 0.0
     costs: Costs | None = None
     seconds: Mapping[str, float] = field(default_factory=dict)  # to make any with 4-bit weights, by level
@@ -48,7 +47,7 @@ class Planner:
         found = (self._planned(self.spec(scheme, embeddings)) for scheme, embeddings in LADDER)
         return sorted(found, key=lambda planned: -planned.candidate.size_bytes)
 
-    def mixture(self, budget: int | None = None, level: str = "balanced") -> list[Planned]:
+    def mixture(self, budget: int | None = None, level: str = "") -> list[Planned]:
         """One whose tensors fill `budget`, by default all that the goal leaves them; none where no mixture is that small."""
         budget = self.goal - self.beside if budget is None else budget
         found = self.costs.mixed(budget) if self.costs else None
@@ -57,12 +56,13 @@ class Planner:
         spec = self.spec("int4", level=level)
         kl = None if self.lost is None else self.lost + found.kl
         size = found.size_bytes + self.beside
-        candidate = Candidate(MIXED, MIXED, size, size <= self.goal, self.steps, level, kl)
+        candidate = Candidate(MIXED, MIXED, size, size <= self.goal, self.steps, spec.level, kl)
         return [self._predicted(Planned(candidate, self.shape, spec, found.record(), budget))]
 
-    def spec(self, scheme: str, embeddings: str = "int8", level: str = "balanced") -> QuantizeSpec:
+    def spec(self, scheme: str, embeddings: str = "int8", level: str = "") -> QuantizeSpec:
         text = self.calibration if scheme.startswith("int4") else "builtin"
-        return QuantizeSpec(scheme=scheme, embeddings=embeddings, level=level, calibration=text, report=False)  # type: ignore[arg-type]
+        chosen: Any = level or self.level
+        return QuantizeSpec(scheme=scheme, embeddings=embeddings, level=chosen, calibration=text, report=False)
 
     def _planned(self, spec: QuantizeSpec) -> Planned:
         plan = make_plan(self.shape.handle, spec)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from deepseek_cli.compress import costs
 from deepseek_cli.compress.accuracy import accuracy_gate, tell_tokens
-from deepseek_cli.compress.candidates import FURTHER, Planned, Planner, seconds_to_make
+from deepseek_cli.compress.candidates import Planned, Planner, seconds_to_make
 from deepseek_cli.compress.loop import SHAPES, Attempt, improve, in_order, misses_quality, tell
 from deepseek_cli.compress.plan import LADDER, REPORT_BYTES, Steps, beside
 from deepseek_cli.compress.quality import divergence, report_card
@@ -37,7 +37,7 @@ from deepseek_cli.quantize.spec import QuantizeSpec
 from deepseek_cli.reporter import SILENT, Reporter
 from deepseek_cli.runtime.tokenizer import open_tokenizer
 from deepseek_cli.spec import format_size
-from deepseek_cli.store import WORK, Store, require_new, result_name, staged
+from deepseek_cli.store import WORK, Store, copy_file, require_new, result_name, staged
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,7 @@ def compress(
     final = output or store.models / name
     options = {
         "goal_bytes": asked.goal,
-        **{field: getattr(spec, field) for field in ("steps", "time", "max_kld", "max_accuracy_loss", "calibration")},
+        **{field: getattr(spec, field) for field in ("steps", "time", "level", "max_kld", "max_accuracy_loss", "calibration")},
         **({"text": spec.text} if spec.text else {}),
     }
     if spec.max_accuracy_loss is not None:
@@ -82,12 +82,16 @@ def compress(
     if dry_run:
         with tempfile.TemporaryDirectory() as ranks:
             return _dry(asked, name, final, _planners(asked, Path(ranks), None))
+    asking = {"parent": handle.digest, **options}
+    place = final.with_name(final.name + WORK)
     if not force and (known := unchanged(final, "compress", options, handle)):
+        if place.is_dir():  # of a run that was stopped when all was done
+            Checkpoint(place, asking).remove()
         return known_result(final, known, asked.goal, open_model(str(final), store))
     require_new(final, force)
-    work = Checkpoint(final.with_name(final.name + WORK), {"parent": handle.digest, **options}, force)
+    work = Checkpoint(place, asking, force)
     try:
-        with tempfile.TemporaryDirectory() as ranks:
+        with tempfile.TemporaryDirectory(dir=work.folder) as ranks:
             planners = _planners(asked, Path(ranks), work.folder)
             best, attempts = improve(
                 planners,
@@ -107,7 +111,7 @@ def compress(
     manifest = manifest_of(handle, spec, best, answers, name, frontier, options)
     with staged(final, force) as staging:
         for file in best.result.path.iterdir():
-            file.replace(staging / file.name)
+            copy_file(file, staging / file.name)  # not moved: a run that is stopped here would leave neither complete
         write_manifest(staging, manifest)
     work.remove()
     size = folder_bytes(final)
@@ -148,6 +152,7 @@ def _planners(asked: Asked, ranks: Path, work: Path | None) -> list[Planner]:
     fitting, learns = 0, any(cut.name == "recover" for cut in parse_steps(asked.spec.steps or ""))
     for steps, shape in _shapes(asked, ranks, work):
         planner = Planner(shape, steps, asked.spec.calibration, asked.goal, beside(shape.handle, shape.tokenizer))
+        planner = dataclasses.replace(planner, level=asked.spec.level)
         ladder = planner.ladder()
         measurable = work or not learns  # to look at weights that learn is to let them learn
         if measurable and ladder[-1].candidate.fits and (steps or not ladder[0].candidate.fits):
@@ -175,8 +180,7 @@ def _with_costs(asked: Asked, planner: Planner, kept: Path | None) -> Planner:
     asked.reporter.note("Measuring what each weight matters: about {minutes:.1f} minutes.", minutes=seconds / 60)
     windows = costs.windows_of(planner.shape.windows)
     lost = divergence(asked.handle, planner.shape, windows) if planner.steps else 0.0
-    levels = ("balanced", FURTHER) if asked.spec.gated else ("balanced",)
-    took = {level: seconds_to_make(handle, planner.spec("int4", level=level)) for level in levels}
+    took = {level: seconds_to_make(handle, planner.spec("int4", level=level)) for level in asked.spec.levels}
     return dataclasses.replace(planner, lost=lost, costs=costs.measure(handle, windows, kept, asked.reporter), seconds=took)
 
 
@@ -203,11 +207,11 @@ def _attempt(asked: Asked, planned: Planned, work: Path, name: str) -> Attempt:
         reporter=asked.reporter,
     )
     small = dataclasses.replace(open_model(str(place), asked.store), name=name)
-    report = report_card(handle, small, shape.kept, asked.texts, asked.reporter, always=asked.spec.gated)
+    report = report_card(handle, small, shape, asked.texts, asked.reporter, always=asked.spec.gated)
     if (most := asked.spec.max_accuracy_loss) is not None:
         known = work / f"right-{c.steps if shape.kept is not None else ''}"
         known.mkdir(exist_ok=True)
-        report[GATE] = accuracy_gate(handle, small, shape.kept, asked.texts, most, known, asked.reporter)
+        report[GATE] = accuracy_gate(handle, small, shape, asked.texts, most, known, asked.reporter)
     return Attempt(planned, result, report, folder_bytes(place))
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from deepseek_cli.compress.candidates import FURTHER, Planned, Planner
+from deepseek_cli.compress.candidates import Planned, Planner
 from deepseek_cli.compress.plan import Candidate
 from deepseek_cli.compress.spec import GATE, CompressSpec
 from deepseek_cli.quantize.engine import Quantized
@@ -52,8 +52,7 @@ def improve(
 ) -> tuple[Attempt, list[Attempt]]:
     """The best attempt, and all of them in their order."""
     waiting = in_order([p for planner in planners for p in (*planner.mixture(), *planner.ladder())])
-    if spec.gated:
-        waiting += [p for planner in planners for p in planner.mixture(level=FURTHER)]
+    waiting += [p for level in spec.levels[1:] for planner in planners for p in planner.mixture(level=level)]
     done: list[Attempt] = []
     while waiting and len(done) < MOST:
         planned = waiting.pop(0)
@@ -74,10 +73,12 @@ def improve(
 
 
 def _within(planner: Planner, planned: Planned, budget: int, waiting: Sequence[Planned]) -> list[Planned]:
-    """What waits, once this plan was over its goal: it again with fewer bytes, and so where more work is still to be tried."""
-    others = [p for p in waiting if p.shape is not planned.shape or p.candidate.level != FURTHER]
-    further = planner.mixture(budget, FURTHER) if len(others) < len(waiting) else ()
-    return [*planner.mixture(budget, planned.candidate.level), *others, *further]
+    """What waits, once this mixture was over its goal: it again with fewer bytes, and so those that more work is to make."""
+    further = [p for p in waiting if p.shape is planned.shape and p.distribution]
+    others = [p for p in waiting if p.shape is not planned.shape or not p.distribution]
+    again = (planner.mixture(budget, p.candidate.level) for p in (planned, *further))
+    first, *more = again
+    return [*first, *others, *(p for found in more for p in found)]
 
 
 def in_order(planned: Sequence[Planned]) -> list[Planned]:

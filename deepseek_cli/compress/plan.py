@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import product
+from math import prod
 from pathlib import Path
+from typing import Any
 
 from deepseek_cli.compress.shape import Context, Shape
-from deepseek_cli.compress.steps import Cut, Step, find_step, format_share, parse_steps
+from deepseek_cli.compress.steps import Cut, find_step, format_share, parse_steps
 from deepseek_cli.handle import ModelHandle
 from deepseek_cli.quantize.calibration import read_calibration
 from deepseek_cli.reporter import Reporter
@@ -68,20 +71,28 @@ class Steps:
         self.steps = [(cut, find_step(cut.name, reporter)) for cut in parse_steps(text)]
         for cut, step in self.steps:
             step.refuse(self.shape, cut.amount)
+        self.made: dict[tuple[str, ...], Shape] = {(): self.shape}  # by the amounts of the steps up to there
+        self.ranks: dict[tuple[str, ...], Any] = {}  # of the next step
 
     def plans(self) -> Iterator[tuple[str, Shape]]:
-        """The shapes that they can come to, from the largest; those without a share take each of their own."""
-        return self._from(self.shape, self.steps, ())
+        """The shapes that they can come to, those that lose the least share first; steps without one take each of their own."""
+        shares = [step.shares if step.shares and not cut.amount else (0.0,) for cut, step in self.steps]
+        for chosen in sorted(product(*shares), key=lambda shares: -prod(1 - share for share in shares)):
+            amounts = tuple(
+                format_share(share) if share else cut.amount for share, (cut, _) in zip(chosen, self.steps, strict=True)
+            )
+            names = (str(Cut(cut.name, amount)) for amount, (cut, _) in zip(amounts, self.steps, strict=True))
+            yield ",".join(names), self._cut(amounts)
 
-    def _from(self, shape: Shape, steps: Sequence[tuple[Cut, Step]], done: tuple[str, ...]) -> Iterator[tuple[str, Shape]]:
-        if not steps:
-            yield ",".join(done), shape
-            return
-        (cut, step), *rest = steps
-        rank = step.rank(shape, self.context)
-        for amount in [cut.amount] if cut.amount else [format_share(share) for share in step.shares] or [""]:
-            smaller = step.cut(shape, rank, amount, self.context)
-            yield from self._from(smaller, rest, (*done, str(Cut(cut.name, amount))))
+    def _cut(self, amounts: tuple[str, ...]) -> Shape:
+        """The shape behind the first steps, with what they were given; each place ranks once, and cuts a share once."""
+        if amounts not in self.made:
+            before = amounts[:-1]
+            shape, (_, step) = self._cut(before), self.steps[len(before)]
+            if before not in self.ranks:
+                self.ranks[before] = step.rank(shape, self.context)
+            self.made[amounts] = step.cut(shape, self.ranks[before], amounts[-1], self.context)
+        return self.made[amounts]
 
 
 def beside(handle: ModelHandle, tokenizer: Tokenizer) -> int:

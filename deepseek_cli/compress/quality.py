@@ -1,4 +1,8 @@
-"""The report card of a compressed model against what it was made from, also where it has fewer tokens."""
+"""The report card of a compressed model against what it was made from, also where it has fewer tokens.
+
+Tokens that are gone count: the original would write one, and the candidate has to begin it with the first of its pieces. Both
+see the text in the tokens of the candidate.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from deepseek_cli.compress.shape import Shape
@@ -18,34 +23,39 @@ from deepseek_cli.runtime.tokenizer import open_tokenizer
 
 
 class OfKept(HandlePredictor):
-    """The original's predictions among the tokens that are left."""
+    """The original's predictions of the tokens that are left: the probability of one that is gone is its first piece's.
 
-    def __init__(self, handle: ModelHandle, tokens: Tensor, kept: Tensor) -> None:
-        super().__init__(handle, kept[tokens])
-        self.kept = kept
+    `lost` sums, over positions, what was given to tokens that are gone.
+    """
+
+    def __init__(self, handle: ModelHandle, tokens: Tensor, shape: Shape) -> None:
+        assert shape.kept is not None and shape.begins is not None
+        super().__init__(handle, shape.kept[tokens])
+        self.kept, self.begins, self.lost, self.positions = shape.kept, shape.begins, 0.0, 0
 
     def logits(self, window: int, start: int, stop: int) -> Tensor:
-        return super().logits(window, start, stop)[:, self.kept]
+        p = super().logits(window, start, stop).softmax(-1)
+        self.lost += float((1 - p[:, self.kept].sum(-1)).sum())
+        self.positions += len(p)
+        left = torch.zeros(len(p), len(self.kept)).index_add_(1, self.begins, p[:, : len(self.begins)])
+        return left.clamp_min(torch.finfo(left.dtype).tiny).log()
 
 
-def reference(original: ModelHandle, tokens: Tensor, kept: Tensor | None) -> HandlePredictor:
-    """What the original predicts; with `kept`, of and among the tokens of the candidate."""
-    return HandlePredictor(original, tokens) if kept is None else OfKept(original, tokens, kept)
+def reference(original: ModelHandle, tokens: Tensor, shape: Shape) -> HandlePredictor:
+    """The original's predictions of `tokens`, which are those of the shape."""
+    return HandlePredictor(original, tokens) if shape.kept is None else OfKept(original, tokens, shape)
 
 
 def report_card(
     original: ModelHandle,
     candidate: ModelHandle,
-    kept: Tensor | None,
+    shape: Shape,
     texts: Sequence[Path],
     reporter: Reporter,
     *,
     always: bool = False,
 ) -> dict[str, Any]:
-    """Like `quantize.engine.measure`; with `kept`, the original sees the text in the tokens of the candidate.
-
-    `always`: also where that takes long.
-    """
+    """Like `quantize.engine.measure`, for a candidate that was made from `shape`. `always`: also where that takes long."""
     body = {"bits_per_weight": 8 * candidate.size_bytes / candidate.parameters, "size_bytes": candidate.size_bytes}
     seconds = evaluation_seconds(original, 2 * len(texts) * REPORT_WINDOWS * WINDOW)
     if seconds > REPORT_SECONDS and not always:
@@ -56,14 +66,15 @@ def report_card(
         )
         return {**body, "unmeasured": f"estimated at {seconds:.0f} s"}
     windows: Windows = cut_windows(open_tokenizer(candidate.root), texts, most=REPORT_WINDOWS)
-    before, after = reference(original, windows.tokens, kept), HandlePredictor(candidate, windows.tokens)
-    found = compare(before, after, windows, reporter)
-    among = {} if kept is None else {"among_tokens": len(kept)}
-    return {**body, "against": original.name, **among, **found}
+    before, lost = reference(original, windows.tokens, shape), {}
+    found = compare(before, HandlePredictor(candidate, windows.tokens), windows, reporter)
+    if isinstance(before, OfKept):
+        lost = {"among_tokens": len(before.kept), "lost_probability": before.lost / before.positions}
+    return {**body, "against": original.name, **lost, **found}
 
 
 def divergence(original: ModelHandle, shape: Shape, windows: Tensor) -> float:
     """What leaving parts out costs before anything is rounded, on `windows` in the tokens of the shape."""
-    before, after = reference(original, windows, shape.kept), HandlePredictor(shape.handle, windows)
+    before, after = reference(original, windows, shape), HandlePredictor(shape.handle, windows)
     score = compare(before, after, Windows(windows, (Text("calibration", "", len(windows)),)))
     return float(str(score["kl"]))

@@ -70,7 +70,7 @@ def search(
         return None
     reporter.note("For {minutes:.1f} minutes, recipes around the best plan are tried.", minutes=seconds / 60)
     study, start = _open(source, space, windows, work / f"search-{best.candidate.label}.journal")
-    measured_on = parts(partial(reference, original, kept=planner.shape.kept), windows)
+    measured_on = parts(partial(reference, original, shape=planner.shape), windows)
 
     def told(recipe: Recipe) -> tuple[QuantizeSpec, Mapping[str, Any] | None]:
         plan = planned(planner, best, recipe)

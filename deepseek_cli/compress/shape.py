@@ -26,13 +26,15 @@ Decision = Mapping[str, Any]  # what a step did to one layer, as plain values
 class Shape:
     """What steps take and give: the model as it is by now, its tokenizer, and the calibration text in its tokens.
 
-    `kept` are the tokens of the original that are left, None for all; `windows` [count, length].
+    `kept` are the tokens of the original that are left, None for all; `begins` are, for every token of the original, the place
+    in `kept` of the one that it begins with when it is written in those, its own where it is left. `windows` [count, length].
     """
 
     handle: ModelHandle
     tokenizer: Tokenizer
     windows: Tensor
     kept: Tensor | None = None
+    begins: Tensor | None = None
     decisions: tuple[Decision, ...] = ()
 
     def with_model(self, config: Mapping[str, Any], tensors: Mapping[str, TensorRef], *decisions: Decision) -> Shape:

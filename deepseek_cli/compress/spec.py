@@ -28,6 +28,7 @@ class CompressSpec:
         metavar="NAME[=SHARE],…",
     )
     time: str | None = option(None, help="how long it may take, such as 2h or 30min", metavar="DURATION")
+    level: Literal["fast", "balanced", "best"] = option("balanced", help="how much work rounding is worth, as of quantize")
     max_kld: float | None = option(None, help="exit with 1 when the KL divergence is above this")
     max_accuracy_loss: float | None = option(None, help="exit with 1 unless next-token accuracy surely falls by less, relatively")
     calibration: str = option("builtin", help="a text file to calibrate on, instead of the built-in text", metavar="FILE")
@@ -55,6 +56,11 @@ class CompressSpec:
     @property
     def gated(self) -> bool:
         return self.max_kld is not None or self.max_accuracy_loss is not None
+
+    @property
+    def levels(self) -> tuple[str, ...]:
+        """Those that are tried: more work follows where the usual one misses a goal of quality."""
+        return ("balanced", "best") if self.gated and self.level == "balanced" else (self.level,)
 
     def most_bytes(self, parameters: int) -> int:
         """The goal in bytes, for a model of so many parameters."""

@@ -1,5 +1,7 @@
 """Fewer tokens: those that the calibration text does not use go, and embedding and head with their rows.
 
+With a share, so many go: of those that it does not use the ones that the tokenizer learned last, then those it uses least.
+
 A text of used tokens alone is cut into the same tokens as before: every merge that makes a token that stays stays too.
 Whatever else is written still has tokens, of single bytes in the end.
 """
@@ -17,6 +19,7 @@ from typing import Any
 import torch
 from tokenizers import Tokenizer as FastTokenizer
 from tokenizers import pre_tokenizers
+from torch import Tensor
 
 from deepseek_cli.compress.shape import Context, Shape, picked
 from deepseek_cli.compress.steps import Step, parse_share
@@ -59,9 +62,12 @@ def cut(shape: Shape, rank: Counter[int], amount: str, context: Context) -> Shap
     handle, stated = shape.handle, json.loads(shape.tokenizer.fast.to_str())
     size = handle.config.vocabulary
     most = round(size * (1 - parse_share("vocabulary", amount))) if amount else size
-    kept = sorted(_kept(stated, rank, _always(stated, shape.tokenizer, handle.raw_config), most))
+    parts = _parts(stated)
+    wanted = [*sorted(rank, key=lambda token: (-rank[token], token)), *(parts if amount else ())]
+    kept = sorted(_kept(wanted, parts, _always(stated, shape.tokenizer, handle.raw_config), most))
     place = {old: new for new, old in enumerate(kept)}
     tokenizer = _tokenizer(shape.tokenizer, stated, place)
+    begins = _begins(stated["model"]["vocab"], place, tokenizer, size)
     rows = torch.tensor(kept)
     ends = {f"{name}.weight" for name in (*count_cost(handle.architecture, handle.config).embeddings, handle.config.head_name)}
     tensors = {name: picked(ref, rows) if name in ends else ref for name, ref in handle.stored.items()}
@@ -69,7 +75,9 @@ def cut(shape: Shape, rank: Counter[int], amount: str, context: Context) -> Shap
     smaller = shape.with_model(_config(handle.raw_config, place), tensors, decision)
     length = shape.windows.shape[1]
     windows = read_calibration(tokenizer, context.source, shape.windows.numel(), length).windows
-    return replace(smaller, tokenizer=tokenizer, windows=windows, kept=rows if shape.kept is None else shape.kept[rows])
+    if shape.kept is not None and shape.begins is not None:
+        rows, begins = shape.kept[rows], begins[shape.begins]
+    return replace(smaller, tokenizer=tokenizer, windows=windows, kept=rows, begins=begins)
 
 
 def _always(stated: Mapping[str, Any], tokenizer: Tokenizer, raw: Mapping[str, Any]) -> set[int]:
@@ -88,15 +96,32 @@ def _named(raw: Mapping[str, Any]) -> Iterator[int]:
             yield from (i for i in (value if isinstance(value, list) else [value]) if isinstance(i, int))
 
 
-def _kept(stated: Mapping[str, Any], rank: Counter[int], always: set[int], most: int) -> set[int]:
-    """`always` and what is used most, each with the tokens it is merged from: at most `most`, unless bytes alone are more."""
+def _parts(stated: Mapping[str, Any]) -> dict[int, list[int]]:
+    """What each token is merged from, in the order in which the tokenizer learned them."""
     vocabulary = stated["model"]["vocab"]
     parts: dict[int, list[int]] = {}
     for left, right in _merges(stated):
         if left + right in vocabulary:
             parts.setdefault(vocabulary[left + right], []).extend((vocabulary[left], vocabulary[right]))
+    return parts
+
+
+def _begins(vocabulary: Mapping[str, int], place: Mapping[int, int], tokenizer: Tokenizer, size: int) -> Tensor:
+    """See `Shape`; 0 for rows that no token has. `tokenizer` has the tokens that are left."""
+    bare = {"normalizer": None, "pre_tokenizer": None, "post_processor": None, "added_tokens": []}
+    merges = FastTokenizer.from_str(json.dumps({**json.loads(tokenizer.fast.to_str()), **bare}))
+    gone = {text: token for text, token in vocabulary.items() if token not in place}
+    begins = torch.zeros(size, dtype=torch.long)
+    for token, written in zip(gone.values(), merges.encode_batch([*gone]), strict=True):
+        begins[token] = next(iter(written.ids), 0)
+    begins[torch.tensor([*place])] = torch.tensor([*place.values()])
+    return begins
+
+
+def _kept(wanted: Iterable[int], parts: Mapping[int, list[int]], always: set[int], most: int) -> set[int]:
+    """`always` and the first that are wanted, each with the tokens it is merged from: at most `most`, unless bytes alone are more."""
     kept = _closed(always, parts, set())
-    for token, _ in sorted(rank.items(), key=lambda item: (-item[1], item[0])):
+    for token in wanted:
         grown = _closed([token], parts, kept)
         if len(kept) + len(grown) <= most:
             kept |= grown

@@ -1,0 +1,131 @@
+"""SmolLM2 off its grid at sizes below BF16's: compressed by us, quantized by us alone, and llama.cpp's files of that size.
+
+    python benchmarks/compress.py frontier [--points 60%,70%,75%,80%] [--level balanced] [--accuracy 100000]
+
+All are judged on the windows of the report card, against the bf16 model: llama.cpp's files by its own logits. Sizes are those
+of all files of a model. 70 % below BF16 is 85 % below FP32, where accuracy is asked for.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from common import DEEPSEEK, PEER, WORK, run, show
+from contenders import command, contenders
+from planner import planner_of
+from quality import accuracy, handbook, rightness, windows
+from speed import PeerPredictor, subject
+
+from deepseek_cli.bench.arms import started
+from deepseek_cli.compress.plan import REPORT_BYTES
+from deepseek_cli.evaluate import WINDOW, HandlePredictor, compare, cut_windows
+from deepseek_cli.handle import ModelHandle, open_model
+from deepseek_cli.quantize.engine import REPORT_WINDOWS, quantize
+from deepseek_cli.runtime.tokenizer import open_tokenizer
+from deepseek_cli.store import Store
+
+STEPS = {  # of each point, what is left out before rounding
+    "60%": "vocabulary=25%",
+    "70%": "vocabulary=25%",
+    "75%": "vocabulary=25%",
+    "80%": "vocabulary=50%,width=25%,recover=20m",
+}
+FILES = (("Q4_K_M", ""), ("Q5_0", ""), ("Q4_0", "Q4_0"), ("IQ4_NL", "Q4_0"), ("Q3_K_M", "Q4_0"), ("Q2_K", "Q4_0"))  # embedding
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """`card` is a report card, or a part of one."""
+
+    name: str
+    size_bytes: int
+    card: dict[str, Any]
+    folder: Path | None = None
+
+    def row(self, point: str, goal: int) -> list[str]:
+        lost = self.card.get("lost_probability")
+        figures = [f"{self.card['kl']:.4f}", f"{self.card['agreement']:.1%}", f"{self.card['perplexity']:.2f}"]
+        above = "" if self.size_bytes <= goal else " (above)"
+        return [point, self.name, f"{self.size_bytes / 1e6:.1f}{above}", *figures, "-" if lost is None else f"{lost:.2%}"]
+
+
+def compressed(source: Path, point: str, steps: str, level: str) -> Made:
+    place = WORK / "frontier" / f"ours-{point[:-1]}"
+    options = ("--smaller", point, "--relative-to", "bf16", "--steps", steps, "--level", level, "--yes", "--force", "-o", place)
+    said = json.loads(run(*DEEPSEEK, "compress", source, *options, "--json").out)
+    return Made(f"compress --steps {steps}", said["bytes"], said["report"], place)
+
+
+def quantized(model: ModelHandle, goal: int, point: str, level: str, store: Store) -> Made | None:
+    """As `quantize --to-size` does it, with what was measured of weights kept between points; None where it is not that small."""
+    planner = replace(planner_of(model, level, "smollm2-off-grid"), goal=goal - REPORT_BYTES)
+    found = planner.mixture()
+    if not found:
+        return None
+    place = WORK / "frontier" / f"quantized-{point[:-1]}"
+    quantize(model, found[0].spec, store, place, distribution=found[0].distribution, force=True, agreed=True)
+    cut = cut_windows(open_tokenizer(model.root), most=REPORT_WINDOWS)
+    small = HandlePredictor(open_model(str(place), store), cut.tokens)
+    card = compare(HandlePredictor(model, cut.tokens), small, cut)
+    return Made("quantize --to-size", sum(file.stat().st_size for file in place.iterdir()), card, place)
+
+
+def llama_files(model: ModelHandle) -> list[Made]:
+    folder = WORK / f"{model.name}-peers"
+    folder.mkdir(parents=True, exist_ok=True)
+    dense, cut = folder / "bf16.gguf", cut_windows(open_tokenizer(model.root), most=REPORT_WINDOWS)
+    peer = next(peer for peer in contenders(2) if peer.kind == "llama")
+    reference = HandlePredictor(model, cut.tokens)
+    settings = {"prompt_tokens": [WINDOW], "new_tokens": [8], "depths": [0], "context": WINDOW, "threads": 2, "seed": 0}
+    found = []
+    for kind, embedding in FILES:
+        path = folder / f"{kind}{embedding and f'-embedding-{embedding}'}.gguf".lower()
+        if not path.exists():
+            if not dense.exists():
+                run(*PEER, "convert", model.root, dense)
+            run(*PEER, "quantize", dense, path, kind, *([embedding] if embedding else []))
+        with started(str(path), {**settings, "ref": str(path), "name": kind}, command(peer, {})) as arm:
+            card = compare(reference, PeerPredictor(arm, cut.tokens), cut)
+        words = f"llama.cpp {kind}" + (f", embedding {embedding}" if embedding else "")
+        found.append(Made(words, path.stat().st_size, card))
+        print(found[-1].row("", 1 << 60), flush=True)
+    dense.unlink(missing_ok=True)
+    return found
+
+
+def beside(files: list[Made], goal: int) -> Made:
+    """The best of those that are small enough, or the smallest of all."""
+    return min((f for f in files if f.size_bytes <= goal), key=lambda f: f.card["kl"], default=min(files, key=lambda f: f.size_bytes))
+
+
+def frontier(points: list[str], level: str, tokens: int) -> None:
+    source, store = subject(WORK), Store(WORK / "home")
+    (WORK / "frontier").mkdir(parents=True, exist_ok=True)
+    ours = {point: compressed(source, point, STEPS[point], level) for point in points}  # while this process is small
+    model = open_model(str(source), store)
+    goals = {point: int(model.parameters * 2 * (1 - float(point[:-1]) / 100)) for point in points}
+    alone = {point: quantized(model, goals[point], point, level, store) for point in points}
+    files = llama_files(model)
+    rows = []
+    for point, goal in goals.items():
+        arms = [ours[point], *([alone[point]] if alone[point] else []), beside(files, goal)]
+        rows += [arm.row(point, goal) for arm in arms]
+    show(["smaller", "", "MB", "KL", "agreement", "perplexity", "of tokens that are gone"], rows)
+    if tokens:
+        judged = [made for point in points for made in (alone[point],) if made and made.folder]
+        accuracies(model, judged, tokens, store)
+
+
+def accuracies(model: ModelHandle, judged: list[Made], tokens: int, store: Store) -> None:
+    """Next-token accuracy over other text, of those that have all tokens."""
+    more = windows(model, handbook()[200_000 : 200_000 + 6 * tokens], tokens // 512)
+    right = rightness(HandlePredictor(model, more), more)
+    rows = []
+    for made in judged:
+        found = accuracy(right, rightness(HandlePredictor(open_model(str(made.folder), store), more), more))
+        loss = 1 - found["accuracy"] / found["reference_accuracy"]
+        rows.append([made.name, f"{made.size_bytes / 1e6:.1f}", f"{loss:.2%}", f"{found['accuracy_loss_most']:.2%}", found["tokens"]])
+    show(["", "MB", "accuracy loss", "at most", "tokens"], rows)
