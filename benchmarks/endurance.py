@@ -4,7 +4,7 @@
 
 What it can do is measured at the beginning, and again every few minutes, since other work on the machine comes and goes.
 Between, requests come at random times. They differ in length, sampling and prefix; some clients leave. Every answer is
-compared with what it was alone. `--save` appends a line of JSON for each look at the server.
+compared with what it was alone. `--save` appends a line of JSON for each look at the server, and for each wrong answer.
 """
 
 from __future__ import annotations
@@ -69,7 +69,9 @@ class Run:
             self.seen.failed.append(reply.error)
         else:
             right = self.alone[kind].startswith(reply.text) if leaves else reply.text == self.alone[kind]
-            self.seen.wrong += not right
+            if not right:
+                self.seen.wrong += 1
+                self._write({"kind": kind, "alone": self.alone[kind], "wrong": reply.text})
 
     async def capacity(self, clients: int, seconds: float) -> float:
         """Requests a second that clients get answered who always ask again."""
@@ -100,10 +102,13 @@ class Run:
             look = {name: float(value) for name, value in found.items()}
             look |= {"minutes": (time.perf_counter() - self.began) / 60, "rss": ask(self.arm, {"do": "spent"})["rss"]}
             self.seen.looks.append(look)
-            if self.save:
-                with self.save.open("a") as lines:
-                    lines.write(json.dumps(look | {"asked": self.seen.asked, "wrong": self.seen.wrong}) + "\n")
+            self._write(look | {"asked": self.seen.asked})
             await asyncio.sleep(LOOK_SECONDS)
+
+    def _write(self, record: dict[str, Any]) -> None:
+        if self.save:
+            with self.save.open("a", encoding="utf-8") as lines:
+                lines.write(json.dumps(record) + "\n")
 
 
 def requests(model: str) -> list[dict[str, Any]]:
@@ -130,7 +135,9 @@ async def endure(arm: Arm, options: argparse.Namespace) -> None:
             await run.arrivals(options.share * rates[-1], 60 * options.again - options.measure)
             print(f"{(time.perf_counter() - run.began) / 60:.0f} min: {_said(run.seen)}", flush=True)
         watching.cancel()
-    print(f"capacity {min(rates):.1f} – {max(rates):.1f} requests/s over {len(rates)} measurements, load {options.share:.0%} of it")
+    print(
+        f"capacity {min(rates):.1f} – {max(rates):.1f} requests/s over {len(rates)} measurements, load {options.share:.0%} of it"
+    )
     print(f"errors: {sorted(set(run.seen.failed)) or 'none'}")
 
 

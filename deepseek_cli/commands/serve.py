@@ -33,7 +33,9 @@ class ServeSpec:
     port: int = option(8000, help="0 takes a free one")
     api_key_file: Path | None = option(None, help="lines of KEY [NAME [use|admin [REQUESTS_PER_MINUTE]]]", metavar="FILE")
     slots: str = option("auto", help="most requests that are computed together, up to 64", metavar="N|auto")
-    replicas: str = option("1", help="with --engine ray: copies that share the requests, or the fewest and the most of them", metavar="N|N-M")
+    replicas: str = option(
+        "1", help="with --engine ray: how many share the requests, or the fewest and the most", metavar="N|N-M"
+    )
     log: Path | None = option(None, help="append one JSON line a request here, never what it says; - is stderr", metavar="FILE")
     new_tokens: int = option(512, help="most tokens of an answer, where a request does not say", rare=True)
     request_seconds: float = option(600.0, help="most seconds for one request", rare=True)
@@ -141,7 +143,7 @@ def _replicated(call: Call, model: Any, place: Place, log: Log) -> Result:
 
     spec, common = call.spec, call.common
     if common.memory_profile:
-        raise UsageError("--memory-profile sees nothing of what replicas hold.", hint="Leave out --memory-profile or --engine ray.")
+        raise UsageError("--memory-profile sees nothing of what replicas hold.", hint="Leave one of them out.")
     least, most = spec.replica_range
     wanted = Replicas(least, most, spec.slot_count, common.context, common.memory, common.threads, _rules(spec))
     url = ""

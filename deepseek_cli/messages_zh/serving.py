@@ -56,12 +56,11 @@ SERVING: dict[str, str] = {
     "llama.cpp cannot serve {model}: {reason}": "llama.cpp 无法为 {model} 提供服务：{reason}",
     "Deploy it again with --force.": "请用 --force 重新 deploy。",
     "Name another file with --log.": "请用 --log 指定另一个文件。",
-    "with --engine ray: copies that share the requests, or the fewest and the most of them": "配合 --engine ray：分担请求的副本数，或其最少和最多的数目",
+    "with --engine ray: how many share the requests, or the fewest and the most": "配合 --engine ray：多少个副本分担请求，或最少和最多的个数",
     "--replicas {replicas} is no number from 1 to {most}, nor two of them.": "--replicas {replicas} 不是 1 到 {most} 的数，也不是这样的两个数。",
     "Write it like 2, or like 1-4 to have as many as the load needs.": "请写成 2 这样，或 1-4 这样，按负载增减。",
     "--replicas is for --engine ray.": "--replicas 用于 --engine ray。",
     "--memory-profile sees nothing of what replicas hold.": "--memory-profile 看不到副本所占的内存。",
-    "Leave out --memory-profile or --engine ray.": "请去掉 --memory-profile 或 --engine ray。",
     "{replicas} replicas, each with {threads} threads and {slots} slots.": "{replicas} 个副本，每个 {threads} 个线程、{slots} 个槽位。",
     "The Ray cluster has room for {room} replicas of {threads} threads, and {replicas} are to run.": (
         "Ray 集群容得下 {room} 个 {threads} 线程的副本，而要运行 {replicas} 个。"

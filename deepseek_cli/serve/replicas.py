@@ -129,14 +129,14 @@ def _scaling(wanted: Replicas) -> dict[str, Any]:
 
 
 def _not_started(serve: Any, name: str, error: RuntimeError) -> ResourceError:
+    """Ray Serve passes on the traceback of the replica's, whose last line says why."""
     found = serve.status().applications.get(name)
-    said = [deployment.message for deployment in found.deployments.values()] if found else []
-    lines = "\n".join([*said, str(error)]).strip().splitlines()
-    reasons = [match[1] for line in lines if (match := re.match(r"(?:ray\.)?(?:deepseek_cli|builtins)?[\w.]*Error: (.+)", line))]
+    said = [deployment.message for deployment in found.deployments.values() if deployment.message] if found else []
+    last = (said or [str(error)])[0].strip().splitlines()[-1]
     return ResourceError(
         "Ray Serve could not start a replica: {reason}",
         hint="The bundle has to lie at the same path on all machines, and to fit in the memory of each.",
-        reason=(reasons or lines)[-1],
+        reason=re.sub(r"^[\w.]+: ", "", last),
     )
 
 
