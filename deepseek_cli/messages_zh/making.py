@@ -245,7 +245,7 @@ MAKING: dict[str, str] = {
     "{tensor}: {algorithm} gives up ({reason}).": "{tensor}：{algorithm} 无法完成（{reason}）。",
     "There is no engine named {name!r}.": "没有名为 {name!r} 的引擎。",
     "There are local and ray.": "有 local 和 ray。",
-    "--engine ray needs Ray, which is not installed.": "--engine ray 需要 Ray，而它尚未安装。",
+    "--engine ray needs {package}, which is not installed.": "--engine ray 需要 {package}，而它尚未安装。",
     "Install it: pip install {extra}": "安装：pip install {extra}",
     "Ray: {tasks} tasks at once, of {threads} threads.": "Ray：同时 {tasks} 个任务，每个 {threads} 个线程。",
     "No Ray cluster answers at {address}: {reason}.": "{address} 处没有 Ray 集群应答：{reason}。",

@@ -12,7 +12,7 @@ import numpy as np
 from deepseek_cli.serve.job import End, Event, Failed, Job, Piece
 from deepseek_cli.serve.metrics import Metrics
 from deepseek_cli.serve.seats import Seat, Seats
-from deepseek_cli.serve.slots import CHUNK, Slots
+from deepseek_cli.serve.slots import Slots
 from deepseek_cli.serve.waiting import Waiting
 
 BESIDE = 32  # tokens of a prompt that are read at once where answers wait for their next token meanwhile
@@ -92,7 +92,7 @@ class Engine(threading.Thread):
         if seat.reused is None:
             self.seats.begin(seat)
         done = int(self.slots.lengths[seat.slot])
-        most = CHUNK if len(reading) == len(self.seats.taken) else BESIDE
+        most = self.slots.chunk if len(reading) == len(self.seats.taken) else min(BESIDE, self.slots.chunk)
         chunk = seat.job.prompt[done : done + (most if self.slots.grain == 1 else self.slots.grain)]
         self.seats.held[seat.slot] += chunk
         last = done + len(chunk) == len(seat.job.prompt)

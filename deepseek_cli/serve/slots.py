@@ -11,7 +11,18 @@ from typing import Any
 import numpy as np
 
 from deepseek_cli.ops.pages import PAGE
-from deepseek_cli.runtime.onnx_session import CACHE_DTYPES, GRAPH, KEEP, LATENT, cache_kinds, load, reserve, session_options
+from deepseek_cli.runtime.memory_plan import MemoryPlan, release_pages
+from deepseek_cli.runtime.onnx_session import (
+    CACHE_DTYPES,
+    GRAPH,
+    KEEP,
+    LATENT,
+    cache_kinds,
+    load,
+    mapped_files,
+    reserve,
+    session_options,
+)
 
 HIDDEN = "hidden"  # the output that `with_hidden` adds
 CHUNK = 128  # most tokens of a prompt in one run
@@ -27,14 +38,19 @@ class Slots:
     what else is served, all prompts are cut, and reused, at multiples of `grain`; elsewhere it is 1.
     """
 
-    def __init__(self, folder: Path, config: Any, count: int, context: int, threads: int | None = None) -> None:
-        self.session = load(folder / GRAPH, session_options(threads), rewrite=with_hidden)
+    def __init__(
+        self, folder: Path, config: Any, count: int, context: int, threads: int | None = None, plan: MemoryPlan | None = None
+    ) -> None:
+        plan = plan or MemoryPlan()
+        self.session = load(folder / GRAPH, session_options(threads, prepack=plan.prepack), rewrite=with_hidden)
+        self.released_bytes = release_pages(mapped_files(folder)) if plan.release else 0
         metadata = self.session.get_modelmeta().custom_metadata_map
         self.context = min(context, int(metadata.get("context", context)))
         self.vocabulary, self.hidden, self.count = config.vocabulary, config.hidden, count
         self.kinds = cache_kinds(self.session)
         self.batches = self.kinds != LATENT
-        self.grain = 1 if self.batches else GRAIN
+        self.chunk = min(CHUNK, plan.chunk or CHUNK)
+        self.grain = 1 if self.batches else min(GRAIN, self.chunk)
         self.lengths = np.zeros(count, np.int64)
         self.cache = self._reserve(config)
         self.token_bytes = self.cache[:, :, 0, :, 0].nbytes
@@ -51,13 +67,13 @@ class Slots:
         return reserve((config.layers, 2, self.count, config.kv_heads, rows, config.head_dim), dtype)
 
     def extend(self, slot: int, tokens: Sequence[int]) -> np.ndarray:
-        """Append at most CHUNK tokens to one slot; float32 logits [vocabulary] of the last, valid until the next run."""
+        """Append at most `chunk` tokens to one slot; float32 logits [vocabulary] of the last, valid until the next run."""
         self._run(slot, np.array([tokens], np.int64), {"logits": self.logits[:1]})
         self.lengths[slot] += len(tokens)
         return self.logits[0, 0]
 
     def extend_hidden(self, slot: int, tokens: Sequence[int]) -> np.ndarray:
-        """Append at most CHUNK tokens to one slot; their last hidden states, float32 [tokens, hidden]."""
+        """Append at most `chunk` tokens to one slot; their last hidden states, float32 [tokens, hidden]."""
         states = np.empty((1, len(tokens), self.hidden), np.float32)
         self._run(slot, np.array([tokens], np.int64), {HIDDEN: states})
         self.lengths[slot] += len(tokens)

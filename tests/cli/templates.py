@@ -20,6 +20,7 @@ from deepseek_cli.profile.measure import PHASES
 from deepseek_cli.profile.optimize import CHOICES
 from deepseek_cli.profile.parts import ESTIMATED, PARTS
 from deepseek_cli.profile.runtimes import RUNTIMES
+from deepseek_cli.serve.foreign import CPU_BUNDLE, ELSEWHERE
 from deepseek_cli.settings import EXPECTED, VARIABLES
 from deepseek_cli.sources.catalogue import OBSTACLES
 
@@ -33,6 +34,7 @@ FIRST |= {"corrupt", "_corrupt", "_missing"}  # and so it is of what makes an er
 def templates() -> dict[str, str]:
     """Each template with the first place that uses it."""
     tables = [*PANELS, *VARIABLES.values(), *EXPECTED.values(), *PHASES, *PARTS.values(), *ESTIMATED.values()]
+    tables += [CPU_BUNDLE, *ELSEWHERE.values()]
     found = dict.fromkeys(
         [*tables, *VERDICTS, AS_IT_IS, *OBSTACLES.values(), *CHOICES.values(), *(runtime.help for runtime in RUNTIMES.values())],
         "a table",
