@@ -7,14 +7,18 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from deepseek_cli.commands._call import Call
 from deepseek_cli.commands._offer import subject_or_made
+from deepseek_cli.commands._subject import store_of
 from deepseek_cli.errors import ResourceError, UsageError
 from deepseek_cli.output import Result
 from deepseek_cli.reporter import Reporter
-from deepseek_cli.spec import Size, as_record, option
+from deepseek_cli.spec import PACKED_CACHE, Size, as_record, option
+
+if TYPE_CHECKING:
+    from deepseek_cli.runtime.machine_cache import MachineCache
 
 ARGUMENTS = ("model?",)
 COMMON = ("threads", "context", "memory", "memory_profile")
@@ -33,6 +37,7 @@ class ServeSpec:
     queue: int = option(256, help="most requests that wait", rare=True)
     body_size: Size = option(4_000_000, help="most bytes of a request", rare=True)
     drain_seconds: float = option(30.0, help="for what is under way when SIGTERM comes", rare=True)
+    batch_int8: bool = option(False, help="prompts, and many answers at once, through int8 weights: faster, and less exact", rare=True)
 
     def __post_init__(self) -> None:
         count = int(self.slots) if self.slots.isascii() and self.slots.isdecimal() and len(self.slots) < 4 else 0
@@ -87,6 +92,7 @@ def run(call: Call) -> Result:
             memory=call.common.memory,
             threads=call.common.threads,
             rules=Rules(spec.new_tokens, spec.request_seconds, spec.queue),
+            batch_int8=_cache(call) if spec.batch_int8 else None,
         )
         _say_how(call, service)
         url = ""
@@ -103,6 +109,12 @@ def run(call: Call) -> Result:
 
         serve(service, place, log, listening)
     return Result({"url": url, "model": service.name, **service.metrics.totals()}, [], quiet=url)
+
+
+def _cache(call: Call) -> MachineCache:
+    from deepseek_cli.runtime.machine_cache import MachineCache
+
+    return MachineCache(store_of(call).packed, PACKED_CACHE, call.reporter)
 
 
 def _told(call: Call, name: str, port: int) -> str:

@@ -16,6 +16,8 @@ from deepseek_cli.errors import MemoryShort, ModelUnsupported, ResourceError, Us
 from deepseek_cli.handle import Bundle, ModelHandle
 from deepseek_cli.memory import free_bytes
 from deepseek_cli.runtime.context import DEFAULT_CONTEXT, check_context
+from deepseek_cli.runtime.machine_cache import MachineCache
+from deepseek_cli.runtime.packed_session import packed_for_batches
 from deepseek_cli.runtime.tokenizer import open_tokenizer
 from deepseek_cli.serve.gate import Limits, Log
 from deepseek_cli.serve.keys import Key
@@ -66,10 +68,13 @@ def open_service(
     memory: int | None = None,
     threads: int | None = None,
     rules: Rules | None = None,
+    batch_int8: MachineCache | None = None,
 ) -> Service:
-    """`memory` caps the process: what loading leaves of it is for the KV cache.
+    """`memory` caps the process: what loading leaves of it is for the KV cache. Where there is a cache for `batch_int8`, prompts
+    and answers of many at once run through a second form of the weights, kept there.
 
-    Raises ModelUnsupported for what is no cpu bundle, MemoryShort where not even a short request would fit.
+    Raises ModelUnsupported for what is no cpu bundle, MemoryShort where not even a short request would fit; with
+    `batch_int8` what open_packed raises.
     """
     if not isinstance(model, Bundle) or model.target != "cpu":
         raise ModelUnsupported(
@@ -78,7 +83,9 @@ def open_service(
             model=model.name,
         )
     check_context(model, context)
-    opened = Slots(model.root, model.config, slots or AUTO_SLOTS, context or min(model.config.context, DEFAULT_CONTEXT), threads)
+    wide = packed_for_batches(model.root, batch_int8) if batch_int8 else None
+    context = context or min(model.config.context, DEFAULT_CONTEXT)
+    opened = Slots(model.root, model.config, slots or AUTO_SLOTS, context, threads, wide)
     room = free_bytes() - SPARE_BYTES - opened.logits.nbytes if memory else int(free_bytes() * SHARE)
     budget = min(room // opened.token_bytes, opened.count * rows(opened.context))
     service = Service(model.name, open_tokenizer(model.root), opened, budget, Metrics(), rules or Rules())
