@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 from deepseek_cli.commands._call import Call
 from deepseek_cli.commands._offer import subject_or_made
+from deepseek_cli.commands._subject import store_of
 from deepseek_cli.errors import ResourceError, UsageError
 from deepseek_cli.output import Result
 from deepseek_cli.reporter import Reporter
-from deepseek_cli.spec import Size, as_record, option
+from deepseek_cli.spec import PACKED_CACHE, Size, as_record, option
 
 if TYPE_CHECKING:
+    from deepseek_cli.runtime.machine_cache import MachineCache
     from deepseek_cli.serve.gate import Log
     from deepseek_cli.serve.server import Place
     from deepseek_cli.serve.service import Rules
@@ -42,6 +44,7 @@ class ServeSpec:
     queue: int = option(256, help="most requests that wait", rare=True)
     body_size: Size = option(4_000_000, help="most bytes of a request", rare=True)
     drain_seconds: float = option(30.0, help="for what is under way when SIGTERM comes", rare=True)
+    batch_int8: bool = option(False, help="prompts, and many answers at once, through int8 weights: faster, and less exact", rare=True)
 
     def __post_init__(self) -> None:
         count = int(self.slots) if self.slots.isascii() and self.slots.isdecimal() and len(self.slots) < 4 else 0
@@ -118,6 +121,7 @@ def _here(call: Call, model: Any, place: Place, log: Log) -> Result:
         memory=call.common.memory,
         threads=call.common.threads,
         rules=_rules(call.spec),
+        batch_int8=_cache(call) if call.spec.batch_int8 else None,
     )
     _say_how(call, service)
     url = ""
@@ -167,6 +171,12 @@ def _rules(spec: ServeSpec) -> Rules:
     from deepseek_cli.serve.service import Rules
 
     return Rules(spec.new_tokens, spec.request_seconds, spec.queue)
+
+
+def _cache(call: Call) -> MachineCache:
+    from deepseek_cli.runtime.machine_cache import MachineCache
+
+    return MachineCache(store_of(call).packed, PACKED_CACHE, call.reporter)
 
 
 def _told(call: Call, name: str, port: int) -> str:

@@ -12,6 +12,7 @@ SERVING: dict[str, str] = {
     "most requests that wait": "最多等待的请求数",
     "most bytes of a request": "一个请求最多的字节数",
     "for what is under way when SIGTERM comes": "收到 SIGTERM 时留给进行中请求的秒数",
+    "prompts, and many answers at once, through int8 weights: faster, and less exact": "提示以及同时生成的多个回答改用 int8 权重：更快，但精度略低",
     "{model} computes its answers in turn, not together.": "{model} 逐个计算各回答，而不是一起计算。",
     "A bundle that computes them together: deepseek deploy MODEL --set latent_cache=gqa": (
         "能一起计算的部署包：deepseek deploy MODEL --set latent_cache=gqa"

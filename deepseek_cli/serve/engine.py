@@ -29,6 +29,7 @@ class Engine(threading.Thread):
         self.waiting, self.inbox = Waiting(), deque[Job]()
         self.outbox: list[tuple[Job, Event]] = []
         self.wake, self.closed = threading.Event(), False
+        self.told = (0, 0, 0)  # queued, seated, left so far
 
     @property
     def queued(self) -> int:
@@ -64,7 +65,14 @@ class Engine(threading.Thread):
         self._admit()
         self._read()
         self._step()
-        self.metrics.sizes(self.queued, len(self.seats.taken), self.seats.reserved * self.slots.token_bytes)
+        self._tell_sizes()
+
+    def _tell_sizes(self) -> None:
+        """Where somebody came or left."""
+        known = self.queued, len(self.seats.taken), self.seats.leavings
+        if known != self.told:
+            self.told = known
+            self.metrics.sizes(*known[:2], self.seats.reserved * self.slots.token_bytes)
 
     def _drop(self) -> None:
         """Cancelled requests and those out of time."""

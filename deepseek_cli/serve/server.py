@@ -16,7 +16,9 @@ from deepseek_cli.errors import MemoryShort, ModelUnsupported, ResourceError, Us
 from deepseek_cli.handle import Bundle, ModelHandle
 from deepseek_cli.memory import free_bytes
 from deepseek_cli.runtime.context import DEFAULT_CONTEXT, check_context
+from deepseek_cli.runtime.machine_cache import MachineCache
 from deepseek_cli.runtime.memory_plan import MemoryPlan
+from deepseek_cli.runtime.packed_session import packed_for_batches
 from deepseek_cli.runtime.session import planned
 from deepseek_cli.runtime.tokenizer import open_tokenizer
 from deepseek_cli.serve.gate import Gate, Limits, Log
@@ -68,16 +70,19 @@ def open_service(
     memory: int | None = None,
     threads: int | None = None,
     rules: Rules | None = None,
+    batch_int8: MachineCache | None = None,
 ) -> Service:
-    """`memory` caps the process: what loading leaves of it is for the KV cache.
+    """`memory` caps the process: what loading leaves of it is for the KV cache. Where there is a cache for `batch_int8`, prompts
+    and answers of many at once run through a second form of the weights, kept there.
 
     A memory plan in its manifest is followed, but for its context where `context` says another.
-    Raises what `require_cpu` raises, MemoryShort where not even a short request would fit.
+    Raises what `require_cpu` raises, MemoryShort where not even a short request would fit; with `batch_int8` what open_packed raises.
     """
     model = require_cpu(model, context)
     plan = planned(model) or MemoryPlan()
     context = context or plan.context or min(model.config.context, DEFAULT_CONTEXT)
-    opened = Slots(model.root, model.config, slots or AUTO_SLOTS, context, threads, plan)
+    wide = packed_for_batches(model.root, batch_int8) if batch_int8 else None
+    opened = Slots(model.root, model.config, slots or AUTO_SLOTS, context, threads, plan, wide)
     room = free_bytes() - SPARE_BYTES - opened.logits.nbytes if memory else int(free_bytes() * SHARE)
     budget = min(room // opened.token_bytes, opened.count * rows(opened.context))
     metrics = Metrics()
