@@ -126,7 +126,7 @@ def within_index(handle: ModelHandle, context: int, reporter: Reporter) -> int:
 
 def bundle_bytes(handle: ModelHandle, target: str = "") -> int:
     """An upper bound: codes with float32 scales, and four bytes for each value of what is dense or becomes it."""
-    refs, carried = handle.weights.values(), CARRIED_BY.get(target, CARRIED)
+    refs, carried = {**handle.weights, **handle.draft_weights}.values(), CARRIED_BY.get(target, CARRIED)
     return sum(2 * ref.size_bytes if ref.stored.startswith(carried) else 4 * ref.values for ref in refs)
 
 

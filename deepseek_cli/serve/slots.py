@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from deepseek_cli.ops.drafting import HIDDEN
 from deepseek_cli.ops.pages import PAGE
 from deepseek_cli.runtime.onnx_session import CACHE_DTYPES, GRAPH, KEEP, LATENT, cache_kinds, load, reserve, session_options
 
-HIDDEN = "hidden"  # the output that `with_hidden` adds
 CHUNK = 128  # most tokens of a prompt in one run
 GRAIN = 64  # of latents that are attended as they lie
 
@@ -127,6 +127,8 @@ class Slots:
 
 def with_hidden(model: Any) -> None:
     """Make what the head is fed from an output too: the last hidden states of all tokens, [batch, sequence, hidden]."""
+    if any(value.name == HIDDEN for value in model.graph.output):  # of a bundle that drafts
+        return
     import onnx
 
     negated = next(node.output[0] for node in model.graph.node if node.op_type == "Neg" and KEEP in node.input)
