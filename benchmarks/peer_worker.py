@@ -2,7 +2,8 @@
 
     peer_worker.py llama|genai|openvino SETTINGS          SETTINGS is a JSON object of the runtime's own options
 
-Prefill from an empty cache, then decoding from each depth; the last request, `logits`, is for the KL divergence.
+Prefill from an empty cache, then decoding from each depth; `decode` asks for one depth alone, which llama.cpp also times by
+another clock of Python's, and the last request, `logits`, is for the KL divergence.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ class Llama:
         options = L.llama_context_default_params()
         options.n_ctx, options.n_batch, options.n_ubatch = context, max(512, context), 512
         options.n_threads = options.n_threads_batch = threads
+        self.clock = getattr(time, own.pop("clock", "perf_counter"))
         for name, value in own.items():
             setattr(options, name, value)
         self.context = L.llama_init_from_model(self.model, options)
@@ -64,9 +66,9 @@ class Llama:
         gaps = []
         for i in range(count):
             token = (7919 * i) % self.vocabulary
-            start = time.perf_counter()
+            start = self.clock()
             self.feed([token])
-            gaps.append(time.perf_counter() - start)
+            gaps.append(self.clock() - start)
         return gaps
 
     def rewind(self, position: int) -> None:
@@ -233,6 +235,8 @@ def worker(make: Callable[..., Peer], own: Options) -> None:
         elif request["do"] == "warm-up":
             rounds = [one_round(peer, prompt, settings) for _ in range(2)]
             say("warm-up", seconds=[seconds for _, seconds in rounds], stable=True)
+        elif request["do"] == "decode":
+            say("decode", gaps=peer.decode(prompt[: request["depth"]], request["count"]))
         elif request["do"] == "logits":
             import numpy as np
 

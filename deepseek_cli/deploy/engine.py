@@ -128,12 +128,12 @@ def within_index(handle: ModelHandle, context: int, reporter: Reporter) -> int:
 
 def bundle_bytes(handle: ModelHandle, target: str = "") -> int:
     """An upper bound: codes with float32 scales, and four bytes for each value of what is dense or becomes it."""
-    carried = CARRIED_BY.get(target, CARRIED)
+    refs, carried = {**handle.weights, **handle.draft_weights}.values(), CARRIED_BY.get(target, CARRIED)
 
     def held(ref: TensorRef) -> bool:
         return ref.stored.startswith(carried) and (target in CORRECTED or "-r" not in ref.stored)
 
-    return sum(2 * ref.size_bytes if held(ref) else 4 * ref.values for ref in handle.weights.values())
+    return sum(2 * ref.size_bytes if held(ref) else 4 * ref.values for ref in refs)
 
 
 def verify_again(bundle: Bundle, handle: ModelHandle, threads: int | None, reporter: Reporter = SILENT) -> dict[str, Any]:

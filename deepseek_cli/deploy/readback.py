@@ -13,6 +13,7 @@ from torch import Tensor
 from deepseek_cli.formats.mapped import MappedFile
 from deepseek_cli.formats.nbits import NBits, from_nbits
 from deepseek_cli.handle import ModelHandle
+from deepseek_cli.ops.drafting import DRAFT
 from deepseek_cli.ops.onnx_experts import CORRECTION
 from deepseek_cli.ops.onnx_half import SIGNED
 from deepseek_cli.ops.onnx_latent import KEYS, VALUES, join_expansion
@@ -32,13 +33,16 @@ DTYPES = {
 
 
 def read_back(handle: ModelHandle, folder: Path) -> Iterator[tuple[str, Weight]]:
-    """Weights of an ONNX bundle by on-disk name."""
-    return GraphWeights(folder / GRAPH).each(handle)
+    """Weights of an ONNX bundle by on-disk name, those of its second graph too: what this shares with the first is read once."""
+    yield from GraphWeights(folder / GRAPH).each(handle)
+    if (folder / DRAFT).exists():
+        drafting = handle.draft_weights
+        yield from ((name, weight) for name, weight in GraphWeights(folder / DRAFT).each(handle) if name in drafting)
 
 
 def left_out(handle: ModelHandle) -> set[str]:
     """Weights that no bundle holds: the indexer's, which chooses all keys as long as there are no more than its `top_k`."""
-    return {name for name in handle.weights if ".indexer." in name}
+    return {name for name in (*handle.weights, *handle.draft_weights) if ".indexer." in name}
 
 
 class GraphWeights:

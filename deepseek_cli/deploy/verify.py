@@ -107,11 +107,13 @@ def check_structure(target: Target, handle: ModelHandle, folder: Path, threads: 
 
 
 def check_weights(target: Target, handle: ModelHandle, folder: Path) -> Check:
-    """Every weight that the model computes with, as the target reads it back."""
-    weights, left_out = handle.weights, sorted(target.left_out(handle))
+    """Every weight that the model computes with, as the target reads it back; all that drafts, or nothing of it."""
+    weights, drafting, left_out = handle.weights, handle.draft_weights, sorted(target.left_out(handle))
     same: set[str] = {*left_out}
     wrong: set[str] = set()
     for name, found in target.read_back(handle, folder):
+        if name in drafting:
+            weights |= drafting
         ref = weights.get(name)
         if ref is None:  # a linear without bias, fused with one that has it
             (same if not dense(found).any() else wrong).add(name)
@@ -119,7 +121,7 @@ def check_weights(target: Target, handle: ModelHandle, folder: Path) -> Check:
         (same if same_bits(ref.read(), found) else wrong).add(name)
         ref.release()
     differing = sorted(wrong | (weights.keys() - same))
-    count = len(weights) - len(left_out)
+    count = len(weights.keys() - left_out)
     result = (
         f"{len(differing)} of {count} tensors differ: {', '.join(differing[:3])}"
         if differing

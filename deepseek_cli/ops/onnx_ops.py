@@ -16,7 +16,8 @@ from torch import Tensor
 
 from deepseek_cli.errors import ModelUnsupported
 from deepseek_cli.formats.nbits import NBits
-from deepseek_cli.ops import Architecture, AttentionSpec, GateSpec, IndexSpec, LatentSpec, Rope, forward
+from deepseek_cli.ops import Architecture, AttentionSpec, GateSpec, IndexSpec, LatentSpec, Rope, hidden_states
+from deepseek_cli.ops.drafting import HIDDEN
 from deepseek_cli.ops.onnx_experts import Routes, mixture, route
 from deepseek_cli.ops.onnx_graph import ONE_FILE, DataFiles, Graph, Rows
 from deepseek_cli.ops.onnx_latent import Step, latent_attention
@@ -62,6 +63,8 @@ class OnnxOps(WeightOps):
     [kv_heads, head_dim]. `latent_cache` is the form of latents: `plain` for one row of a batch at a time, or `gqa`,
     GroupQueryAttention's. With `rounds_tokens` products of int8 weights with a scale a row round by token (onnx_tokens.py).
     """
+
+    always_few = False  # tokens in a run, so that latents are never worth to be expanded
 
     def __init__(
         self,
@@ -194,6 +197,9 @@ class OnnxOps(WeightOps):
         self.graph.output(logits, "logits", FLOAT, [self.reader.batch, "kept", vocabulary], first=True)
         return logits
 
+    def give_hidden(self, normed: Any, channels: int) -> None:
+        self.graph.output(self._value(normed), HIDDEN, FLOAT, [self.reader.batch, "sequence", channels])
+
     def _kept(self, x: Any) -> ir.Value:
         """The last `num_logits_to_keep` positions, 0 for all: a slice from -0 takes the whole."""
         if self.reader.keeps_scalar:
@@ -280,6 +286,7 @@ def emit(
     reporter: Reporter = SILENT,
     interpreter: type[OnnxOps] = OnnxOps,
     reader: Reader = ORT,
+    gives_hidden: bool = False,
     **options: Any,
 ) -> list[tuple[str, str]]:
     """Write the graph `path`, for up to `context` tokens, and its data beside it; `options` are the interpreter's.
@@ -288,6 +295,9 @@ def emit(
     """
     with Graph(path, {"context": str(context)}, reader.files) as graph:
         ops = interpreter(graph, tensors, context, reporter=reporter, reader=reader, **options)
-        forward(ops, architecture, config, ops.tokens)
+        normed = hidden_states(ops, architecture, config, ops.tokens)
+        if gives_hidden:
+            ops.give_hidden(normed, config.hidden)
+        architecture.head(ops, config, normed)
     reporter.progress("write", ops.size_bytes, ops.size_bytes, "B")
     return ops.dense_fallbacks

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from deepseek_cli.ops.drafting import HIDDEN
 from deepseek_cli.ops.pages import PAGE
 from deepseek_cli.runtime.memory_plan import MemoryPlan, release_pages
 from deepseek_cli.runtime.onnx_session import (
@@ -25,7 +26,6 @@ from deepseek_cli.runtime.onnx_session import (
     session_options,
 )
 
-HIDDEN = "hidden"  # the output that `with_hidden` adds
 CHUNK = 128  # most tokens of a prompt in one run
 GRAIN = 64  # of latents that are attended as they lie
 BOUND = 64  # ranges of slots whose buffers stay bound
@@ -205,6 +205,8 @@ class Bound:
 
 def with_hidden(model: Any) -> None:
     """Make what the head is fed from an output too: the last hidden states of all tokens, [batch, sequence, hidden]."""
+    if any(value.name == HIDDEN for value in model.graph.output):  # of a bundle that drafts
+        return
     import onnx
 
     negated = next(node.output[0] for node in model.graph.node if node.op_type == "Neg" and KEEP in node.input)
