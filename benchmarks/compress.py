@@ -14,6 +14,7 @@ import tempfile
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 from common import PACKAGE, WORK, show
 from frontier import frontier
@@ -72,10 +73,13 @@ def depth(folder: Path, model: str, share: str, seeds: int, time_given: str) -> 
     original = open_model(model, Store(folder))
     ranking = Steps(original, f"depth={share}", "builtin", folder, SILENT, folder)
     ((_, step),) = ranking.steps
-    known = folder / f"ranks-{original.digest[:12]}.json"
+    known = folder / f"ranks-{original.digest[:12]}-{share}.json"
     if not known.is_file():
-        known.write_text(json.dumps(step.rank(ranking.shape, ranking.context)))
-    shape = step.cut(ranking.shape, json.loads(known.read_text()), share, ranking.context)
+        ranks = step.rank(ranking.shape, ranking.context)
+        step.cut(ranking.shape, ranks, share, ranking.context)
+        known.write_text(json.dumps(ranks.gone))
+    gone = json.loads(known.read_text())
+    shape = step.cut(ranking.shape, SimpleNamespace(first=lambda count: gone[:count]), share, ranking.context)
     windows = cut_windows(ranking.shape.tokenizer)
     reference = HandlePredictor(original, windows.tokens)
 

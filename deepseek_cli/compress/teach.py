@@ -28,10 +28,10 @@ from deepseek_cli.quantize.student import POSITIONS, Student
 from deepseek_cli.refs import TensorRef
 from deepseek_cli.tensors import HeldWeights, dense
 
-RATE = 0.01  # of a weight's root mean square, a step
-ADAPTER_RATE = 0.03
+RATE = 0.005  # of a weight's root mean square, a step
+ADAPTER_RATE = 0.02
 TOKENS = 262_144  # of text at most
-BATCH = 4  # windows a step
+BATCH = 2  # windows a step
 MOST_STEPS = 16_000
 PLACES = 4  # blocks whose input is compared
 MARKS = (0.1, 0.2, 0.4)  # parts of the time behind which it is told how far it came

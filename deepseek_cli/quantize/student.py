@@ -155,7 +155,7 @@ def apart(x: Tensor, aim: Tensor) -> tuple[float, Tensor]:
     wide = x.float().requires_grad_()
     distance = (2 - 2 * F.cosine_similarity(wide, aim.float(), dim=-1)).mean()
     (gradient,) = torch.autograd.grad(distance, wide)
-    return float(distance), gradient.to(x.dtype)
+    return float(distance.detach()), gradient.to(x.dtype)
 
 
 def divergence(original: Tensor, ours: Tensor) -> tuple[Tensor, Tensor, float]:
