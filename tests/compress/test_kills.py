@@ -26,7 +26,7 @@ def test_kills_at_any_instant_lose_nothing_and_change_no_bit(tmp_path: Path) -> 
         assert not out.exists() or contents(out) == contents(whole)
     run(toy, out, WORDS)
     assert contents(out) == contents(whole)
-    assert sorted(f.name for f in tmp_path.iterdir()) == ["home", "out", "toy", "whole"]
+    assert {f.name for f in tmp_path.iterdir()} - {"home"} == {"out", "toy", "whole"}
 
 
 def test_a_kill_while_the_result_takes_its_place_loses_nothing(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import torch
 from deepseek_cli.compress import accuracy
 from deepseek_cli.compress.accuracy import accuracy_gate, long_windows, predicted
 from deepseek_cli.compress.sanity import Sanity, answers, compare_answers, distinct_share, goes_round, warn
+from deepseek_cli.compress.shape import Shape
 from deepseek_cli.evaluate import TEXTS, WINDOW, evaluate_handle
 from deepseek_cli.handle import ModelHandle, open_model
 from deepseek_cli.quantize.calibration import BUILTIN
@@ -98,17 +99,21 @@ def test_answers_end_where_the_context_does(nano: ModelHandle) -> None:
     assert [a.ends for a in answers(short, SILENT)] == [False] * 5
 
 
+def whole(handle: ModelHandle) -> Shape:
+    return Shape(handle, open_tokenizer(handle.root), torch.empty(0, 0, dtype=torch.long))
+
+
 def test_the_gate_measures_what_the_report_card_would(nano: ModelHandle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(accuracy, "WANTED", 1000)
     monkeypatch.setattr(accuracy, "PART", 3)
     other = changed(nano, "model.layers.1.mlp.shared_experts.down_proj.weight", lambda w: 0.3 * w)
-    found = accuracy_gate(nano, other, None, TEXTS, 1.0, tmp_path, SILENT)
+    found = accuracy_gate(nano, other, whole(nano), TEXTS, 1.0, tmp_path, SILENT)
     card: Any = evaluate_handle(nano, other, long_windows(open_tokenizer(nano.root), TEXTS))
     assert found["tokens"] == found["of_tokens"] == 2 * 4 * 255
     assert (found["accuracy"], found["reference_accuracy"]) == (card["accuracy"], card["reference_accuracy"])
     assert found["accuracy_loss_most"] == card["accuracy_loss_most"]
     files = {file: file.read_bytes() for file in tmp_path.glob("accuracy-*")}
-    assert accuracy_gate(nano, other, None, TEXTS, 1.0, tmp_path, SILENT) == found
+    assert accuracy_gate(nano, other, whole(nano), TEXTS, 1.0, tmp_path, SILENT) == found
     assert len(files) == 3 and all(file.read_bytes() == content for file, content in files.items())
 
 
@@ -122,7 +127,7 @@ def test_a_loss_that_is_surely_too_great_ends_the_measurement(
 ) -> None:
     monkeypatch.setattr(accuracy, "PART", 4)
     stuck = changed(nano, "model.norm.weight", lambda w: torch.zeros_like(w))
-    found = accuracy_gate(nano, stuck, None, TEXTS, 0.01, tmp_path, SILENT)
+    found = accuracy_gate(nano, stuck, whole(nano), TEXTS, 0.01, tmp_path, SILENT)
     assert found["tokens"] == 4 * 255 < found["of_tokens"]
     assert 0.01 < found["accuracy_loss_least"] <= found["accuracy_loss"] <= found["accuracy_loss_most"]
     assert [file.name for file in tmp_path.iterdir() if file.name.startswith("accuracy")] == ["accuracy-0"]
