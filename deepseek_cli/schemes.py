@@ -7,8 +7,11 @@ from dataclasses import dataclass
 
 from deepseek_cli.errors import UsageError
 
-GRAMMAR = "int3|int4[-g32|-g64|-g128][-asym][-pos][-rN], int8[-channel|-g32|-g64|-g128][-asym][-rN], q4_k_m, q4_k, q5_0, q6_k, q8_0, bf16"
-PATTERN = re.compile(r"int(?P<bits>[348])(?:-(?P<group>channel|g32|g64|g128))?(?P<asym>-asym)?(?P<pos>-pos)?(?:-r(?P<rank>[1-9]\d{0,3}))?")
+GRAMMAR = "int4[-g32|-g64|-g128][-asym][-pos][-rRANK], int3 likewise, int8[-channel|-g32|-g64|-g128][-asym][-rRANK], "
+GRAMMAR += "q4_k_m, q4_k, q5_0, q6_k, q8_0, bf16"
+PATTERN = re.compile(
+    r"int(?P<bits>[348])(?:-(?P<group>channel|g32|g64|g128))?(?P<asym>-asym)?(?P<pos>-pos)?(?:-r(?P<rank>[1-9]\d{0,3}))?"
+)
 BLOCK_BITS = {"q4_k": 4.5, "q5_0": 5.5, "q6_k": 6.5625, "q8_0": 8.5}  # of ggml's formats that are written, scales and all
 MIXTURE = "q4_k_m"  # of them; see quantize.mixture
 

@@ -19,7 +19,17 @@ from deepseek_cli.handle import ModelHandle
 from deepseek_cli.ops.cost import count, count_draft
 from deepseek_cli.quantize.folder import clean_config
 from deepseek_cli.schemes import Scheme
-from deepseek_cli.tensors import DENSE_DTYPES, BlockTensor, CorrectedTensor, Fp8Tensor, QuantizedTensor, TensorRef, Weight, dense, in_pieces
+from deepseek_cli.tensors import (
+    DENSE_DTYPES,
+    BlockTensor,
+    CorrectedTensor,
+    Fp8Tensor,
+    QuantizedTensor,
+    TensorRef,
+    Weight,
+    dense,
+    in_pieces,
+)
 
 GROUPS = (128, 64, 32)  # that its kernels have
 SCALES = {torch.bfloat16: "bfloat16", torch.float16: "float16"}  # vLLM holds scales in the dtype of activations

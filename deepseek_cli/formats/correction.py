@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from deepseek_cli.formats.grouped import value
-from deepseek_cli.formats.parts import check_scales, joined, lacking, unfitting
+from deepseek_cli.formats.parts import check_scales, lacking, unfitting
 from deepseek_cli.formats.safetensors import Planned
 from deepseek_cli.schemes import Scheme
 from deepseek_cli.tensors import CorrectedTensor, QuantizedTensor, TensorRef

@@ -52,7 +52,7 @@ MAKING: dict[str, str] = {
     "--set rank={rank} is not between 0 and {most}.": "--set rank={rank} 不在 0 与 {most} 之间。",
     "For example: --set rank=16": "例如：--set rank=16",
     "--set rank={rank} does not go with {scheme}.": "--set rank={rank} 不能与 {scheme} 一起使用。",
-    "It is for int4 and int8 whose name holds no rank.": "它用于名称中不含秩的 int4 和 int8。",
+    "Give it to int3, int4 or int8: once, so or in the name of the scheme.": "只用于 int3、int4 或 int8：这样给出，或写在方案名称里，二者取一。",
     "--set steps={count} is less than zero.": "--set steps={count} 小于零。",
     "0 leaves distillation out.": "0 表示不做蒸馏。",
     "{steps} steps of distillation are in that; they need {needed} MB of memory, and {free} MB are free.": (

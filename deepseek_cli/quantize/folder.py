@@ -279,8 +279,10 @@ def resolved_record(spec: QuantizeSpec, plan: Plan, method: Method) -> dict[str,
 
 
 def readers(plan: Plan, family: str) -> tuple[str, ...]:
-    """Who can load the folder. transformers and vLLM unpack symmetric linears: no embedding, zero points, ggml blocks, corrections."""
+    """Who can load the folder. transformers and vLLM unpack symmetric linears: no embedding, zero points, blocks, corrections."""
     quantized = [item for item in plan.items if item.scheme.bits < 16]
-    ours = (not i.scheme.symmetric or i.scheme.block or i.scheme.rank or i.name.endswith("embed_tokens.weight") for i in quantized)
-    others = () if any(ours) else ("transformers", "vllm")
+    schemes = [item.scheme for item in quantized]
+    only_ours = any(not s.symmetric or s.block or s.rank for s in schemes)
+    only_ours = only_ours or any(item.name.endswith("embed_tokens.weight") for item in quantized)
+    others = () if only_ours else ("transformers", "vllm")
     return ("deepseek", *(reader for reader in others if reader not in NOT_READ.get(family, ())))

@@ -58,7 +58,10 @@ class QuantizeSpec:
             raise UsageError("--set rate={rate} is not between 0 and 1.", hint="For example: --set rate=0.001", rate=self.rate)
         if self.rank is not None and not 0 <= self.rank <= MOST_RANK:
             raise UsageError(
-                "--set rank={rank} is not between 0 and {most}.", hint="For example: --set rank=16", rank=self.rank, most=MOST_RANK
+                "--set rank={rank} is not between 0 and {most}.",
+                hint="For example: --set rank=16",
+                rank=self.rank,
+                most=MOST_RANK,
             )
         if self.tokens is not None and self.tokens < 1:
             raise UsageError("--tokens {count} is less than one.", hint="Give at least 4096.", count=self.tokens)
@@ -98,7 +101,7 @@ class QuantizeSpec:
         if scheme.bits == 16 or scheme.block or scheme.rank:
             raise UsageError(
                 "--set rank={rank} does not go with {scheme}.",
-                hint="It is for int4 and int8 whose name holds no rank.",
+                hint="Give it to int3, int4 or int8: once, so or in the name of the scheme.",
                 rank=self.rank,
                 scheme=str(scheme),
             )

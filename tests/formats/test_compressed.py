@@ -36,7 +36,9 @@ def references(tensors: dict[str, Tensor]) -> dict[str, TensorRef]:
 
 
 @pytest.mark.parametrize("inputs", [64, 160])
-@pytest.mark.parametrize("name", ["int4-g32", "int4-g64", "int8", "int8-g32", "int4-g32-asym", "int4-g64-asym", "int8-asym", *THREE])
+@pytest.mark.parametrize(
+    "name", ["int4-g32", "int4-g64", "int8", "int8-g32", "int4-g32-asym", "int4-g64-asym", "int8-asym", *THREE]
+)
 def test_parts_join_to_the_same_weight(name: str, inputs: int) -> None:
     scheme, weight = parse_scheme(name), torch.randn(12, inputs)
     quantized = quantize(weight, scheme)
@@ -129,7 +131,9 @@ def library(bits: int, group: int | None, symmetric: bool, activations: bool = F
 
 @pytest.mark.parametrize("activations", [False, True])
 @pytest.mark.parametrize("symmetric", [True, False])
-@pytest.mark.parametrize(("bits", "group", "name"), [(3, 32, "int3-g32"), (4, 32, "int4-g32"), (8, 32, "int8-g32"), (8, None, "int8-channel")])
+@pytest.mark.parametrize(
+    ("bits", "group", "name"), [(3, 32, "int3-g32"), (4, 32, "int4-g32"), (8, 32, "int8-g32"), (8, None, "int8-channel")]
+)
 def test_values_are_those_of_the_formats_own_library(
     bits: int, group: int | None, name: str, symmetric: bool, activations: bool
 ) -> None:

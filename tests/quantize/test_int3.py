@@ -57,10 +57,10 @@ def test_a_folder_takes_three_bits_and_gives_eight_levels(handles: dict[str, Mod
 
 
 @pytest.mark.parametrize("scheme", ["int3-g32", "int3-g32-asym"])
-@pytest.mark.parametrize(("target", "level"), [("cpu", "tokens"), ("gguf", "weights"), ("metal", "weights"), ("openvino", "weights")])
-def test_targets_hold_them_as_four(
-    handles: dict[str, ModelHandle], tmp_path: Path, target: str, level: Any, scheme: str
-) -> None:
+@pytest.mark.parametrize(
+    ("target", "level"), [("cpu", "tokens"), ("gguf", "weights"), ("metal", "weights"), ("openvino", "weights")]
+)
+def test_targets_hold_them_as_four(handles: dict[str, ModelHandle], tmp_path: Path, target: str, level: Any, scheme: str) -> None:
     spec = DeploySpec(target=target, verify=level)
     found = deploy(handles[scheme], spec, Store(tmp_path), tmp_path / "bundle", threads=1).verification
     assert not found["failed"]
