@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
+import numpy as np
 
 from deepseek_cli.bench.arms import Arm, ask, started
 from deepseek_cli.bench.client import ask as ask_server
@@ -42,7 +43,7 @@ class Seen:
 
     asked: int = 0
     cut: int = 0
-    wrong: int = 0
+    wrong: list[int] = field(default_factory=list)  # the kind of each
     late: int = 0
     failed: list[str] = field(default_factory=list)
     looks: list[dict[str, float]] = field(default_factory=list)
@@ -70,7 +71,7 @@ class Run:
         else:
             right = self.alone[kind].startswith(reply.text) if leaves else reply.text == self.alone[kind]
             if not right:
-                self.seen.wrong += 1
+                self.seen.wrong.append(kind)
                 self._write({"kind": kind, "alone": self.alone[kind], "wrong": reply.text})
 
     async def capacity(self, clients: int, seconds: float) -> float:
@@ -145,7 +146,8 @@ def _said(seen: Seen) -> str:
     last = seen.looks[-1]
     budget, peak = last["kv_budget_bytes"] / 1e6, last["kv_peak_bytes"] / 1e6
     parts = [
-        f"{seen.asked} asked, {seen.cut} cut, {seen.wrong} wrong, {len(seen.failed)} failed, {seen.late} refused as too many",
+        f"{seen.asked} asked, {seen.cut} cut, {len(seen.failed)} failed, {seen.late} refused as too many",
+        f"{len(seen.wrong)} wrong, to {len(set(seen.wrong))} of {KINDS} different requests",
         f"KV at most {peak:.2f} of {budget:.2f} MB",
         f"waiting at most {max(look['queue_requests'] for look in seen.looks):.0f}",
         f"resident {last['rss']:.1f} MB{_slope(seen.looks)}",
@@ -154,16 +156,22 @@ def _said(seen: Seen) -> str:
 
 
 def _slope(looks: Sequence[dict[str, float]]) -> str:
-    """Of the means of minutes, behind the first ones, with twice its standard error."""
-    minutes = itertools.groupby((look for look in looks if look["minutes"] >= WARM_MINUTES), lambda look: int(look["minutes"]))
-    means = [(minute / 60, statistics.fmean(look["rss"] for look in group)) for minute, group in minutes]
-    if len(means) < 4:
+    """Of the means of minutes, behind the first ones, with twice its standard error. Open requests take memory too, and how
+    many there are varies: they are a term of the regression."""
+    late = (look for look in looks if look["minutes"] >= WARM_MINUTES)
+    minutes = [list(group) for _, group in itertools.groupby(late, lambda look: int(look["minutes"]))]
+    if len(minutes) < 5:
         return ""
-    hours, sizes = zip(*means, strict=True)
-    slope, start = statistics.linear_regression(hours, sizes)
-    rest = sum((size - start - slope * hour) ** 2 for hour, size in means) / (len(means) - 2)
-    spread = sum((hour - statistics.fmean(hours)) ** 2 for hour in hours)
-    return f", {slope:+.2f} ± {2 * (rest / spread) ** 0.5:.2f} MB an hour"
+    terms = [[1.0, _mean(m, "minutes") / 60, _mean(m, "queue_requests") + _mean(m, "active_requests")] for m in minutes]
+    sizes = [_mean(m, "rss") for m in minutes]
+    found, rest, _, _ = np.linalg.lstsq(np.array(terms), np.array(sizes))
+    covariance = np.linalg.inv(np.array(terms).T @ np.array(terms)) * rest[0] / (len(sizes) - 3)
+    each = f"{1000 * found[2]:.0f} kB for each open request"
+    return f", {found[1]:+.2f} ± {2 * covariance[1, 1] ** 0.5:.2f} MB an hour beside {each}"
+
+
+def _mean(looks: Sequence[dict[str, float]], name: str) -> float:
+    return statistics.fmean(look[name] for look in looks)
 
 
 def main() -> None:

@@ -22,11 +22,12 @@ from deepseek_cli import __version__
 from deepseek_cli.cluster import at_once, joined, processors, require_ray
 from deepseek_cli.errors import ResourceError, UsageError
 from deepseek_cli.handle import Bundle
+from deepseek_cli.serve.connections import CONNECTIONS
 from deepseek_cli.serve.failures import Refused
 from deepseek_cli.serve.gate import OPEN, Gate, Log
 from deepseek_cli.serve.metrics import Metrics, merged
 from deepseek_cli.serve.replica import FACTS, Replica
-from deepseek_cli.serve.server import AUTO_SLOTS, CONNECTIONS, Place, Server, require_cpu, server_at
+from deepseek_cli.serve.server import AUTO_SLOTS, Place, Server, require_cpu, server_at
 from deepseek_cli.serve.service import Rules
 
 LOOK_SECONDS = 5.0  # that a look at replicas may take

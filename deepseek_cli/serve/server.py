@@ -21,6 +21,7 @@ from deepseek_cli.runtime.memory_plan import MemoryPlan
 from deepseek_cli.runtime.packed_session import packed_for_batches
 from deepseek_cli.runtime.session import planned
 from deepseek_cli.runtime.tokenizer import open_tokenizer
+from deepseek_cli.serve.connections import Patient
 from deepseek_cli.serve.gate import Gate, Limits, Log
 from deepseek_cli.serve.keys import Key
 from deepseek_cli.serve.metrics import Metrics
@@ -32,7 +33,6 @@ AUTO_SLOTS = 16
 SHARE = 0.5  # of what is free, where nothing says how much memory there is
 SPARE_BYTES = 64_000_000  # of a cap, for what a step computes
 MIN_TOKENS = 64  # that one request must be able to hold
-CONNECTIONS = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,14 +153,14 @@ def server_at(place: Place, app: Gate, listening: Callable[[int], object]) -> Se
         app,
         host=place.host,
         port=place.port,
-        http="h11",
+        http=Patient,
         ws="none",
         lifespan="on",
         log_config=None,
+        log_level="error",
         access_log=False,
         server_header=False,
         proxy_headers=False,
-        limit_concurrency=CONNECTIONS,
         timeout_graceful_shutdown=int(place.drain_seconds),
     )
     return Server(config, listening)
