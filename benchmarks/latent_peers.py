@@ -14,29 +14,31 @@ from pathlib import Path
 from typing import Any
 
 from common import PEER_WORKER, interleave, median, show, spread
+from tokenizers.pre_tokenizers import ByteLevel
 
 from deepseek_cli.bench.arms import Arm, ask, started
 from deepseek_cli.deploy import gguf
+from deepseek_cli.deploy.gguf_metadata import NORMAL
 from deepseek_cli.deploy.precision import in_precision
 from deepseek_cli.deploy.spec import DeploySpec
 from deepseek_cli.handle import ModelHandle
 from deepseek_cli.manifest import Manifest
+from deepseek_cli.runtime.gguf_tokenizer import build
 from deepseek_cli.runtime.onnx_session import OnnxSession
-from deepseek_cli.sources.embedded import embedded_folder
 
 DEPTHS = (0, 512, 2048)
 STEPS = 16  # tokens a turn decodes
 
 
 def written(folder: Path, model: Any, raw: Mapping[str, Any]) -> Path:
-    """The stack as one GGUF file, with nano's tokenizer and padding behind it."""
+    """The stack as one GGUF file, with a tokenizer of bytes and padding behind it."""
     if not folder.exists():
         unfinished = folder.with_name(f"{folder.name}-unfinished")
         shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir(parents=True)
-        root = embedded_folder("nano")
-        assert root
-        handle = ModelHandle("stack", "stack", root, model.architecture, model.config, model.weights, Manifest("stack"), raw)
+        symbols = sorted(ByteLevel.alphabet())
+        build([*symbols, "ab"], ["a b"], "gpt-2", [NORMAL] * (len(symbols) + 1)).save(str(unfinished / "tokenizer.json"))
+        handle = ModelHandle("stack", "stack", unfinished, model.architecture, model.config, model.weights, Manifest("stack"), raw)
         record = gguf.emit_bundle(in_precision(handle, "fp16"), DeploySpec(target="gguf"), unfinished, model.config.context)
         print("dense there, of what is quantized:", ", ".join(record["dense_fallbacks"]) or "nothing")
         unfinished.rename(folder)
