@@ -64,7 +64,9 @@ MAKING: dict[str, str] = {
         "恢复训练没有帮助：KL 散度 {before:.4g} → {after:.4g}。不采用。"
     ),
     "Recovery: KL divergence {before:.4g} → {after:.4g} on held-out text.": "恢复训练：在留出的文本上，KL 散度 {before:.4g} → {after:.4g}。",
-    "--steps recover={text}: that is no time.": "--steps recover={text}：这不是时间。",
+    "--steps recover={text} is no time, with :loraRANK or :hiddenWEIGHT behind it.": (
+        "--steps recover={text}：这不是时间，也不是后面带 :lora秩 或 :hidden权重 的时间。"
+    ),
     "For example: --steps depth=20%,recover=20m, or recover=20m:lora16 to learn with less memory.": (
         "例如：--steps depth=20%,recover=20m；或 recover=20m:lora16，学习时占用较少内存。"
     ),
