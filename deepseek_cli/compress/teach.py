@@ -19,6 +19,7 @@ from deepseek_cli.compress.shape import Context, Shape
 from deepseek_cli.errors import MemoryShort
 from deepseek_cli.handle import ModelHandle
 from deepseek_cli.memory import free_bytes
+from deepseek_cli.ops import AttentionSpec
 from deepseek_cli.ops.torch_ops import TorchOps
 from deepseek_cli.ops.torch_parts import fastest_dtype
 from deepseek_cli.quantize.calibration import WINDOW, read_calibration
@@ -35,7 +36,7 @@ BATCH = 2  # windows a step
 MOST_STEPS = 16_000
 PLACES = 4  # blocks whose input is compared
 MARKS = (0.1, 0.2, 0.4)  # parts of the time behind which it is told how far it came
-GRAPH = 40  # values a token that one block's graph holds, in its hidden sizes
+GRAPH = 48  # values a token that one block's graph holds, in its hidden sizes
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +48,20 @@ class Amount:
     hidden: float
 
 
+class PlainOps(TorchOps):
+    """Attention as plain products: on windows of this length their gradients take half the time of the fused kernel's."""
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, layer: int, spec: AttentionSpec) -> Tensor:
+        k, v = (t.repeat_interleave(spec.heads // spec.kv_heads, dim=1) for t in (k, v))
+        future = torch.full((q.shape[2], k.shape[2]), float("-inf"), dtype=q.dtype).triu(1)
+        y: Tensor = ((q * spec.scale) @ k.mT + future).softmax(-1) @ v
+        return y
+
+
 class Apprentice(Student):
     """A student whose dense weights learn themselves."""
+
+    operators = PlainOps
 
     def __init__(self, handle: ModelHandle, learning: Mapping[str, TensorRef], dtype: torch.dtype, rank: int | None) -> None:
         self.rank = rank
@@ -64,7 +77,7 @@ class Apprentice(Student):
 
 
 class Teacher:
-    """What the original computes for a window of text: when it is first asked, and alone, so that the bits do not depend on the order.
+    """What the original computes for windows of text: each when first asked, and alone, so that bits do not hang on the order.
 
     `places` names blocks of the student by the original's whose input theirs should be.
     """
@@ -97,12 +110,14 @@ def recovered(shape: Shape, names: list[str], amount: Amount, context: Context) 
     """None where it predicts held-out text no better than before. Raises MemoryShort."""
     assert context.original
     original, handle, dtype = context.original, shape.handle, fastest_dtype()
+    checkpoint = _checkpoint(shape, amount, context)
     windows = read_calibration(shape.tokenizer, context.source, TOKENS, handle.config.context).windows
     whole = windows if shape.kept is None else shape.kept[windows]
     teacher = Teacher(original, whole, matched(shape, original) if amount.hidden else {}, dtype)
     student = Apprentice(handle, {name: handle.weights[name] for name in names}, dtype, amount.rank)
     student.keeps_graphs = graph_bytes(handle, windows.shape[1]) < free_bytes() / 2
-    learned, held_out = torch.arange(len(windows)).split([len(windows) - (held := max(len(windows) // HELD_OUT, 1)), held])
+    count = len(windows) - max(len(windows) // HELD_OUT, 1)
+    held_out = torch.arange(count, len(windows))
 
     def score() -> float:
         return student.score(windows[held_out], teacher(held_out)[0])
@@ -112,10 +127,9 @@ def recovered(shape: Shape, names: list[str], amount: Amount, context: Context) 
         student.step(windows[chosen], last, rate, within, amount.hidden)
 
     before = score()
-    checkpoint = _checkpoint(shape, amount, context)
     rate = RATE if amount.rank is None else ADAPTER_RATE
     marks = _told(score, before, context)
-    learn(student, len(learned), step, rate, checkpoint, context.reporter, MOST_STEPS, amount.seconds, context.seed, BATCH, marks)
+    learn(student, count, step, rate, checkpoint, context.reporter, MOST_STEPS, amount.seconds, context.seed, BATCH, marks)
     facts = {"before": before, "after": (after := score())}
     if not after < before:
         context.reporter.note("Recovery did not help: KL divergence {before:.4g} → {after:.4g}. Left out.", **facts)
@@ -135,8 +149,9 @@ def matched(shape: Shape, original: ModelHandle) -> dict[int, int]:
 def _checkpoint(shape: Shape, amount: Amount, context: Context) -> Checkpoint:
     assert context.original
     decided = [{field: value for field, value in d.items() if not isinstance(value, float)} for d in shape.decisions]
-    asked = {"original": context.original.digest, "decisions": decided, "calibration": context.source, **asdict(amount)}
-    kind = hashlib.sha256(json.dumps({**asked, "seed": context.seed}, sort_keys=True).encode()).hexdigest()[:12]
+    given = {"original": context.original.digest, "decisions": decided, "calibration": context.source}
+    asked = {**given, **asdict(amount), "seed": context.seed}
+    kind = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:12]
     return Checkpoint((context.work or context.folder) / f"recover-{kind}", asked)
 
 
@@ -166,10 +181,10 @@ def require_memory(shape: Shape, names: list[str], amount: Amount, original: Mod
 
 
 def needed_bytes(handle: ModelHandle, names: list[str], amount: Amount, original: ModelHandle) -> int:
-    """At the least: both models, what the weights learn with, one block's graph, and what the teacher said of the text."""
+    """Both models, what the weights learn with, one block's graph, and what the teacher says of the longest text."""
     width = fastest_dtype().itemsize
     state = sum(state_bytes(handle.weights[name].shape, amount.rank) for name in names)
-    said = TOKENS // 2 * handle.config.hidden * (1 + (PLACES if amount.hidden else 0))
+    said = TOKENS * handle.config.hidden * (1 + (PLACES if amount.hidden else 0))
     block = graph_bytes(handle, WINDOW) // handle.config.layers
     return state + width * (original.parameters + handle.parameters + said) + block + 6 * 4 * POSITIONS * handle.config.vocabulary
 

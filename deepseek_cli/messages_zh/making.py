@@ -78,6 +78,9 @@ MAKING: dict[str, str] = {
     "Use a share, such as sparsity=50%.": "请用比例，例如 sparsity=50%。",
     "prune": "剪枝",
     "--steps recover={text}: that is no time.": "--steps recover={text}：这不是时间。",
+    "--steps recover={text} is no time, with :loraRANK or :hiddenWEIGHT behind it.": (
+        "--steps recover={text}：这不是时间，也不是后面带 :lora秩 或 :hidden权重 的时间。"
+    ),
     "For example: --steps depth=20%,recover=20m, or recover=20m:lora16 to learn with less memory.": (
         "例如：--steps depth=20%,recover=20m；或 recover=20m:lora16，学习时占用较少内存。"
     ),

@@ -40,6 +40,7 @@ class Student:
     """`learning` by name with `.weight`, rows in the operators' order; all else is `frozen` as the original has it."""
 
     keeps_graphs = False
+    operators = TorchOps  # of its blocks
 
     def __init__(self, handle: ModelHandle, codes: Mapping[str, TensorRef], dtype: torch.dtype) -> None:
         self.arch, self.config, self.dtype, self.refs = handle.architecture, handle.config, dtype, handle.weights
@@ -110,7 +111,7 @@ class Student:
         return Run(x, weights if learn else {}, y)
 
     def _block(self, x: Tensor, weights: Mapping[str, Tensor], block: int) -> Tensor:
-        ops = TorchOps(lambda name: weights[name] if name in weights else self._frozen(name))
+        ops = self.operators(lambda name: weights[name] if name in weights else self._frozen(name))
         y: Tensor = self.arch.block(ops, self.config, x, block)
         return y
 
@@ -161,5 +162,11 @@ def apart(x: Tensor, aim: Tensor) -> tuple[float, Tensor]:
 def divergence(original: Tensor, ours: Tensor) -> tuple[Tensor, Tensor, float]:
     """Both predictions, from logits [..., vocabulary], and the sum over positions of the KL divergence."""
     p, q = original.softmax(-1), ours.softmax(-1)
-    value = torch.linalg.vecdot(p, original - ours) - original.logsumexp(-1) + ours.logsumexp(-1)
+    cross = (original - ours).mul_(p).sum(-1)  # linalg.vecdot would copy both
+    value = cross - _log_sum(original, p) + _log_sum(ours, q)
     return p, q, float(value.sum())
+
+
+def _log_sum(logits: Tensor, softmax: Tensor) -> Tensor:
+    """logsumexp(-1), for two maxima more where the softmax is known."""
+    return logits.amax(-1) - softmax.amax(-1).log()

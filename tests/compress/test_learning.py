@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from deepseek_cli.compress import learning
 from deepseek_cli.compress.learning import Adam, Adapted, Whole, begin, rms, state_bytes
-from deepseek_cli.compress.teach import Apprentice
+from deepseek_cli.compress.teach import Apprentice, PlainOps
 from deepseek_cli.ops.torch_ops import TorchOps
 from deepseek_cli.quantize.fake import DECAYS
 from deepseek_cli.quantize.student import last_hidden
@@ -86,7 +87,9 @@ def test_adapters_of_one_name_start_alike_and_of_two_names_do_not() -> None:
 
 
 @pytest.mark.parametrize("keeps_graphs", [False, True])
-def test_states_within_pull_as_the_whole_model_s_graph_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keeps_graphs: bool) -> None:
+def test_states_within_pull_as_the_whole_model_s_graph_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keeps_graphs: bool
+) -> None:
     handle = open_toy(tmp_path, "deepseek_v3", **MIXTURE, n_group=2, topk_group=2)
     tokens = torch.randint(0, 200, (2, 32), generator=torch.Generator().manual_seed(0))
     learned = {n: ref for n, ref in handle.weights.items() if "layers.0" in n and n.endswith("down_proj.weight")}
@@ -109,6 +112,13 @@ def test_states_within_pull_as_the_whole_model_s_graph_says(tmp_path: Path, monk
         if weights[name].grad is not None:
             torch.testing.assert_close(met[id(student.learning[name])], weights[name].grad, rtol=1e-3, atol=1e-7)
     assert len(met) > 4
+
+
+def test_attention_as_plain_products_is_the_same() -> None:
+    q, k, v = drawn(2, 6, 16, 8), drawn(2, 2, 16, 8, seed=1), drawn(2, 2, 16, 8, seed=2)
+    spec = SimpleNamespace(heads=6, kv_heads=2, scale=0.3)
+    plain, fused = (ops({}).attend(q, k, v, 0, spec) for ops in (PlainOps, TorchOps))  # type: ignore[arg-type]
+    torch.testing.assert_close(plain, fused)
 
 
 def test_a_weight_s_size_is_its_root_mean_square() -> None:

@@ -5,19 +5,17 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from deepseek_cli import memory
 from deepseek_cli.compress import recover, teach
 from deepseek_cli.compress.plan import Steps
 from deepseek_cli.compress.shape import Context, Shape
 from deepseek_cli.errors import MemoryShort, UsageError
 from deepseek_cli.handle import ModelHandle, open_model
-from deepseek_cli.quantize import distill
 from deepseek_cli.quantize.student import divergence
 from deepseek_cli.reporter import SILENT, Reporter, Silent
 from deepseek_cli.store import Store
@@ -26,7 +24,7 @@ from tests.compress.test_steps import MIXTURE, logits, open_toy
 from tests.toys import DEPLOYABLE
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-STEPS, TOKENS = 12, 1024
+STEPS, TOKENS = 16, 1024
 KILLED = f"""
 import os, sys
 from pathlib import Path
@@ -60,7 +58,6 @@ class Heard(Silent):
 def few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(teach, "MOST_STEPS", STEPS)
     monkeypatch.setattr(teach, "TOKENS", TOKENS)
-    monkeypatch.setattr(distill, "SAVE_SECONDS", 0.0)
 
 
 def smaller(handle: ModelHandle, steps: str, folder: Path, reporter: Reporter = SILENT) -> Shape:
@@ -98,14 +95,17 @@ def test_a_run_that_is_killed_goes_on_to_the_same_weights(tmp_path: Path, amount
 
 
 def test_what_was_learned_with_other_words_is_not_gone_on_with(tmp_path: Path) -> None:
-    handle = mixture(tmp_path / "toy")
-    for amount in ("1h", "1h:lora4", "1h:hidden1", "2h"):
-        values(smaller(handle, f"experts=50%,recover={amount}", tmp_path))
-    assert len(list((tmp_path / "work").glob("recover-*"))) == 4
+    shape = smaller(mixture(tmp_path / "toy"), "experts=50%", tmp_path)
+    context = Context(tmp_path, original=shape.handle)
+    amounts = [recover.parse_amount(text) for text in ("1h", "1h:lora4", "1h:hidden1", "2h")]
+    folders = {teach._checkpoint(shape, amount, context).folder for amount in amounts}
+    folders.add(teach._checkpoint(shape, amounts[0], replace(context, seed=1)).folder)
+    assert len(folders) == 5
 
 
 @pytest.mark.parametrize(
-    "text", ["soon", "0m", "-5m", "5", "m", "1e3s", "20m:lora", "20m:lora0", "20m:lora-4", "20m:hidden", "20m:lora8:lora8", "20m "]
+    "text",
+    ["soon", "0m", "-5m", "5", "m", "1e3s", "20m:lora", "20m:lora0", "20m:lora-4", "20m:hidden", "20m:lora8:lora8", "20m "],
 )
 def test_an_amount_that_is_none_is_a_usage_error(text: str) -> None:
     with pytest.raises(UsageError, match="recover="):
@@ -119,7 +119,7 @@ def test_what_an_amount_says() -> None:
 
 def test_what_does_not_fit_is_refused_and_less_memory_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     handle = mixture(tmp_path / "toy")
-    monkeypatch.setattr(memory, "_cap", memory.resident_bytes() + 100_000)
+    monkeypatch.setattr(teach, "free_bytes", lambda: 100_000)
     with pytest.raises(MemoryShort, match="recover needs") as caught:
         smaller(handle, "recover=1h", tmp_path)
     assert "recover=20m:lora16" in str(caught.value.hint)
@@ -144,7 +144,9 @@ def test_the_teacher_says_what_the_whole_model_computes(tmp_path: Path) -> None:
     teacher = teach.Teacher(handle, windows, {1: 1}, torch.float32)
     last, within = teacher(torch.tensor([2, 0]))
     head = handle.architecture.head(teach.TorchOps(teacher.weights), handle.config, last)
-    torch.testing.assert_close(head, torch.stack([logits(handle, windows[2:]), logits(handle, windows[:1])]), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(
+        head, torch.stack([logits(handle, windows[2:]), logits(handle, windows[:1])]), atol=1e-5, rtol=1e-4
+    )
     assert within[1].shape == last.shape
     again, _ = teach.Teacher(handle, windows, {}, torch.float32)(torch.tensor([0, 1, 2]))
     assert torch.equal(last, again[[2, 0]])
@@ -155,9 +157,7 @@ def test_it_is_told_now_and_then_how_far_learning_came(tmp_path: Path) -> None:
     tell = teach._told(lambda: 0.5, 2.0, Context(tmp_path, reporter=heard))
     for part in (0.05, 0.12, 0.15, 0.45, 0.9, 1.0):
         tell(part)
-    assert heard.notes == [
-        f"Recovery, {part} % of the time: KL divergence 2 → 0.5 on held-out text." for part in (12, 45)
-    ]
+    assert heard.notes == [f"Recovery, {part} % of the time: KL divergence 2 → 0.5 on held-out text." for part in (12, 45)]
 
 
 def test_a_store_is_not_needed_to_learn_nothing(tmp_path: Path) -> None:
