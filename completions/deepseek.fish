@@ -107,6 +107,8 @@ complete -c deepseek -n '__fish_seen_subcommand_from compress' -l time -r -d 'ho
 complete -c deepseek -n '__fish_seen_subcommand_from compress' -l max-kld -r -d 'exit with 1 when the KL divergence is above this'
 complete -c deepseek -n '__fish_seen_subcommand_from compress' -l max-accuracy-loss -r -d 'exit with 1 unless next-token accuracy surely falls by less, relatively'
 complete -c deepseek -n '__fish_seen_subcommand_from compress' -l calibration -r -F -d 'a text file to calibrate on, instead of the built-in text'
+complete -c deepseek -n '__fish_seen_subcommand_from compress' -l text -r -F -d 'a text file to measure on, instead of the built-in ones'
+complete -c deepseek -n '__fish_seen_subcommand_from compress' -l html -r -F -d 'write frontier, decisions, memory and answers as one offline page'
 complete -c deepseek -n '__fish_seen_subcommand_from compress' -s o -l output -r -F -d 'where the result goes, instead of the store'
 complete -c deepseek -n '__fish_seen_subcommand_from compress' -l force -d 'replace what is there'
 complete -c deepseek -n '__fish_seen_subcommand_from compress' -l json -d 'print one JSON document instead of text'

@@ -62,8 +62,9 @@ def accuracy_gate(
         before = _known(known / f"accuracy-{i}", lambda part=part: reference(original, part, shape), part)
         right = torch.cat([right, torch.stack([before, is_right(HandlePredictor(candidate, part), part)], dim=-1)])
         least, highest = accuracy_losses(right)
-        reporter.progress("accuracy", i + 1, len(parts))
-        if least > most:
+        decided = least > most
+        reporter.progress("accuracy", len(parts) if decided else i + 1, len(parts))
+        if decided:
             break
     accuracy = right.double().mean(0).tolist()
     return {

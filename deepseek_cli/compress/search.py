@@ -60,13 +60,13 @@ def search(
 
     `source` is what is rounded. Trials are kept in the folder `work`, and an interrupted search goes on.
     """
+    space, windows, begun = around(planner, best), between(source, texts), time.monotonic()
+    if not space or not len(windows.tokens):
+        return None
     try:
         require_extra()
     except MissingExtra:
         reporter.note("Time is left to search for a better recipe, which needs: pip install 'deepseek-cli[tune]'")
-        return None
-    space, windows, begun = around(planner, best), between(source, texts), time.monotonic()
-    if not space or not len(windows.tokens):
         return None
     reporter.note("For {minutes:.1f} minutes, recipes around the best plan are tried.", minutes=seconds / 60)
     study, start = _open(source, space, windows, work / f"search-{best.candidate.label}.journal")

@@ -19,6 +19,7 @@ from deepseek_cli.main import main
 from deepseek_cli.runtime.tokenizer import Tokenizer, open_tokenizer
 from deepseek_cli.store import Store
 from deepseek_cli.tensors import dense
+from tests.compress.texts import short_text
 from tests.conftest import Outcome
 from tests.deploy.test_deepseek import OWN, TOY
 from tests.fp8_toys import add_draft, change
@@ -61,8 +62,8 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for family, (steps, size) in STEPS.items():
             chat_tokenizer(folder / family)
             small = folder / f"{family}-small"
-            line = ["compress", folder / family, "--to-size", size, "--steps", steps, "-o", small, "-q"]
-            assert main([str(word) for word in line]) == 0
+            line = ["compress", folder / family, "--to-size", size, "--steps", steps, "--calibration", short_text(folder)]
+            assert main([str(word) for word in (*line, "-o", small, "-q")]) == 0
             assert {"int4", "int8"} <= {ref.stored[:4] for ref in open_model(str(small), Store(folder)).weights.values()}
     return folder
 

@@ -18,6 +18,7 @@ from deepseek_cli.handle import ModelHandle, open_model
 from deepseek_cli.i18n import say
 from deepseek_cli.profile.devices import Device
 from deepseek_cli.store import Store
+from tests.compress.texts import short_text
 from tests.profile.browser import AXE, CHROMIUM, SIZES, browser, opened
 from tests.profile.documents import HOSTILE
 from tests.toys import DEPLOYABLE, make_toy
@@ -45,7 +46,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     make_toy(folder / "toy", "llama", 1, **DEPLOYABLE)
     store = Store(folder / "home")
     handle = open_model(str(folder / "toy"), store)
-    spec = CompressSpec(to_size=75_000, steps="depth=50%,heads=50%")  # type: ignore[arg-type]
+    spec = CompressSpec(to_size=75_000, steps="depth=50%,heads=50%", calibration=str(short_text(folder)))  # type: ignore[arg-type]
     done = compress(handle, spec, store, folder / "small")
     torch.set_num_threads(threads)
     return Made(done, handle, open_model(str(folder / "small"), store))
