@@ -42,8 +42,7 @@ class OfKept(HandlePredictor):
 def report_card(
     original: ModelHandle, candidate: ModelHandle, shape: Shape, reporter: Reporter, *, always: bool = False
 ) -> dict[str, Any]:
-    """Like `quantize.engine.measure`, for a candidate that was made from `shape`. `always`: also where that takes long.
-    """
+    """Like `quantize.engine.measure`, for a candidate that was made from `shape`. `always`: also where that takes long."""
     body = {"bits_per_weight": 8 * candidate.size_bytes / candidate.parameters, "size_bytes": candidate.size_bytes}
     seconds = evaluation_seconds(original, 2 * len(TEXTS) * REPORT_WINDOWS * WINDOW)
     if seconds > REPORT_SECONDS and not always:
@@ -69,5 +68,9 @@ def reference_for(original: ModelHandle, shape: Shape, tokens: Tensor) -> Handle
 
 def divergence(original: ModelHandle, shape: Shape, windows: Tensor) -> float:
     """What leaving parts out costs before anything is rounded, on `windows` in the tokens of the shape."""
-    score = compare(reference_for(original, shape, windows), HandlePredictor(shape.handle, windows), Windows(windows, (Text("calibration", "", len(windows)),)))
+    score = compare(
+        reference_for(original, shape, windows),
+        HandlePredictor(shape.handle, windows),
+        Windows(windows, (Text("calibration", "", len(windows)),)),
+    )
     return float(str(score["kl"]))
