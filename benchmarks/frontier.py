@@ -98,7 +98,9 @@ def llama_files(model: ModelHandle) -> list[Made]:
 
 def beside(files: list[Made], goal: int) -> Made:
     """The best of those that are small enough, or the smallest of all."""
-    return min((f for f in files if f.size_bytes <= goal), key=lambda f: f.card["kl"], default=min(files, key=lambda f: f.size_bytes))
+    return min(
+        (f for f in files if f.size_bytes <= goal), key=lambda f: f.card["kl"], default=min(files, key=lambda f: f.size_bytes)
+    )
 
 
 def frontier(points: list[str], level: str, tokens: int) -> None:
@@ -127,5 +129,7 @@ def accuracies(model: ModelHandle, judged: list[Made], tokens: int, store: Store
     for made in judged:
         found = accuracy(right, rightness(HandlePredictor(open_model(str(made.folder), store), more), more))
         loss = 1 - found["accuracy"] / found["reference_accuracy"]
-        rows.append([made.name, f"{made.size_bytes / 1e6:.1f}", f"{loss:.2%}", f"{found['accuracy_loss_most']:.2%}", found["tokens"]])
+        rows.append(
+            [made.name, f"{made.size_bytes / 1e6:.1f}", f"{loss:.2%}", f"{found['accuracy_loss_most']:.2%}", found["tokens"]]
+        )
     show(["", "MB", "accuracy loss", "at most", "tokens"], rows)

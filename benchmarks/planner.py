@@ -42,13 +42,14 @@ class Outcome:
     size_bytes: int
 
 
-def planner_of(handle: ModelHandle, level: str, name: str) -> Planner:
-    """With the costs of rounding, measured once for all runs of the benchmarks under this `name`."""
+def planner_of(handle: ModelHandle, level: str, name: str, count: int = 0) -> Planner:
+    """With the costs of rounding, measured once for all runs of the benchmarks under this `name`; on `count` windows, or all."""
     tokenizer = open_tokenizer(handle.root)
     windows = read_calibration(tokenizer, "builtin", TOKENS, handle.config.context).windows
     shape = Shape(handle, tokenizer, windows)
     WORK.mkdir(parents=True, exist_ok=True)
-    measured = costs.measure(handle, costs.windows_of(windows), WORK / f"costs-{name}.json", SILENT)
+    looked_at = costs.windows_of(windows)[: count or None]
+    measured = costs.measure(handle, looked_at, WORK / f"costs-{name}-{len(looked_at)}.json", SILENT)
     return Planner(shape, "", "builtin", 1 << 60, beside(handle, tokenizer), level, costs=measured)
 
 
@@ -84,11 +85,12 @@ def main() -> None:
     parser.add_argument("--model", default="nano")
     parser.add_argument("--plans", type=int, default=20)
     parser.add_argument("--level", default="fast", choices=["fast", "balanced", "best"])
+    parser.add_argument("--windows", type=int, default=0, help="that weights are measured on, where compress takes four")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     store = Store(WORK / "home")
     handle = open_model(args.model, store)
-    planner = planner_of(handle, args.level, re.sub(r"\W+", "-", handle.name))
+    planner = planner_of(handle, args.level, re.sub(r"\W+", "-", handle.name), args.windows)
     assert planner.costs
     print(f"all at once {planner.costs.together:.4f}, one by one {planner.costs.alone:.4f}", flush=True)
     rows, measured, predicted, off = [], 0.0, 0.0, list[tuple[float, float]]()
@@ -108,7 +110,10 @@ def main() -> None:
     show(headers, sorted(rows, key=lambda row: float(row[0])))
     far = [kl for _, kl in off]
     inside = sum(abs(kl) <= WITHIN for kl in far)
-    print(f"\nsizes within {max(abs(size) for size, _ in off):.2%}; divergence within {WITHIN:.0%} in {inside} of {len(far)}, ", end="")
+    print(
+        f"\nsizes within {max(abs(size) for size, _ in off):.2%}; divergence within {WITHIN:.0%} in {inside} of {len(far)}, ",
+        end="",
+    )
     print(f"from {min(far):+.0%} to {max(far):+.0%}")
 
 

@@ -1,6 +1,6 @@
 """A model of 12 GB to 3.2 GB by `compress`: time, and peak memory of the whole process; 19 GB of disk.
 
-    python benchmarks/shrink.py [--level fast]
+    python benchmarks/shrink.py [--level fast | --algorithm rtn]
 
 Llama's shape, 6.1 B parameters, untied, in bf16. Values are random and repeat every 2 MiB, which no step of ours can notice.
 """
@@ -56,10 +56,12 @@ def checkpoint(work: Path) -> Path:
 def main() -> None:
     parser = arguments(__doc__, rounds=1)
     parser.add_argument("--level", default="fast", choices=["fast", "balanced", "best"])
+    parser.add_argument("--algorithm", help="instead of the level's")
     parser.add_argument("--keep", action="store_true", help="leave the model for another run")
     args = parser.parse_args()
     folder, out = checkpoint(args.work), args.work / "llama-12gb-compressed"
-    options = ("--to-size", TO, "--level", args.level, "--time", "1h", "--force", "--json", "-o", out)
+    way = ("--set", f"algorithm={args.algorithm}") if args.algorithm else ()
+    options = ("--to-size", TO, "--level", args.level, *way, "--time", "1h", "--force", "--json", "-o", out)
     try:
         done = run(*DEEPSEEK, "compress", folder, *options)
     finally:
@@ -75,7 +77,7 @@ def main() -> None:
         ["processor minutes", f"{done.cpu_seconds / 60:.1f}", ""],
         ["load of the machine", f"{os.getloadavg()[0]:.1f}", ""],
     ]
-    show([f"compress --level {args.level}", "", "to reach"], rows)
+    show([f"compress, {args.algorithm or args.level}", "", "to reach"], rows)
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ def report_lines(report: Mapping[str, Any] | None) -> list[str | Line | Table]:
     if "lost_probability" in report:
         lines.append(
             Line(
-                "The original gives {lost:.1%} of its probability to tokens that are gone; it counts as that of their first pieces.",
+                "Tokens that are gone have {lost:.1%} of the original's probability, which counts as that of their first pieces.",
                 lost=report["lost_probability"],
             )
         )

@@ -38,6 +38,7 @@ class Planner:
     goal: int
     beside: int
     level: str = "balanced"
+    algorithm: str | None = None
     lost: float | None = 0.0
     costs: Costs | None = None
     seconds: Mapping[str, float] = field(default_factory=dict)  # to make any with 4-bit weights, by level
@@ -61,8 +62,8 @@ class Planner:
 
     def spec(self, scheme: str, embeddings: str = "int8", level: str = "") -> QuantizeSpec:
         text = self.calibration if scheme.startswith("int4") else "builtin"
-        chosen: Any = level or self.level
-        return QuantizeSpec(scheme=scheme, embeddings=embeddings, level=chosen, calibration=text, report=False)
+        how: dict[str, Any] = {"level": level or self.level, "algorithm": self.algorithm, "calibration": text}
+        return QuantizeSpec(scheme=scheme, embeddings=embeddings, **how, report=False)
 
     def _planned(self, spec: QuantizeSpec) -> Planned:
         plan = make_plan(self.shape.handle, spec)

@@ -74,7 +74,10 @@ def compress(
     final = output or store.models / name
     options = {
         "goal_bytes": asked.goal,
-        **{field: getattr(spec, field) for field in ("steps", "time", "level", "max_kld", "max_accuracy_loss", "calibration")},
+        **{
+            field: getattr(spec, field)
+            for field in ("steps", "time", "level", "algorithm", "max_kld", "max_accuracy_loss", "calibration")
+        },
         **({"text": spec.text} if spec.text else {}),
     }
     if spec.max_accuracy_loss is not None:
@@ -89,6 +92,7 @@ def compress(
             Checkpoint(place, asking).remove()
         return known_result(final, known, asked.goal, open_model(str(final), store))
     require_new(final, force)
+    goes_on = place.is_dir() and not force
     work = Checkpoint(place, asking, force)
     try:
         with tempfile.TemporaryDirectory(dir=work.folder) as ranks:
@@ -103,7 +107,8 @@ def compress(
             )
             best, attempts = search_further(asked, planners, best, attempts, work.folder, name)
     except (UsageError, ModelError):
-        work.remove()  # there is nothing to go on with
+        if not goes_on:  # else what is wrong now was right before
+            work.remove()
         raise
     small = dataclasses.replace(open_model(str(best.result.path), store), name=name)
     answers = compare_answers(handle, small, reporter, always=spec.gated)
@@ -152,7 +157,7 @@ def _planners(asked: Asked, ranks: Path, work: Path | None) -> list[Planner]:
     fitting, learns = 0, any(cut.name == "recover" for cut in parse_steps(asked.spec.steps or ""))
     for steps, shape in _shapes(asked, ranks, work):
         planner = Planner(shape, steps, asked.spec.calibration, asked.goal, beside(shape.handle, shape.tokenizer))
-        planner = dataclasses.replace(planner, level=asked.spec.level)
+        planner = dataclasses.replace(planner, level=asked.spec.level, algorithm=asked.spec.algorithm)
         ladder = planner.ladder()
         measurable = work or not learns  # to look at weights that learn is to let them learn
         if measurable and ladder[-1].candidate.fits and (steps or not ladder[0].candidate.fits):

@@ -29,6 +29,9 @@ class CompressSpec:
     )
     time: str | None = option(None, help="how long it may take, such as 2h or 30min", metavar="DURATION")
     level: Literal["fast", "balanced", "best"] = option("balanced", help="how much work rounding is worth, as of quantize")
+    algorithm: str | None = option(
+        None, help="how to round, instead of the level's way, as of quantize", metavar="NAME", rare=True
+    )
     max_kld: float | None = option(None, help="exit with 1 when the KL divergence is above this")
     max_accuracy_loss: float | None = option(None, help="exit with 1 unless next-token accuracy surely falls by less, relatively")
     calibration: str = option("builtin", help="a text file to calibrate on, instead of the built-in text", metavar="FILE")
@@ -60,7 +63,8 @@ class CompressSpec:
     @property
     def levels(self) -> tuple[str, ...]:
         """Those that are tried: more work follows where the usual one misses a goal of quality."""
-        return ("balanced", "best") if self.gated and self.level == "balanced" else (self.level,)
+        goes_on = self.gated and self.level == "balanced" and not self.algorithm
+        return ("balanced", "best") if goes_on else (self.level,)
 
     def most_bytes(self, parameters: int) -> int:
         """The goal in bytes, for a model of so many parameters."""

@@ -119,7 +119,7 @@ def _begins(vocabulary: Mapping[str, int], place: Mapping[int, int], tokenizer: 
 
 
 def _kept(wanted: Iterable[int], parts: Mapping[int, list[int]], always: set[int], most: int) -> set[int]:
-    """`always` and the first that are wanted, each with the tokens it is merged from: at most `most`, unless bytes alone are more."""
+    """`always` and the first that are wanted, with the tokens they are merged from: at most `most`, unless bytes are more."""
     kept = _closed(always, parts, set())
     for token in wanted:
         grown = _closed([token], parts, kept)

@@ -130,6 +130,8 @@ MAKING: dict[str, str] = {
     "how much smaller, such as 85%": "缩小多少，例如 85%",
     "the size to reach, such as 900MB": "要达到的大小，例如 900MB",
     "what --smaller counts from": "--smaller 以什么为基准",
+    "how much work rounding is worth, as of quantize": "舍入值得花多少工夫，与 quantize 相同",
+    "how to round, instead of the level's way, as of quantize": "如何舍入，代替级别的做法，与 quantize 相同",
     "compress needs a goal: --smaller or --to-size or --fit, one of them.": (
         "compress 需要一个目标：--smaller、--to-size 或 --fit，三者取一。"
     ),

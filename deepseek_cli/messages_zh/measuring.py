@@ -300,7 +300,7 @@ MEASURING: dict[str, str] = {
     "Against {against}: KL divergence {kl:.4f} (p99 {p99:.2f}), top-1 agreement {agreement:.1%}, perplexity {before:.2f} → {after:.2f}, over {tokens} tokens of {text}.": (
         "与 {against} 相比：KL 散度 {kl:.4f}（p99 {p99:.2f}），首选词一致率 {agreement:.1%}，困惑度 {before:.2f} → {after:.2f}，在 {text} 的 {tokens} 个词元上测得。"
     ),
-    "The original gives {lost:.1%} of its probability to tokens that are gone; it counts as that of their first pieces.": (
+    "Tokens that are gone have {lost:.1%} of the original's probability, which counts as that of their first pieces.": (
         "原模型把 {lost:.1%} 的概率给了已删去的词元；这部分算作它们首个片段的概率。"
     ),
     "Quality is unmeasured: {reason}.": "质量未测量：{reason}。",

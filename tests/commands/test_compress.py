@@ -128,12 +128,36 @@ def test_a_gate_on_quality_says_no(cli: Cli, toy: Path) -> None:
         (["toy", "--to-size", "1MB", "--steps", "depth,depth"], 2, "names depth twice"),
         (["toy", "--to-size", "1MB", "--time", "soon"], 2, "--time soon is not a duration"),
         (["toy", "--fit", "abacus"], 2, "neither a device nor a size"),
+        (["toy", "--fit", "8GB", "--to-size", "1MB"], 2, "--to-size or --fit, one of them"),
+        (["toy", "--to-size", "1MB", "--calibration", "short.txt"], 2, "windows of 256 tokens, and calibration needs 4"),
         (["nowhere", "--smaller", "85%"], 3, "no model nowhere"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
 def test_mistakes(cli: Cli, stock: Stock, words: list[str], code: int, says: str) -> None:
+    Path("short.txt").write_text("Too little to say anything.\n", encoding="utf-8")
     done = cli("compress", *words, "--json")
     assert (done.code, done.json["error"]["exit_code"]) == (code, code)
     assert says in done.json["error"]["message"]
     assert len(stock.names()) == 3
+
+
+def test_a_device_that_is_almost_named_is_suggested(cli: Cli, toy: Path) -> None:
+    error = cli("compress", toy, "--fit", "iphone 61", "--json").json["error"]
+    assert error["exit_code"] == 2 and "iPhone 16, 8 GB" in error["hint"]
+
+
+def test_steps_without_shares_choose_them(cli: Cli, toy: Path) -> None:
+    done = cli("compress", toy, "--to-size", "90kB", "--steps", "width,depth", "-o", "out", "--json").json
+    tried = [c for c in done["frontier"] if c["measured_kl"] is not None]
+    names = list(dict.fromkeys(c["steps"] for c in done["frontier"]))
+    assert done["met"] and tried and names[0] == "depth=10%,width=12.5%"
+    assert {d["step"] for d in done["decisions"]} == {"depth", "width"}
+    assert done["report"]["kl"] == min(c["measured_kl"] for c in tried)
+
+
+def test_a_level_is_that_of_every_plan(cli: Cli, toy: Path) -> None:
+    done = cli("compress", toy, "--to-size", "100kB", "--level", "fast", "-o", "out", "--json").json
+    assert {c["level"] for c in done["frontier"]} == {"fast"}
+    record = json.loads(Path("out", "deepseek.json").read_text(encoding="utf-8"))
+    assert next(s["resolved"]["algorithm"] for s in record["steps"] if s["command"] == "quantize") == "imatrix"

@@ -1,4 +1,4 @@
-"""A run of `compress` that is killed when it is about to touch the disk for the n-th time: it is then that what is kept changes."""
+"""A run of `compress` that is killed when it is about to touch the disk for the n-th time: only then what is kept changes."""
 
 from __future__ import annotations
 

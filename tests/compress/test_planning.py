@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -67,7 +68,7 @@ def test_shapes_of_steps_without_shares_come_from_the_largest_on(tmp_path: Path)
     found = [(name, shape.handle.parameters) for name, shape in plans]
     assert found[0][0] == "depth=10%,width=12.5%" and found[-1][0] == "depth=40%,width=50%"
     assert len(found) == len({name for name, _ in found}) == 16
-    assert all(after <= 1.05 * before for (_, before), (_, after) in zip(found, found[1:], strict=False))
+    assert all(after <= 1.05 * before for (_, before), (_, after) in pairwise(found))
 
 
 def test_of_tokens_that_are_not_used_a_share_takes_those_learned_last(nano: Shape, tmp_path: Path) -> None:
