@@ -76,7 +76,8 @@ def open_service(
     and answers of many at once run through a second form of the weights, kept there.
 
     A memory plan in its manifest is followed, but for its context where `context` says another.
-    Raises what `require_cpu` raises, MemoryShort where not even a short request would fit; with `batch_int8` what open_packed raises.
+    Raises what `require_cpu` raises, MemoryShort where not even a short request would fit; with `batch_int8` what open_packed
+    raises.
     """
     model = require_cpu(model, context)
     plan = planned(model) or MemoryPlan()
