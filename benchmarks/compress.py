@@ -100,7 +100,7 @@ def main() -> None:
     parser.add_argument("what", choices=["experts", "depth", "frontier"])
     parser.add_argument("--share", help="by default 50%% of the experts, 20%% of the layers")
     parser.add_argument("--seeds", type=int, help="by default 3, of depth 1")
-    parser.add_argument("--time", help="of recovery, for each: by default 2m, of depth 60m; 60m:lora16 learns by adapters")
+    parser.add_argument("--time", help="of recovery, for each: by default 2m, of depth 60m; 60m+lora16 learns by adapters")
     parser.add_argument("--model", default=PACKAGE, help="whose layers are dropped")
     parser.add_argument("--points", default="60%,70%,75%,80%", help="of the frontier: below BF16")
     parser.add_argument("--level", default="balanced", help="of the frontier")

@@ -80,12 +80,14 @@ MAKING: dict[str, str] = {
     "--steps recover={text}: that is no time.": "--steps recover={text}：这不是时间。",
     "--steps recover={text} is no time, with :loraRANK or :hiddenWEIGHT behind it.": (
         "--steps recover={text}：这不是时间，也不是后面带 :lora秩 或 :hidden权重 的时间。"
+    "--steps recover={text} is no time, with +loraRANK or +hiddenWEIGHT behind it.": (
+        "--steps recover={text}：这不是时间，也不是后面带 +lora秩 或 +hidden权重 的时间。"
     ),
-    "For example: --steps depth=20%,recover=20m, or recover=20m:lora16 to learn with less memory.": (
-        "例如：--steps depth=20%,recover=20m；或 recover=20m:lora16，学习时占用较少内存。"
+    "For example: --steps depth=20%,recover=20m, or recover=20m+lora16 to learn with less memory.": (
+        "例如：--steps depth=20%,recover=20m；或 recover=20m+lora16，学习时占用较少内存。"
     ),
     "--steps recover needs {needed} MB, and {free} MB are free.": "--steps recover 需要 {needed} MB，而可用的只有 {free} MB。",
-    "Learn by adapters, as in recover=20m:lora16, or leave it out.": "请用适配器学习，例如 recover=20m:lora16；或者不做这一步。",
+    "Learn by adapters, as in recover=20m+lora16, or leave it out.": "请用适配器学习，例如 recover=20m+lora16；或者不做这一步。",
     "Recovery, {percent:.0f} % of the time: KL divergence {before:.4g} → {now:.4g} on held-out text.": (
         "恢复训练，时间已用 {percent:.0f} %：在留出的文本上，KL 散度 {before:.4g} → {now:.4g}。"
     ),
