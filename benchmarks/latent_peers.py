@@ -1,6 +1,6 @@
 """The stack of latent.py in llama.cpp, whose decoding takes turns with ours. Its file is our own gguf target's: Q4_0, Q8_0 for
-the latents' projection, float16 for what is dense. `python benchmarks/latent.py --peers --threads 1 --clock process_time` compares
-processor time, which a busy machine disturbs least.
+the latents' projection, float16 for what is dense. `python benchmarks/latent.py --peers --threads 1 --clock process_time`
+compares processor time, which a busy machine disturbs least.
 """
 
 from __future__ import annotations

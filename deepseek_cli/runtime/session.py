@@ -69,10 +69,10 @@ def open_session(
     cache: MachineCache | None = None,
     fast_prefill: bool = False,
 ) -> Session:
-    """A session over a bundle (ONNX Runtime) or a model folder (PyTorch); one that `drafts` guesses tokens further, where the
-    model has a layer for it, whose states prompts leave out under `fast_prefill`. A cpu bundle's `plan` is the one that its
-    manifest holds, if there is no other. Without one its weights may come from the `cache`, as a second form of them does that
-    `fast_prefill` runs prompts through.
+    """A session over a bundle (ONNX Runtime) or a model folder (PyTorch); one that `drafts` guesses a token further, where the
+    model has a layer for it. A cpu bundle's `plan` is the one that its manifest holds, if there is no other. Without one its
+    weights may come from the `cache`, as a second form of them does that `fast_prefill` runs prompts through: these give no
+    hidden states, which that layer would need.
 
     Raises UsageError for a context beyond what the model was made for, for a bundle that cannot attend sparsely, for one
     that should draft meanwhile, and for heads that cannot be left out.
