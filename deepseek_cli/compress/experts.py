@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from deepseek_cli.compress.mixture import parts
-from deepseek_cli.compress.refit import refitted
+from deepseek_cli.compress.refit import Kept, refitted
 from deepseek_cli.compress.shape import Context, Shape, picked
 from deepseek_cli.compress.slopes import Seen, each_mixture
 from deepseek_cli.compress.steps import Step, parse_share
@@ -44,20 +44,22 @@ def refuse(shape: Shape, amount: str) -> None:
 
 def rank(shape: Shape, context: Context) -> Ranks:
     """The order in which the experts of each layer leave, of the layer that drafts too."""
-    found = {seen.name: (pushes(few, weights), few) for seen, weights in each_mixture(shape, context) for few in [_few(seen)]}
-    drafting = f"model.layers.{shape.handle.config.layers}.mlp.experts"
-    tried = how_many(shape)
-    if tried == 1:
-        return {name: leaving(*found[name]) for name in reversed(found)}
-    ranks = {drafting: leaving(*found.pop(drafting))} if drafting in found else {}
-    trials = Trials(shape.handle, shape.windows[:, :LENGTH])
-    for done, name in enumerate(reversed(found)):  # from the first layer on
-        router = f"{name.removesuffix('.experts')}.gate"
-        trials.go_to(int(name.split(".")[2]))
-        order = leaving(*found[name], partial(trials.divergence_with, router), tried)
-        trials.left[router] = sorted(order[len(order) // 2 :])  # what layers above see, whatever share is asked for
-        context.reporter.progress("try experts", done + 1, len(found))
-        ranks[name] = order
+    found = dict[str, tuple[Tensor, Seen]]()
+    for seen, weights in each_mixture(shape, context):
+        few = _few(seen)
+        found[seen.name] = pushes(few, weights), few
+    layers, tried = shape.handle.config.layers, how_many(shape)
+    trials = Trials(shape.handle, shape.windows[:, :LENGTH]) if tried > 1 else None
+    ranks = dict[str, list[int]]()
+    for name in reversed(found):  # from the first layer on
+        layer, router = int(name.split(".")[2]), f"{name.removesuffix('.experts')}.gate"
+        if trials and layer < layers:
+            trials.go_to(layer)
+            ranks[name] = order = leaving(*found[name], partial(trials.divergence_with, router), tried)
+            trials.left[router] = sorted(order[len(order) // 2 :])  # what layers above see, whatever share is asked for
+            context.reporter.progress("try experts", layer + 1, layers)
+        else:
+            ranks[name] = leaving(*found[name])
     return ranks
 
 
@@ -114,7 +116,7 @@ def cut(shape: Shape, rank: Ranks, amount: str, context: Context) -> Shape:
     return refitted(shape, smaller, kept, context)
 
 
-def dropped(shape: Shape, rank: Ranks, amount: str) -> tuple[Shape, Ranks]:
+def dropped(shape: Shape, rank: Ranks, amount: str) -> tuple[Shape, Kept]:
     """Without those that go, all others as they are; and which ones these are."""
     gate = shape.handle.config.gate
     count = max(round(gate.experts * (1 - parse_share("experts", amount))), gate.top_k, 2)

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from deepseek_cli.compress.inputs import damped, made_good, removal_error
+from deepseek_cli.compress.inputs import damped, made_good
 from deepseek_cli.compress.mixture import Mixture, parts
 from deepseek_cli.ops.torch_ops import TorchOps
 
@@ -35,8 +35,9 @@ def merged(whole: Mixture, smaller: Mixture, kept: Sequence[int], x: Tensor) -> 
     for place, expert in enumerate(stay.values()):
         names = (f"{name}.weight" for name in parts(smaller.expert(place)))
         found |= dict(zip(names, expert[:3], strict=True))
-    rows = torch.linalg.solve(damped(x.T @ x), x.T @ torch.stack(list(wishes.values()), 1)).T
-    return smaller.having({**found, f"{smaller.gate}.weight": rows})
+    change = torch.linalg.solve(damped(x.T @ x), x.T @ (torch.stack(list(wishes.values()), 1) - logits[:, list(kept)])).T
+    router = f"{smaller.gate}.weight"
+    return smaller.having({**found, router: smaller.weights[router] + change})
 
 
 def heirs(whole: Mixture, kept: Sequence[int], counts: Tensor, x: Tensor) -> Mapping[int, int]:
@@ -62,8 +63,21 @@ def absorbed(a: Expert, b: Expert, x: Tensor) -> Expert:
     wanted, given = (channels * each) @ down.T, channels * counts[seen, None]
     hessian = given.T @ given / len(seen)
     both = torch.linalg.solve(damped(hessian), given.T @ wanted / len(seen)).T
-    best = removal_error(both, hessian).argsort()[len(b.gate) :].sort().values
+    best = survivors(both, hessian, len(a.gate))
     return Expert(gate[best], up[best], made_good(both, hessian, best), counts)
+
+
+def survivors(weight: Tensor, hessian: Tensor, count: int) -> Tensor:
+    """The inputs that are left when one after another goes that all others best make good for (OBS), [count]"""
+    inverse, weight, gone = torch.linalg.inv(damped(hessian)), weight.clone(), torch.zeros(len(hessian), dtype=torch.bool)
+    while len(gone) - int(gone.sum()) > count:
+        errors = weight.square().sum(0) / inverse.diagonal().clamp_min(1e-20)
+        worst = int(errors.masked_fill(gone, float("inf")).argmin())
+        gone[worst] = True
+        row = inverse[worst] / inverse[worst, worst].clamp_min(1e-20)
+        weight -= torch.outer(weight[:, worst], row)
+        inverse -= torch.outer(inverse[:, worst], row)
+    return (~gone).nonzero()[:, 0]
 
 
 def _expert(mixture: Mixture, e: int, counts: Tensor) -> Expert:

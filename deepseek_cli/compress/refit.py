@@ -70,7 +70,8 @@ def fit(whole: Shape, smaller: Shape, kept: Kept, context: Context, ways: Sequen
     fitted = dict[str, TensorRef]()
     with torch.no_grad():
         for mixture in each_fitted(whole, smaller, kept, windows[:-held], held, replace(context, folder=folder), ways):
-            fitted |= context.keep(f"{folder.name}/{mixture.name}", mixture.weights)
+            written = {name: w.to(dense_dtype(smaller.handle.tensors[name])) for name, w in mixture.weights.items()}
+            fitted |= context.keep(f"{folder.name}/{mixture.name}", written)
     before = replace(smaller, kept=None)
     after = replace(before, handle=replace(smaller.handle, tensors={**smaller.handle.tensors, **fitted}))
     facts = {name: divergence(handle, shape, windows[-held:]) for name, shape in (("before", before), ("after", after))}
@@ -134,6 +135,7 @@ def closest(full: Mixture, start: Mixture, kept: Sequence[int], rows: Rows, held
         starts.append(merged(full, start, kept, fitted.inputs))
     tried = [*starts, *(solved(mixture, fitted, ridge) for mixture in starts for ridge in RIDGES)]
     best = min(tried, key=others.error)
+    # what learns has a slope and two moments beside itself, of four bytes each
     if "learn" not in ways or 16 * sum(w.numel() for w in best.weights.values()) > SHARE * free_bytes():
         return best
     return min(best, learned(best, fitted, STEPS), key=others.error)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,6 +29,8 @@ from deepseek_cli.reporter import SILENT
 from deepseek_cli.store import Store
 from deepseek_cli.tensors import dense
 from tests.compress.test_steps import MIXTURE, logits, open_toy, shaped
+from tests.conftest import Outcome
+from tests.toys import make_toy
 
 HIDDEN, WIDTH, TOKENS = 6, 4, 400
 GROUPS = {"n_group": 2, "topk_group": 2}
@@ -148,7 +151,6 @@ def kl(handle: ModelHandle, other: ModelHandle, windows: Tensor) -> float:
 
 def test_what_stays_is_closer_than_experts_that_are_only_dropped_and_runs(tmp_path: Path) -> None:
     handle = open_toy(tmp_path / "toy", "deepseek_v3", **MIXTURE, **GROUPS)
-    (tmp_path / "ranks").mkdir()
     steps = Steps(handle, "experts=50%", "builtin", tmp_path / "ranks", SILENT)
     ((_, step),) = steps.steps
     ranks = step.rank(steps.shape, steps.context)
@@ -168,3 +170,10 @@ def test_a_fit_that_predicts_no_better_is_left_out(tmp_path: Path, monkeypatch: 
         for place, expert in enumerate(decision["kept"]):
             old, new = (f"{decision['layer']}.{e}.down_proj.weight" for e in (expert, place))
             assert torch.equal(dense(shape.handle.stored[new].read()), dense(handle.stored[old].read()))
+
+
+def test_the_result_deploys_and_answers(cli: Callable[..., Outcome], tmp_path: Path) -> None:
+    make_toy(tmp_path / "toy", "deepseek_v3", 3, **MIXTURE, **GROUPS)
+    assert cli("compress", tmp_path / "toy", "--to-size", "1MB", "--steps", "experts=50%", "-o", "out").code == 0
+    assert cli("deploy", "out", "--target", "cpu", "--verify", "logits", "-o", "bundle").code == 0
+    assert cli("run", "bundle", "a", "--raw", "--max-tokens", "4").code == 0
