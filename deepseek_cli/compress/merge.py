@@ -31,7 +31,7 @@ def merged(whole: Mixture, smaller: Mixture, kept: Sequence[int], x: Tensor) -> 
     for gone, k in heirs(whole, kept, counts, x).items():
         stay[k] = absorbed(stay[k], _expert(whole, gone, counts), x)
         wishes[k] = wishes[k].maximum(logits[:, gone])
-    found = {}
+    found = dict[str, Tensor]()
     for place, expert in enumerate(stay.values()):
         names = (f"{name}.weight" for name in parts(smaller.expert(place)))
         found |= dict(zip(names, expert[:3], strict=True))
@@ -42,7 +42,7 @@ def merged(whole: Mixture, smaller: Mixture, kept: Sequence[int], x: Tensor) -> 
 
 def heirs(whole: Mixture, kept: Sequence[int], counts: Tensor, x: Tensor) -> Mapping[int, int]:
     """By expert that goes, the one that stays whose outputs are closest to its own at tokens that chose it."""
-    ops, found = TorchOps(whole.weights), {}
+    ops, found = TorchOps(whole.weights), dict[int, int]()
     for e in range(whole.spec.experts):
         seen = counts[:, e].nonzero()[:NEAR, 0]
         if e in kept or not len(seen):
