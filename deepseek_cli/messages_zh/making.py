@@ -149,6 +149,14 @@ MAKING: dict[str, str] = {
     ),
     "Choose a larger device.": "请选择更大的设备。",
     "rank layers": "为层排序",
+    "try experts": "逐个试去专家",
+    "fit experts": "重新拟合专家",
+    "Experts that stay were fitted: KL divergence {before:.4g} → {after:.4g} on held-out text.": (
+        "留下的专家已重新拟合：留出文本上的 KL 散度 {before:.4g} → {after:.4g}。"
+    ),
+    "Fitting the experts that stay did not help: KL divergence {before:.4g} → {after:.4g}. Left out.": (
+        "重新拟合留下的专家没有帮助：KL 散度 {before:.4g} → {after:.4g}。未采用。"
+    ),
     "rank experts": "为专家排序",
     "rank channels": "为通道排序",
     "rank heads": "为注意力头排序",

@@ -5,6 +5,8 @@ from collections.abc import Iterator
 import pytest
 import torch
 
+from deepseek_cli.compress import refit
+
 
 @pytest.fixture
 def one_thread() -> Iterator[None]:
@@ -13,3 +15,10 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(autouse=True)
+def little_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Experts that stay are fitted to little text, by few steps."""
+    monkeypatch.setattr(refit, "TOKENS", 2048)
+    monkeypatch.setattr(refit, "STEPS", 40)
