@@ -29,6 +29,7 @@ class Engine(threading.Thread):
         self.waiting, self.inbox = Waiting(), deque[Job]()
         self.outbox: list[tuple[Job, Event]] = []
         self.wake, self.closed = threading.Event(), False
+        slots.before_run = self._flush  # other threads can do something about it while the model runs, and hardly before
         self.told = (0, 0, 0)  # queued, seated, left so far
 
     @property
@@ -54,7 +55,8 @@ class Engine(threading.Thread):
                 self.round()
             except Exception as error:  # whatever the runtime says, nobody may be left waiting
                 self._fail_all(error)
-            self._flush()
+            if not self.seats.taken:  # nothing will run
+                self._flush()
         self._fail_all(RuntimeError("the server stopped"))
         self._flush()
 

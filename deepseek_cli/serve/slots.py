@@ -29,7 +29,7 @@ from deepseek_cli.runtime.onnx_session import (
 CHUNK = 128  # most tokens of a prompt in one run
 GRAIN = 64  # of latents that are attended as they lie
 BOUND = 64  # ranges of slots whose buffers stay bound
-WIDE = 4  # answers at once that are computed by the form for many
+WIDE = 8  # answers at once that are computed by the form for many
 
 
 class Slots:
@@ -41,6 +41,7 @@ class Slots:
     what else is served, all prompts are cut, and reused, at multiples of `grain`; elsewhere it is 1.
 
     `wide` is the folder of another form of the same weights, which prompts and steps of WIDE slots or more run through.
+    `before_run` is called when all is ready for the model to run.
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class Slots:
         self.cache = self._reserve(config)
         self.token_bytes = self.cache[:, :, 0, :, 0].nbytes
         self.keep = np.ones(1, np.int64)
+        self.before_run: Callable[[], object] = lambda: None
         self.bound: dict[tuple[Any, ...], Bound] = {}  # what was not used for longest first
         self.logits = np.empty((count, 1, self.vocabulary), np.float32)
         self.fed = np.empty((count, 1), np.int64)
@@ -157,6 +159,7 @@ class Slots:
         bound.outputs(**outputs)
         for layer, kinds in enumerate(self.cache[:, :, first : first + count] if self.kinds == LATENT else ()):
             bound.cache(layer, LATENT[0], kinds[0, :, 0, : mask.shape[1]])  # the rows that the graph is shown grow
+        self.before_run()
         session.run_with_iobinding(bound.binding)
 
     def _bound(self, session: Any, first: int, count: int, *outputs: str) -> Bound:
