@@ -4,7 +4,8 @@
 windows of the report card: those experts dropped; what stays fitted, in each of several ways; and the last of these recovered.
 Below the table stand the spread of what was random, and what the others are of its mean.
 
-`depth` drops a fifth of SmolLM2's layers, and lets the others learn; run again, it goes on where it was stopped. `frontier`: see frontier.py.
+`depth` drops a fifth of SmolLM2's layers, and lets the others learn; run again, it goes on where it was stopped.
+`frontier`: see frontier.py.
 """
 
 from __future__ import annotations
