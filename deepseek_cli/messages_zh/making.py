@@ -77,9 +77,6 @@ MAKING: dict[str, str] = {
     "{tensor} has {inputs} inputs, which are no runs of four.": "{tensor} 有 {inputs} 个输入，不是四的倍数。",
     "Use a share, such as sparsity=50%.": "请用比例，例如 sparsity=50%。",
     "prune": "剪枝",
-    "--steps recover={text}: that is no time.": "--steps recover={text}：这不是时间。",
-    "--steps recover={text} is no time, with :loraRANK or :hiddenWEIGHT behind it.": (
-        "--steps recover={text}：这不是时间，也不是后面带 :lora秩 或 :hidden权重 的时间。"
     "--steps recover={text} is no time, with +loraRANK or +hiddenWEIGHT behind it.": (
         "--steps recover={text}：这不是时间，也不是后面带 +lora秩 或 +hidden权重 的时间。"
     ),
