@@ -59,4 +59,4 @@ class Trials(Runs):
     def divergence_with(self, router: str, left: Sequence[int]) -> float:
         """The KL divergence from the whole model's predictions with these experts of the current layer."""
         self.left[router] = left
-        return self.divergence(self.through(self.x, self._above)[-1], self.original)
+        return self.divergences([self.through(self.x, self._above)[-1]], self.original)[0]
