@@ -1,27 +1,31 @@
 """What is left of a model's predictions when parts of it go, or when it has to be so small: one table.
 
 `experts` drops half of the embedded model's experts: as `compress` ranks them, and at random beside it, each also after
-recovery. KL divergence over the windows of the report card. `frontier` see frontier.py.
+recovery. `depth` drops a fifth of SmolLM2's layers, and lets the others learn; run again, it goes on where it was stopped.
+KL divergence over the windows of the report card. `frontier` see frontier.py.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import random
 import tempfile
-from dataclasses import replace
+import time
+from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 
-from common import show
+from common import PACKAGE, WORK, show
 from frontier import frontier
 
 from deepseek_cli.compress import recover
 from deepseek_cli.compress.experts import cut
 from deepseek_cli.compress.plan import Steps
 from deepseek_cli.compress.shape import Context, Shape
-from deepseek_cli.evaluate import cut_windows, evaluate_handle
+from deepseek_cli.evaluate import HandlePredictor, compare, cut_windows, evaluate_handle
 from deepseek_cli.handle import open_model
-from deepseek_cli.reporter import SILENT
+from deepseek_cli.reporter import SILENT, Silent
 from deepseek_cli.store import Store
 
 
@@ -53,20 +57,62 @@ def again(shape: Shape, context: Context, time: str) -> Shape:
     return small
 
 
+@dataclass(frozen=True)
+class Told(Silent):
+    """Prints what is noted, with the minutes by the clock and the processors' since it was made."""
+
+    clock: float
+    processors: float
+
+    def note(self, message: str, **facts: object) -> None:
+        minutes = (time.monotonic() - self.clock) / 60, (time.process_time() - self.processors) / 60
+        print(f"{minutes[0]:5.1f} min, {minutes[1]:5.1f} of processors: {message.format(**facts)}", flush=True)
+
+
+def depth(folder: Path, model: str, share: str, seeds: int, time_given: str) -> None:
+    original = open_model(model, Store(folder))
+    ranking = Steps(original, f"depth={share}", "builtin", folder, SILENT, folder)
+    ((_, step),) = ranking.steps
+    known = folder / f"ranks-{original.digest[:12]}-{share}.json"
+    if not known.is_file():
+        ranks = step.rank(ranking.shape, ranking.context)
+        step.cut(ranking.shape, ranks, share, ranking.context)
+        known.write_text(json.dumps(ranks.gone))
+    gone = json.loads(known.read_text())
+    shape = step.cut(ranking.shape, SimpleNamespace(first=lambda count: gone[:count]), share, ranking.context)
+    windows = cut_windows(ranking.shape.tokenizer)
+    reference = HandlePredictor(original, windows.tokens)
+
+    def kl(shape: Shape) -> float:
+        return float(str(compare(reference, HandlePredictor(shape.handle, windows.tokens), windows)["kl"]))
+
+    print("without layers", *sorted(decision["layer"] for decision in shape.decisions))
+    before, rows = kl(shape), []
+    for seed in range(seeds):
+        context = replace(ranking.context, seed=seed, reporter=Told(time.monotonic(), time.process_time()))
+        after = kl(recover.cut(shape, None, time_given, context))
+        rows.append([seed, f"{before:.4f}", f"{after:.4f}", f"{1 - after / before:.1%}"])
+    show(["seed", "KL", f"after {time_given}", "recovered"], rows)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["experts", "frontier"])
-    parser.add_argument("--share", default="50%")
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--time", default="2m", help="of recovery, for each")
+    parser.add_argument("what", choices=["experts", "depth", "frontier"])
+    parser.add_argument("--share", help="by default 50%% of the experts, 20%% of the layers")
+    parser.add_argument("--seeds", type=int, help="by default 3, of depth 1")
+    parser.add_argument("--time", help="of recovery, for each: by default 2m, of depth 60m; 60m:lora16 learns by adapters")
+    parser.add_argument("--model", default=PACKAGE, help="whose layers are dropped")
     parser.add_argument("--points", default="60%,70%,75%,80%", help="of the frontier: below BF16")
     parser.add_argument("--level", default="balanced", help="of the frontier")
     parser.add_argument("--accuracy", type=int, default=0, help="tokens that the frontier's accuracy is measured on")
     args = parser.parse_args()
     if args.what == "frontier":
         return frontier(args.points.split(","), args.level, args.accuracy)
+    if args.what == "depth":
+        (WORK / "recover").mkdir(parents=True, exist_ok=True)
+        return depth(WORK / "recover", args.model, args.share or "20%", args.seeds or 1, args.time or "60m")
     with tempfile.TemporaryDirectory() as folder:
-        experts(Path(folder), args.share, args.seeds, args.time)
+        experts(Path(folder), args.share or "50%", args.seeds or 3, args.time or "2m")
 
 
 if __name__ == "__main__":

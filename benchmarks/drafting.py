@@ -1,9 +1,11 @@
 """Decoding with lossless drafting beside plain decoding of the same bundle: `deepseek run --draft`, on three kinds of prompts.
 
     python benchmarks/drafting.py [--bundle FOLDER] [--threads 2] [--cpu-time]
+    python benchmarks/drafting.py --bundle NANO-BUNDLE --kinds asked,code,summary,chat      # with its layer for it, too
 
 **code**: functions of Python's standard library, to be written again with a change. **summary**: paragraphs of the built-in
-evaluation text, to be summarised with quotations. **chat**: questions without any text to copy from. Greedy; both arms have one
+evaluation text, to be summarised with quotations. **chat**: questions without any text to copy from. **asked**: what nano was tuned
+to answer. Greedy; both arms have one
 session each and take turns, prompt by prompt. The ratio is that of seconds of decoding (the prefill is the same): the geometric
 mean, over all prompts of a kind, of the median over rounds, with a 95 % bootstrap interval over prompts; **lowest** is the worst
 prompt. `--cpu-time` compares the processor time of one thread, which a busy machine disturbs least.
@@ -31,7 +33,7 @@ from deepseek_cli.evaluate import TEXT
 from deepseek_cli.handle import Bundle, open_any
 from deepseek_cli.runtime.generate import Generation, generate_tokens
 from deepseek_cli.runtime.sampling import Sampling
-from deepseek_cli.runtime.session import Session, open_folder
+from deepseek_cli.runtime.session import Session, open_folder, open_session
 from deepseek_cli.runtime.speculate import Drafter
 from deepseek_cli.runtime.tokenizer import Tokenizer, open_tokenizer
 from deepseek_cli.store import Store
@@ -56,11 +58,14 @@ CONTEXT = 2048
 
 
 def prompts() -> dict[str, list[str]]:
+    from nano.evaluate import QUESTIONS as ASKED
+
     paragraphs = [p for p in TEXT.read_text(encoding="utf-8").split("\n\n") if len(p) > 600][: len(EDITS)]
     return {
         "code": [f"{edit}, and write the whole function again:\n\n```python\n{getsource(f)}```" for f, edit in EDITS.items()],
         "summary": [f"Summarise this text, and quote its most important sentences word for word:\n\n{p}" for p in paragraphs],
         "chat": list(QUESTIONS),
+        "asked": list(ASKED),
     }
 
 
@@ -150,6 +155,7 @@ def main() -> None:
     parser.add_argument("--new-tokens", type=int, default=192)
     parser.add_argument("--kinds", default="code,summary,chat")
     parser.add_argument("--cpu-time", action="store_true", help="of one thread; wants --threads 1")
+    parser.add_argument("--text-only", action="store_true", help="guesses from the text alone")
     parser.add_argument("--exact", action="store_true", help="activations not rounded: texts should be equal to the token")
     options = parser.parse_args()
     bundle = open_any(str(options.bundle or subject(options.work)), Store(options.work))
@@ -157,7 +163,9 @@ def main() -> None:
     tokenizer, clock = open_tokenizer(bundle.root), time.thread_time if options.cpu_time else time.perf_counter
     arms = {}
     for name in ("plain", "drafting"):
-        session = open_folder(bundle.target, bundle.root, bundle.config, CONTEXT, options.threads, exact=options.exact)
+        session: Session = open_folder(bundle.target, bundle.root, bundle.config, CONTEXT, options.threads, exact=options.exact)
+        if name == "drafting" and not (options.text_only or options.exact):
+            session = open_session(bundle, context=CONTEXT, threads=options.threads, drafts=True)
         arms[name] = Arm(session, tokenizer, name == "drafting", options.new_tokens, clock)
     show(
         ["prompts", "tokens", "drafting over plain", "lowest", "guesses right", "equal texts", "margins where they part < noise"],

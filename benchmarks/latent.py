@@ -1,6 +1,6 @@
 """Latent attention and experts in a stack of DeepSeek-V2-Lite's real dimensions with random weights.
 
-    python benchmarks/latent.py
+    python benchmarks/latent.py [--peers]
 
 Decoding: our int4 bundle beside the PyTorch interpreter in bfloat16, beside the bytes that a token touches over the memory
 bandwidth of the same rounds; the cache in float32, in float16, and in GroupQueryAttention's form. Attention alone: latents
@@ -89,7 +89,7 @@ def random_weight(name: str, shape: tuple[int, ...], seed: int) -> TensorRef:
 
     def read() -> Weight:
         codes = torch.randint(0, 256, (shape[0], shape[1] * bits // 8), dtype=torch.uint8, generator=seeded(seed))
-        scale = torch.full((shape[0], shape[1] // GROUP), shape[1] ** -0.5 * 3.5 / 2**bits)
+        scale = torch.full((shape[0], shape[1] // GROUP), shape[1] ** -0.5 * 3.5 / 2**bits).bfloat16().float()
         return QuantizedTensor(codes, scale, bits, GROUP)
 
     return TensorRef(name, shape, f"int{bits}-g{GROUP}", shape[0] * shape[1] * bits // 8 + 4 * shape[0] * shape[1] // GROUP, read)
@@ -115,14 +115,14 @@ class Forced(onnx_latent.Step):
         return self.node("GreaterOrEqual" if self.form == "absorbed" else "Less", [self.new, self.ops._integers(0)])
 
 
-def bundle(work: Path, model: Model, name: str, form: str = "", **options: Any) -> OnnxSession:
+def bundle(work: Path, model: Model, name: str, form: str = "", threads: int = THREADS, **options: Any) -> OnnxSession:
     folder = work / f"latent-{name}-{model.config.layers}"
     if not (folder / "model.onnx").exists():
         folder.mkdir(parents=True, exist_ok=True)
         Forced.form, step, onnx_latent.Step = form, onnx_latent.Step, Forced
         emit(model.architecture, model.config, model.weights, folder / "model.onnx", CONTEXT, **options)
         onnx_latent.Step = step
-    return OnnxSession(folder, model.config, CONTEXT, THREADS)
+    return OnnxSession(folder, model.config, CONTEXT, threads)
 
 
 def decode(session: Any, depth: int, steps: int = STEPS) -> float:
@@ -203,8 +203,18 @@ def main() -> None:
     parser = arguments(__doc__, rounds=8)
     parser.add_argument("--layers", type=int, default=5, help="1.2 GB each while PyTorch holds them too")
     parser.add_argument("--only", choices=["whole", "forms"])
+    parser.add_argument("--peers", action="store_true", help="beside llama.cpp alone")
+    parser.add_argument("--threads", type=int, default=THREADS, help="with --peers")
+    parser.add_argument("--clock", default="perf_counter", help="with --peers: process_time for processor time, of one thread")
     args = parser.parse_args()
     torch.set_num_threads(THREADS)
+    if args.peers:
+        from latent_peers import beside, written
+
+        model = stack(num_hidden_layers=args.layers)
+        file = written(args.work / f"latent-gguf-{args.layers}", model, {"model_type": "deepseek_v2", **V2_LITE})
+        beside(bundle(args.work, model, "stack", threads=args.threads), file, args.threads, args.clock, args.rounds)
+        return
     if args.only != "forms":
         whole(args.work, args.layers, args.rounds)
     if args.only != "whole":

@@ -1,7 +1,8 @@
 """`deepseek serve` beside the session alone, and a stress test of its loop.
 
-python -m benchmarks.serve BUNDLE --clients 16 --rounds 3 --threads 2   # one client, many, and a session's decode, in turns
-python -m benchmarks.serve BUNDLE --stress 10000                        # short requests, 5 % cut mid-stream
+python benchmarks/serve.py BUNDLE --clients 16 --rounds 3 --threads 2   # one client, many, and a session's decode, in turns
+python benchmarks/serve.py BUNDLE --peers                               # beside llama.cpp's server and OpenVINO GenAI
+python benchmarks/serve.py BUNDLE --stress 10000                        # short requests, 5 % cut mid-stream
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import itertools
 import random
 import statistics
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -43,10 +45,12 @@ async def measured(arm: Arm, options: argparse.Namespace, session: Any) -> None:
         for turn in range(options.rounds):
             for clients, rounds in loads.items():
                 bodies = [request(model, 1000 * turn + 100 * clients + i, NEW) for i in range(clients)]
-                before = ask(arm, {"do": "spent"})["processor"]
+                before, own = ask(arm, {"do": "spent"}), time.process_time()
                 found = await drive(client, url, Load(clients), bodies, turn)
-                spent = ask(arm, {"do": "spent"})["processor"] - before
-                rounds.append({**figures_of(found, 1000, 200), "cost": 1e3 * spent / sum(a.new for a in found.answers)})
+                after, own = ask(arm, {"do": "spent"}), time.process_time() - own
+                spent = {name: after[name] - before[name] for name in ("processor", "overhead")} | {"client": own}
+                new = sum(a.new for a in found.answers)
+                rounds.append({**figures_of(found, 1000, 200), **{name: 1e3 * s / new for name, s in spent.items()}})
             session.rewind(0)
             session.feed([5] * NEW)
             start = time.perf_counter()
@@ -55,7 +59,8 @@ async def measured(arm: Arm, options: argparse.Namespace, session: Any) -> None:
             alone.append(NEW / (time.perf_counter() - start))
     middle = {n: {name: statistics.median(r[name] for r in rounds) for name in rounds[0]} for n, rounds in loads.items()}
     for clients, found in middle.items():
-        print(f"{clients} clients: {found['tokens']:.1f} tokens/s, {found['cost']:.1f} ms of processor time each,")
+        print(f"{clients} clients: {found['tokens']:.1f} tokens/s, {found['processor']:.2f} ms of processor time each,")
+        print(f"    of it {found['overhead']:.2f} ms outside the model; {found['client']:.2f} ms more in the client,")
         print(f"    {found['itl_p50']:.1f} ms between tokens, p99 {found['itl_p99']:.1f} ms")
     print(f"{middle[options.clients]['tokens'] / middle[1]['tokens']:.2f} times one client's tokens/s")
     print(f"one client's decode is {1e3 / middle[1]['itl_p50'] / statistics.median(alone):.2f} times the session's")
@@ -95,9 +100,17 @@ def main() -> None:
     parser.add_argument("bundle")
     for name, value in (("clients", 16), ("rounds", 3), ("threads", 2), ("context", 1024), ("stress", 0), ("seconds", 180)):
         parser.add_argument(f"--{name}", type=int, default=value)
+    parser.add_argument("--peers", action="store_true")
+    parser.add_argument("--batch-int8", action="store_true", help="serve with --set batch_int8=true")
     options = parser.parse_args()
     settings = {"ref": options.bundle, "home": str(Path.home()), "slots": options.clients, "memory": None}
     settings |= {"context": options.context, "threads": options.threads, "module": "deepseek_cli.bench.server"}
+    settings["batch_int8"] = options.batch_int8
+    if options.peers:
+        from serve_peers import compare
+
+        compare(settings, options, partial(request, new=NEW))
+        return
     with started(options.bundle, settings) as arm:
         if arm.error:
             raise arm.error

@@ -30,11 +30,13 @@ from deepseek_cli.bench.starts import start_in_turn
 from deepseek_cli.bench.statistics import paired_ratio
 from deepseek_cli.errors import DeepseekError
 
-OURS = {  # name → quantize's options
-    "int4-g64, head int4": ["--scheme", "int4-g64", "--rule", "lm_head=int4-g64"],
-    "int4-g64, head int8": ["--scheme", "int4-g64"],
-    "int4-g32, head int4": ["--scheme", "int4-g32", "--rule", "lm_head=int4-g32"],
-    "int4-g32, head int8": ["--scheme", "int4-g32"],
+OURS: dict[str, tuple[list[str], list[str]]] = {  # name → quantize's options, and deploy's
+    "int4-g64, head int4": (["--scheme", "int4-g64", "--rule", "lm_head=int4-g64"], []),
+    "int4-g64, head int8": (["--scheme", "int4-g64"], []),
+    "int4-g32, head int4": (["--scheme", "int4-g32", "--rule", "lm_head=int4-g32"], []),
+    "int4-g32, head int8": (["--scheme", "int4-g32"], []),
+    "int4-g64, head int4, cache int8": (["--scheme", "int4-g64", "--rule", "lm_head=int4-g64"], ["--kv", "int8"]),
+    "int4-g32, head int8, cache int8": (["--scheme", "int4-g32"], ["--kv", "int8"]),
 }
 WINDOWS, WINDOW = 16, 256  # for the KL divergence: how many, and their tokens
 
@@ -50,8 +52,9 @@ def subject(work: Path) -> Path:
 def bundle(work: Path, model: Path, name: str) -> Path:
     slug = f"{model.name}-{name.replace(', ', '-').replace(' ', '-')}"
     if not (work / slug / "bundle").exists():
-        run(*DEEPSEEK, "quantize", model, *OURS[name], "--algorithm", "rtn", "-o", work / slug / "model", "--force")
-        run(*DEEPSEEK, "deploy", work / slug / "model", "--target", "cpu", "-o", work / slug / "bundle")
+        quantize, deploy = OURS[name]
+        run(*DEEPSEEK, "quantize", model, *quantize, "--algorithm", "rtn", "-o", work / slug / "model", "--force")
+        run(*DEEPSEEK, "deploy", work / slug / "model", "--target", "cpu", *deploy, "-o", work / slug / "bundle")
     return work / slug / "bundle"
 
 
@@ -127,7 +130,7 @@ def counts(text: str) -> list[int]:
 def parsed() -> Any:
     parser = arguments(__doc__, rounds=10)
     parser.add_argument("--model", type=Path, help="another bf16 folder of Llama shape")
-    parser.add_argument("--arms", default=",".join(str(i) for i in range(len(OURS))), help="which of our four bundles, by number")
+    parser.add_argument("--arms", default=",".join(str(i) for i in range(len(OURS))), help="which of our bundles, by number")
     parser.add_argument("--prompts", type=counts, default=[512], help="tokens of the prompts, such as 512,2048")
     parser.add_argument("--depths", type=counts, default=[0, 512], help="where decoding starts, such as 0,512,2048")
     parser.add_argument("--starts", type=int, default=3, help="processes for the time from start to first token")

@@ -7,7 +7,6 @@ from typing import Any
 
 from deepseek_cli.errors import ModelNotFound, UsageError
 from deepseek_cli.evaluate import (
-    TEXTS,
     WINDOW,
     HandlePredictor,
     Predictor,
@@ -15,6 +14,7 @@ from deepseek_cli.evaluate import (
     check_vocabulary,
     compare,
     cut_windows,
+    texts_of,
 )
 from deepseek_cli.handle import Bundle, ModelHandle, open_any
 from deepseek_cli.reporter import SILENT, Reporter
@@ -38,9 +38,7 @@ def evaluate(
     """
     reference = open_any(against or source_of(candidate), store)
     check_vocabulary((reference.config.vocabulary, candidate.config.vocabulary))
-    if text and not Path(text).is_file():
-        raise UsageError("There is no file {file}.", hint="Check --text.", file=text)
-    cut = cut_windows(open_tokenizer(reference.root), [Path(text)] if text else TEXTS, windows)
+    cut = cut_windows(open_tokenizer(reference.root), texts_of(text), windows)
     models = [predictor(model, cut.tokens, threads, reporter) for model in (reference, candidate)]
     return {"against": reference.name, **compare(models[0], models[1], cut, reporter)}
 

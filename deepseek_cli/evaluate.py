@@ -50,6 +50,13 @@ class Predictor(Protocol):
         """float32 [stop - start, vocabulary] for positions of one window."""
 
 
+def texts_of(text: str | None) -> Sequence[Path]:
+    """What --text names, or the built-in texts. Raises UsageError for a file that is not there."""
+    if text and not Path(text).is_file():
+        raise UsageError("There is no file {file}.", hint="Check --text.", file=text)
+    return [Path(text)] if text else TEXTS
+
+
 def cut_windows(tokenizer: Tokenizer, texts: Sequence[Path] = TEXTS, most: int = 16) -> Windows:
     """At most `most` windows from each text, evenly spaced.
 

@@ -64,15 +64,28 @@ def pooled(scores: Iterable[Score]) -> Score:
 
 
 def most_accuracy_loss(right: Tensor) -> float:
-    """The upper bound of the relative loss of accuracy, by a paired bootstrap over tokens (Efron, Tibshirani, 1993, chapter 13).
+    """The upper bound of the relative loss of accuracy."""
+    return accuracy_losses(right)[1]
 
-    right bool [n, 2]: whether reference and candidate predict a token. Only the counts of the four cases matter, and
-    resampling tokens draws those from a multinomial distribution.
+
+def accuracy_losses(right: Tensor) -> tuple[float, float]:
+    """Lower and upper bound of the relative loss of accuracy, each with CONFIDENCE, by a paired bootstrap over tokens.
+
+    (Efron, Tibshirani, 1993, chapter 13.) right bool [n, 2]: whether reference and candidate predict a token. Only the counts of
+    the four cases matter, and resampling tokens draws those from a multinomial distribution.
     """
-    cases = torch.stack([(right == torch.tensor(case)).all(-1).sum() for case in ((1, 1), (1, 0), (0, 1), (0, 0))]).double()
-    draws = torch.distributions.Multinomial(len(right), cases)
+    cases = [(right == torch.tensor(case)).all(-1).sum().item() for case in ((1, 1), (1, 0), (0, 1))]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        both, lost, won, _ = draws.sample((RESAMPLES,)).T
+        both, lost, won = _multinomial(len(right), cases)
     losses = 1 - (both + won) / (both + lost).clamp_min(1)
-    return losses.quantile(CONFIDENCE).item()
+    return losses.quantile(1 - CONFIDENCE).item(), losses.quantile(CONFIDENCE).item()
+
+
+def _multinomial(count: int, cases: Iterable[float]) -> list[Tensor]:
+    """RESAMPLES draws of how often each case comes among `count`, one case after the other among what the others left."""
+    drawn, left, of = [], torch.full((RESAMPLES,), float(count), dtype=torch.float64), float(count)
+    for case in cases:
+        drawn.append(torch.binomial(left, torch.full_like(left, case / of if of else 0.0)))
+        left, of = left - drawn[-1], of - case
+    return drawn

@@ -1,4 +1,4 @@
-"""Tensors as they lie in files: group-wise quantized weights, and block formats that are carried as they are."""
+"""Tensors as they lie in files: group-wise quantized weights, corrected ones, and block formats that are carried as they are."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from torch import Tensor
 from deepseek_cli import blocks, e4m3
 from deepseek_cli.refs import TensorRef as TensorRef
 
+CODES, BYTES = (step * torch.arange(24 // step, dtype=torch.int32) for step in (3, 8))  # where they begin in 24 bits
 PIECE_VALUES = 1 << 22  # 16 MB in float32: an allocator gives these pages again, and asks the system for new ones for more
 
 
@@ -29,7 +30,7 @@ class QuantizedTensor:
 
     packed: Tensor  # uint8 [out, in * bits / 8]
     scale: Tensor  # float32 [out, ceil(in / group)]
-    bits: int  # 4 or 8
+    bits: int  # 4 or 8; 3 until it is written, and when it is read again they lie in four
     group: int  # inputs per scale; the last group may be shorter
     zero: Tensor | None = None  # uint8 [out, ceil(in / group)]
     offset: Tensor | None = None  # float32 [out, ceil(in / group)]
@@ -62,10 +63,39 @@ class QuantizedTensor:
             return self.zero
         return 0 if self.offset is not None else 1 << (self.bits - 1)
 
+    def with_bits(self, bits: int) -> QuantizedTensor:
+        """The same values in codes of 3 or 4 bits, which must hold them; where the zero point is the middle, codes move along."""
+        if bits == self.bits:
+            return self
+        moved = 0 if self.zero is not None else (1 << (bits - 1)) - (1 << (self.bits - 1))
+        codes = self.codes.to(torch.int16) + moved
+        assert not codes.numel() or (codes.amin() >= 0 and codes.amax() < 1 << bits)
+        return replace(self, packed=pack(codes.to(torch.uint8), bits), bits=bits)
+
     def rows(self, index: Tensor | slice) -> QuantizedTensor:
         """The same weight with only these output rows, in this order."""
         pick = lambda t: None if t is None else t[index]  # noqa: E731
         return replace(self, packed=self.packed[index], scale=self.scale[index], zero=pick(self.zero), offset=pick(self.offset))
+
+
+@dataclass(frozen=True, slots=True)
+class CorrectedTensor:
+    """`rounded` + `up` @ `down`: a low-rank correction beside the codes."""
+
+    rounded: QuantizedTensor  # [out, in]
+    up: Tensor  # [out, rank], bfloat16 in folders
+    down: Tensor  # [rank, in]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.rounded.shape
+
+    def dequantize(self) -> Tensor:
+        """float32 [out, in]; in float64 until then, so that a row's values do not hang on how many rows are computed at once."""
+        return self.rounded.dequantize() + (self.up.double() @ self.down.double()).float()
+
+    def rows(self, index: Tensor | slice) -> CorrectedTensor:
+        return CorrectedTensor(self.rounded.rows(index), self.up[index], self.down)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +135,7 @@ class Fp8Tensor:
         return Fp8Tensor(self.raw[index], self.scale[index], self.block)
 
 
-Quantized = QuantizedTensor | BlockTensor  # what `quantize` makes
+Quantized = QuantizedTensor | CorrectedTensor | BlockTensor  # what `quantize` makes
 Weight = Tensor | Quantized | Fp8Tensor
 
 
@@ -151,6 +181,9 @@ def pack(codes: Tensor, bits: int) -> Tensor:
     """uint8 codes [..., n] to bytes [..., n * bits / 8], least significant bits first."""
     if bits == 8:
         return codes
+    if bits == 3:
+        words = (codes.unflatten(-1, (-1, 8)).int() << CODES).sum(-1, dtype=torch.int32, keepdim=True)
+        return (words >> BYTES & 255).to(torch.uint8).flatten(-2)
     pairs = codes.flatten().view(torch.int16)  # many times as fast as picking every other code
     return (pairs | pairs >> 4).to(torch.uint8).view(*codes.shape[:-1], codes.shape[-1] // 2)
 
@@ -159,6 +192,9 @@ def unpack(packed: Tensor, bits: int) -> Tensor:
     """The inverse of `pack`."""
     if bits == 8:
         return packed
+    if bits == 3:
+        words = (packed.unflatten(-1, (-1, 3)).int() << BYTES).sum(-1, dtype=torch.int32, keepdim=True)
+        return (words >> CODES & 7).to(torch.uint8).flatten(-2)
     pairs = packed.to(torch.int16).contiguous()
     return ((pairs | pairs << 4) & 0x0F0F).view(torch.uint8)
 

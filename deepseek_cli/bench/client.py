@@ -7,7 +7,7 @@ import itertools
 import json
 import random
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -89,40 +89,54 @@ async def model_at(client: httpx2.AsyncClient, url: str) -> str:
 
 
 async def ask(client: httpx2.AsyncClient, url: str, body: Mapping[str, Any], most_pieces: int | None = None) -> Reply:
-    """One streamed completion. With `most_pieces` the client leaves behind so many."""
-    began, came, pieces = time.perf_counter(), list[float](), list[str]()
-    usage: dict[str, Any] = {}
+    """One streamed completion. With `most_pieces` the client leaves behind so many.
+
+    Events are read once the last has come: until then the server wants the processor.
+    """
+    began, events = time.perf_counter(), list[tuple[float, str]]()
     body = {**body, "stream": True, "stream_options": {"include_usage": True}}
     try:
         async with client.stream("POST", f"{api_of(url)}/completions", json=body) as answer:
             if answer.status_code != 200:
                 return Reply(error=f"{answer.status_code}: {_reason(await answer.aread())}")
-            async for chunk in _events(answer):
-                if chunk.get("error"):
-                    return Reply(error=_reason(json.dumps(chunk).encode()))
-                usage = chunk.get("usage") or usage
-                text = "".join(choice.get("text") or "" for choice in chunk.get("choices") or ())
-                if text:
-                    came.append(time.perf_counter() - began)
-                    pieces.append(text)
-                if most_pieces is not None and len(pieces) >= most_pieces:
-                    break
-        whole = time.perf_counter() - began
-        gaps = tuple(b - a for a, b in itertools.pairwise(came))
-        new, prompt = int(usage.get("completion_tokens") or len(came)), int(usage.get("prompt_tokens") or 0)
+            async for line in answer.aiter_lines():
+                if line.startswith("data:"):
+                    events.append((time.perf_counter() - began, line))
+                    if most_pieces is not None and len(list(_pieces(events))) >= most_pieces:
+                        break
+        return _reply(events, time.perf_counter() - began)
     except FAILURES as error:
         return Reply(error=f"the connection broke: {str(error) or type(error).__name__}")
     except NO_EVENT:
         return Reply(error="what was sent is no stream of completions")
-    return Reply(came[0] if came else whole, came[-1] if came else whole, gaps, prompt, new, "".join(pieces))
 
 
-async def _events(answer: httpx2.Response) -> AsyncIterator[dict[str, Any]]:
+def _reply(events: list[tuple[float, str]], whole: float) -> Reply:
+    chunks = [chunk for _, chunk in _chunks(events)]
+    if wrong := next((chunk for chunk in chunks if chunk.get("error")), None):
+        return Reply(error=_reason(json.dumps(wrong).encode()))
+    pieces = list(_pieces(events))
+    came = [at for at, _ in pieces]
+    usage = next((chunk["usage"] for chunk in reversed(chunks) if chunk.get("usage")), {})
+    gaps = tuple(b - a for a, b in itertools.pairwise(came))
+    new, prompt = int(usage.get("completion_tokens") or len(came)), int(usage.get("prompt_tokens") or 0)
+    text = "".join(text for _, text in pieces)
+    return Reply(came[0] if came else whole, came[-1] if came else whole, gaps, prompt, new, text)
+
+
+def _pieces(events: list[tuple[float, str]]) -> Iterator[tuple[float, str]]:
+    """What there is of text, and when it came."""
+    for at, chunk in _chunks(events):
+        if text := "".join(choice.get("text") or "" for choice in chunk.get("choices") or ()):
+            yield at, text
+
+
+def _chunks(events: list[tuple[float, str]]) -> Iterator[tuple[float, dict[str, Any]]]:
     """Of server-sent events, each one line of JSON in this API."""
-    async for line in answer.aiter_lines():
-        data = line.removeprefix("data:").strip() if line.startswith("data:") else ""
+    for at, line in events:
+        data = line.removeprefix("data:").strip()
         if data and data != "[DONE]":
-            yield json.loads(data)
+            yield at, json.loads(data)
 
 
 def _reason(body: bytes) -> str:

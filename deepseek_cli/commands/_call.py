@@ -65,8 +65,10 @@ class Call:
 
     @property
     def cap(self) -> int | None:
-        """Of this process's memory. With --optimize-memory, --memory speaks of processes to come, where the work is theirs."""
+        """Of this process's memory. With --optimize-memory, --memory speaks of processes to come, where the work is theirs, and
+        so it does of replicas."""
         elsewhere = self.common.optimize_memory and self.command in ("bench", "deploy")
+        elsewhere |= self.common.engine == "ray" and self.command == "serve"
         return None if elsewhere else self.common.memory
 
     @property

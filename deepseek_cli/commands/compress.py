@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from deepseek_cli.commands._call import Call
 from deepseek_cli.commands._report import quality_gates, report_lines
 from deepseek_cli.commands._subject import model_subject, shown, store_of
 from deepseek_cli.commands.quantize import limit_threads
-from deepseek_cli.compress.spec import CompressSpec
+from deepseek_cli.compress.spec import GATE, CompressSpec
+from deepseek_cli.i18n import language, say
 from deepseek_cli.output import Line, Result, Table
 
 if TYPE_CHECKING:
     from deepseek_cli.compress.plan import Candidate
+    from deepseek_cli.compress.result import Compressed
+    from deepseek_cli.handle import ModelHandle
 
 ARGUMENTS = ("model?",)
 COMMON = ("dry_run", "strict", "threads", "memory")
@@ -23,15 +26,20 @@ EXAMPLES = [
     "deepseek compress smollm2 --smaller 85%",
     "deepseek compress ./my-model --to-size 900MB --dry-run",
     "deepseek compress ./my-model --fit 'iPhone 16' --steps experts=50%,mtp",
+    "deepseek compress smollm2 --smaller 85% --max-accuracy-loss 0.012 --text held-out.txt --time 2h --html report.html",
 ]
 
 
 def run(call: Call) -> Result:
     model = model_subject(call, "source")
-    from deepseek_cli.compress.engine import compress, record
+    from deepseek_cli.compress.engine import compress
+    from deepseek_cli.compress.page import check_place
+    from deepseek_cli.compress.result import record
 
     limit_threads(call.common.threads)
-    common = call.common
+    common, html = call.common, call.spec.html
+    if html:
+        check_place(html, common.force)
     done = compress(
         model,
         call.spec,
@@ -43,6 +51,8 @@ def run(call: Call) -> Result:
         reporter=call.reporter,
     )
     result = done.result
+    if html and not common.dry_run:
+        _write_page(call, done, model)
     data = {
         "name": result.name,
         "path": result.path,
@@ -52,6 +62,7 @@ def run(call: Call) -> Result:
         "frontier": record(done),
         "decisions": list(done.decisions),
         "report": result.manifest.report if result.manifest else None,
+        "html": html,
     }
     sentence = (
         "{name}: {mb} MB, within the goal of {goal} MB."
@@ -59,16 +70,52 @@ def run(call: Call) -> Result:
         else "{name}: {mb} MB is the closest, and above the goal of {goal} MB."
     )
     report = result.manifest.report if result.manifest else None
-    failed = list(quality_gates(call.spec, report)) if report and "kl" in report else []
+    failed = list(quality_gates(call.spec, {**report, **report.get(GATE, {})})) if report and "kl" in report else []
     lines: list[str | Line | Table] = [
         _frontier(done.frontier),
         *report_lines(report),
+        *_checks(report or {}),
         *failed,
         Line(sentence, name=result.name, mb=round(done.folder_bytes / 1e6, 1), goal=round(done.goal_bytes / 1e6, 1)),
     ]
     quiet = shown(call, result.name, result.path)
     code = 0 if done.met and not failed else 1
     return Result(data, lines, quiet=quiet, exit_code=code, next=f"deepseek deploy {quiet} --target cpu")
+
+
+def _write_page(call: Call, done: Compressed, original: ModelHandle) -> None:
+    from deepseek_cli.compress.page import write_page
+    from deepseek_cli.handle import open_model
+
+    small = open_model(str(done.result.path), store_of(call))
+    words = lambda template, **facts: say(template, facts)  # noqa: E731
+    write_page(call.spec.html, done, original, small, call.spec.fit, words, "zh-CN" if language() == "zh" else "en")
+
+
+def _checks(report: Mapping[str, Any]) -> Iterator[Line]:
+    """What is measured beside the report card."""
+    if gate := report.get(GATE):
+        yield Line(
+            "Accuracy over {tokens} tokens of {text}: {before:.2%} → {after:.2%}, a relative loss of {least:.2%} to {most:.2%}.",
+            tokens=gate["tokens"],
+            text=gate["text"],
+            before=gate["reference_accuracy"],
+            after=gate["accuracy"],
+            least=gate["accuracy_loss_least"],
+            most=gate["accuracy_loss_most"],
+        )
+    sanity = report.get("sanity", {})
+    if "result" in sanity:
+        before, after = sanity["original"], sanity["result"]
+        yield Line(
+            "Of {count} answers {end} come to an end (the original's: {end_before}), "
+            "{repeat} repeat themselves ({repeat_before}).",
+            count=after["answers"],
+            end=after["end"],
+            end_before=before["end"],
+            repeat=after["repeat"],
+            repeat_before=before["repeat"],
+        )
 
 
 def _frontier(candidates: Sequence[Candidate]) -> Table:

@@ -41,23 +41,32 @@ def refuse(shape: Shape, amount: str) -> None:
         raise UsageError("{model} has only one layer.", hint="Leave depth out of --steps.", model=shape.handle.name)
 
 
-@torch.inference_mode()
-def rank(shape: Shape, context: Context) -> list[tuple[int, float]]:
-    """The layers in the order in which they go, each with the KL divergence when it is gone."""
-    handle, windows = shape.handle, shape.windows[: max(TOKENS // shape.windows.shape[1], 1)]
-    run = Runs(handle)
-    left, gone = list(range(handle.config.layers)), list[tuple[int, float]]()
-    inputs = run.through(run.embed(windows), left)
-    original, wanted = inputs[-1], max(round(MOST * len(left)), 1)
-    while len(gone) < wanted:
+class Ranking:
+    """The layers in the order in which they go, each with the KL divergence when it is gone; as far as it is asked for."""
+
+    @torch.inference_mode()
+    def __init__(self, shape: Shape, context: Context) -> None:
+        handle, windows = shape.handle, shape.windows[: max(TOKENS // shape.windows.shape[1], 1)]
+        self.run, self.reporter = Runs(handle), context.reporter
+        self.left, self.gone = list(range(handle.config.layers)), list[tuple[int, float]]()
+        self.inputs = self.run.through(self.run.embed(windows), self.left)
+        self.original = self.inputs[-1]
+
+    @torch.inference_mode()
+    def first(self, count: int) -> list[tuple[int, float]]:
+        while len(self.gone) < count:
+            self._drop()
+            self.reporter.progress("rank layers", len(self.gone), count)
+        return self.gone[:count]
+
+    def _drop(self) -> None:
+        run, left, inputs = self.run, self.left, self.inputs
         influence = [1 - float(torch.cosine_similarity(a, b, dim=-1).mean()) for a, b in pairwise(inputs)]
         places = sorted(range(len(left)), key=influence.__getitem__)[:TRIED]
-        tried = [(run.divergence(run.through(inputs[i], left[i + 1 :])[-1], original), i) for i in places]
-        kl, place = min(tried)
-        gone.append((left.pop(place), kl))
-        inputs = [*inputs[:place], *run.through(inputs[place], left[place:])]
-        context.reporter.progress("rank layers", len(gone), wanted)
-    return gone
+        outputs = [run.through(inputs[i], left[i + 1 :])[-1] for i in places]
+        kl, place = min(zip(run.divergences(outputs, self.original), places, strict=True))
+        self.gone.append((left.pop(place), kl))
+        self.inputs = [*inputs[:place], *run.through(inputs[place], left[place:])]
 
 
 class Runs:
@@ -79,11 +88,14 @@ class Runs:
             xs.append(self.handle.architecture.block(self.ops, self.handle.config, xs[-1], layer))
         return xs
 
-    def divergence(self, x: Tensor, original: Tensor) -> float:
-        """Mean KL divergence of the predictions from two outputs of the last layer."""
+    def divergences(self, xs: list[Tensor], original: Tensor) -> list[float]:
+        """Mean KL divergence of the predictions from each of these outputs of the last layer."""
         self.weights.forget()
-        parts = zip(original.flatten(0, 1).split(POSITIONS), x.flatten(0, 1).split(POSITIONS), strict=True)
-        return sum(divergence(self._logits(a), self._logits(b))[2] for a, b in parts) / x.shape[:2].numel()
+        sums = [0.0] * len(xs)
+        for rows, *parts in zip(*(x.flatten(0, 1).split(POSITIONS) for x in (original, *xs)), strict=True):
+            wanted = self._logits(rows)
+            sums = [total + divergence(wanted, self._logits(part))[2] for total, part in zip(sums, parts, strict=True)]
+        return [total / original.shape[:2].numel() for total in sums]
 
     def _logits(self, x: Tensor) -> Tensor:
         arch, config = self.handle.architecture, self.handle.config
@@ -91,9 +103,10 @@ class Runs:
         return logits
 
 
-def cut(shape: Shape, rank: list[tuple[int, float]], amount: str, context: Context) -> Shape:
+def cut(shape: Shape, rank: Ranking, amount: str, context: Context) -> Shape:
     config, raw = shape.handle.config, shape.handle.raw_config
-    gone = rank[: min(max(round(config.layers * parse_share("depth", amount)), 1), len(rank))]
+    wanted = max(round(config.layers * parse_share("depth", amount)), 1)
+    gone = rank.first(min(wanted, max(round(MOST * config.layers), 1)))
     dropped = {layer for layer, _ in gone}
     drafts = bool(shape.handle.draft_weights)
     left = [i for i in range(config.layers + drafts) if i not in dropped]
@@ -126,4 +139,4 @@ def _config(raw: Any, config: Any, left: list[int]) -> dict[str, Any]:
     return changed
 
 
-STEP = Step(rank, cut, refuse, shares=(0.1, 0.2, 0.3, 0.4))
+STEP = Step(Ranking, cut, refuse, shares=(0.1, 0.2, 0.3, 0.4))

@@ -5,48 +5,39 @@ from __future__ import annotations
 import dataclasses
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from deepseek_cli.compress import costs
+from deepseek_cli.compress.accuracy import accuracy_gate, tell_tokens
 from deepseek_cli.compress.candidates import Planned, Planner, seconds_to_make
-from deepseek_cli.compress.loop import SHAPES, Attempt, improve, in_order, tell
-from deepseek_cli.compress.plan import LADDER, REPORT_BYTES, Candidate, Steps, beside
+from deepseek_cli.compress.loop import SHAPES, Attempt, improve, in_order, misses_quality, tell
+from deepseek_cli.compress.plan import LADDER, REPORT_BYTES, Steps, beside
 from deepseek_cli.compress.quality import divergence, report_card
+from deepseek_cli.compress.result import Compressed, folder_bytes, frontier_of, known_result, manifest_of
+from deepseek_cli.compress.sanity import compare_answers
+from deepseek_cli.compress.search import WORTH, search
 from deepseek_cli.compress.shape import Shape
-from deepseek_cli.compress.spec import CompressSpec
+from deepseek_cli.compress.spec import GATE, CompressSpec
 from deepseek_cli.compress.steps import parse_steps
 from deepseek_cli.compress.write import write
 from deepseek_cli.errors import ModelError, UsageError
+from deepseek_cli.evaluate import texts_of
 from deepseek_cli.handle import ModelHandle, open_model
-from deepseek_cli.manifest import Manifest, step, write_manifest
+from deepseek_cli.manifest import write_manifest
 from deepseek_cli.profile.devices import find_device
 from deepseek_cli.profile.estimate import beside_weights
 from deepseek_cli.profile.sketch import sketch_of
 from deepseek_cli.quantize.checkpoint import Checkpoint
 from deepseek_cli.quantize.engine import Quantized, quantize, unchanged
-from deepseek_cli.quantize.folder import lineage
 from deepseek_cli.quantize.method import LONG_SECONDS
 from deepseek_cli.quantize.plan import make_plan
 from deepseek_cli.quantize.spec import QuantizeSpec
 from deepseek_cli.reporter import SILENT, Reporter
 from deepseek_cli.runtime.tokenizer import open_tokenizer
-from deepseek_cli.spec import as_record, format_size
+from deepseek_cli.spec import format_size
 from deepseek_cli.store import WORK, Store, copy_file, require_new, result_name, staged
-
-
-@dataclass(frozen=True, slots=True)
-class Compressed:
-    """`met` is whether the folder on disk is within `goal_bytes`; `frontier` is every candidate; `decisions` are the steps'."""
-
-    result: Quantized
-    goal_bytes: int
-    folder_bytes: int
-    met: bool
-    frontier: tuple[Candidate, ...]
-    decisions: tuple[Mapping[str, Any], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +47,7 @@ class Asked:
     handle: ModelHandle
     spec: CompressSpec
     goal: int
+    texts: Sequence[Path]  # that quality is measured on
     store: Store
     agreed: bool
     reporter: Reporter
@@ -77,7 +69,7 @@ def compress(
 
     Raises what `quantize` raises, UsageError for steps that the model has nothing for, an unknown device, or one with no room.
     """
-    asked = Asked(handle, spec, goal_bytes(handle, spec), store, agreed, reporter, time.monotonic())
+    asked = Asked(handle, spec, goal_bytes(handle, spec), texts_of(spec.text), store, agreed, reporter, time.monotonic())
     name = result_name(handle.name, _label(asked), f"{asked.goal / 1e6:.4g}MB")
     final = output or store.models / name
     options = {
@@ -86,7 +78,10 @@ def compress(
             field: getattr(spec, field)
             for field in ("steps", "time", "level", "algorithm", "max_kld", "max_accuracy_loss", "calibration")
         },
+        **({"text": spec.text} if spec.text else {}),
     }
+    if spec.max_accuracy_loss is not None:
+        tell_tokens(open_tokenizer(handle.root), asked.texts, reporter)
     if dry_run:
         with tempfile.TemporaryDirectory() as ranks:
             return _dry(asked, name, final, _planners(asked, Path(ranks), None))
@@ -95,7 +90,7 @@ def compress(
     if not force and (known := unchanged(final, "compress", options, handle)):
         if place.is_dir():  # of a run that was stopped when all was done
             Checkpoint(place, asking).remove()
-        return _known(final, known, asked.goal, open_model(str(final), store))
+        return known_result(final, known, asked.goal, open_model(str(final), store))
     require_new(final, force)
     goes_on = place.is_dir() and not force
     work = Checkpoint(place, asking, force)
@@ -110,18 +105,21 @@ def compress(
                 reporter,
                 asked.started,
             )
+            best, attempts = search_further(asked, planners, best, attempts, work.folder, name)
     except (UsageError, ModelError):
         if not goes_on:  # else what is wrong now was right before
             work.remove()
         raise
-    frontier = _frontier(planners, attempts)
-    manifest = _manifest(asked, best, name, frontier, options)
+    small = dataclasses.replace(open_model(str(best.result.path), store), name=name)
+    answers = compare_answers(handle, small, reporter, always=spec.gated)
+    frontier = frontier_of(planners, attempts, best)
+    manifest = manifest_of(handle, spec, best, answers, name, frontier, options)
     with staged(final, force) as staging:
         for file in best.result.path.iterdir():
             copy_file(file, staging / file.name)  # not moved: a run that is stopped here would leave neither complete
         write_manifest(staging, manifest)
     work.remove()
-    size = _folder_bytes(final)
+    size = folder_bytes(final)
     result = dataclasses.replace(best.result, name=name, path=final, manifest=manifest)
     return Compressed(result, asked.goal, size, size <= asked.goal, frontier, best.planned.shape.decisions)
 
@@ -192,7 +190,7 @@ def _with_costs(asked: Asked, planner: Planner, kept: Path | None) -> Planner:
 
 
 def _dry(asked: Asked, name: str, final: Path, planners: list[Planner]) -> Compressed:
-    frontier = _frontier(planners, [])
+    frontier = frontier_of(planners, [])
     chosen = in_order([p for planner in planners for p in (*planner.mixture(), *planner.ladder())])[0]
     tell(chosen.candidate, asked.goal, asked.reporter)
     plan = make_plan(chosen.shape.handle, chosen.spec)
@@ -203,15 +201,9 @@ def _dry(asked: Asked, name: str, final: Path, planners: list[Planner]) -> Compr
 def _attempt(asked: Asked, planned: Planned, work: Path, name: str) -> Attempt:
     """Carry a candidate out in a folder of its own, which an interrupted run goes on with."""
     handle, shape, c = asked.handle, planned.shape, planned.candidate
-    place = work / f"{c.steps}-{c.scheme}-{c.embeddings}-{c.level}-{c.size_bytes}".strip("-")
-    source = handle
-    if c.steps:
-        pruned = work / f"{c.steps}-pruned"
-        if not pruned.is_dir():
-            write(shape, handle, (), pruned, asked.reporter)
-        source = open_model(str(pruned), asked.store)
+    place = work / c.label
     result = quantize(
-        source,
+        _source(asked, planned, work),
         planned.spec,
         asked.store,
         place,
@@ -220,57 +212,38 @@ def _attempt(asked: Asked, planned: Planned, work: Path, name: str) -> Attempt:
         reporter=asked.reporter,
     )
     small = dataclasses.replace(open_model(str(place), asked.store), name=name)
-    report = report_card(handle, small, shape, asked.reporter, always=asked.spec.gated)
-    return Attempt(planned, result, report, _folder_bytes(place))
+    report = report_card(handle, small, shape, asked.texts, asked.reporter, always=asked.spec.gated)
+    if (most := asked.spec.max_accuracy_loss) is not None:
+        known = work / f"right-{c.steps if shape.kept is not None else ''}"
+        known.mkdir(exist_ok=True)
+        report[GATE] = accuracy_gate(handle, small, shape, asked.texts, most, known, asked.reporter)
+    return Attempt(planned, result, report, folder_bytes(place))
 
 
-def _manifest(asked: Asked, best: Attempt, name: str, frontier: tuple[Candidate, ...], options: Mapping[str, Any]) -> Manifest:
-    assert best.result.manifest
-    return dataclasses.replace(
-        best.result.manifest,
-        name=name,
-        parent=asked.handle.digest,
-        source=lineage(asked.handle),
-        steps=(*best.result.manifest.steps, step("compress", as_record(asked.spec), dict(options))),
-        report={
-            **best.report,
-            "frontier": [dataclasses.asdict(candidate) for candidate in frontier],
-            "decisions": [dict(decision) for decision in best.planned.shape.decisions],
-        },
-    )
+def _source(asked: Asked, planned: Planned, work: Path) -> ModelHandle:
+    """What is rounded: the model, or what its steps leave, in a folder."""
+    if not (steps := planned.candidate.steps):
+        return asked.handle
+    pruned = work / f"{steps}-pruned"
+    if not pruned.is_dir():
+        write(planned.shape, asked.handle, (), pruned, asked.reporter)
+    return open_model(str(pruned), asked.store)
 
 
-def _frontier(planners: list[Planner], attempts: list[Attempt]) -> tuple[Candidate, ...]:
-    """Every candidate, the largest first within its shape, with what was measured of those that were carried out."""
-    carried = {_key(a.planned.candidate): a.candidate for a in attempts}
-    found: dict[tuple[object, ...], Candidate] = {}
-    for planner in planners:
-        rows = [p.candidate for p in (*planner.mixture(), *planner.ladder())]
-        rows += [a.candidate for a in attempts if a.planned.shape is planner.shape]
-        for row in sorted(rows, key=lambda c: -c.size_bytes):
-            found[_key(row)] = carried.get(_key(row), row)
-    return tuple(found.values())
-
-
-def _key(candidate: Candidate) -> tuple[object, ...]:
-    return candidate.steps, candidate.scheme, candidate.embeddings, candidate.level, candidate.size_bytes
-
-
-def _known(final: Path, manifest: Manifest, goal: int, handle: ModelHandle) -> Compressed:
-    """What was made before, as its manifest describes it."""
-    report = manifest.report or {}
-    options = manifest.steps[-2]["resolved"]
-    plan = make_plan(handle, QuantizeSpec(scheme=options["scheme"], embeddings=options["embeddings"]))
-    result = Quantized(manifest.name, final, plan, handle.size_bytes, manifest, unchanged=True)
-    size = _folder_bytes(final)
-    frontier = tuple(Candidate(**row) for row in report.get("frontier", ()))
-    return Compressed(result, goal, size, size <= goal, frontier, tuple(report.get("decisions", ())))
-
-
-def _folder_bytes(folder: Path) -> int:
-    return sum(file.stat().st_size for file in folder.iterdir())
-
-
-def record(compressed: Compressed) -> list[dict[str, object]]:
-    """The frontier as plain values."""
-    return [dataclasses.asdict(candidate) for candidate in compressed.frontier]
+def search_further(
+    asked: Asked, planners: list[Planner], best: Attempt, attempts: list[Attempt], work: Path, name: str
+) -> tuple[Attempt, list[Attempt]]:
+    """The same with one more attempt where --time leaves a search for it, and that finds a recipe that promises more."""
+    spec = asked.spec
+    took = (time.monotonic() - asked.started) / len(attempts)
+    left = (spec.seconds or 0.0) - (time.monotonic() - asked.started)
+    if left < WORTH * took or best.folder_bytes > asked.goal or (spec.gated and not misses_quality(best.report, spec)):
+        return best, attempts
+    planner = next(p for p in planners if p.shape is best.planned.shape)
+    source = _source(asked, best.planned, work)
+    found = search(asked.handle, source, planner, best.planned, asked.texts, asked.store, work, left - took, asked.reporter)
+    if found is None:
+        return best, attempts
+    tell(found.candidate, asked.goal, asked.reporter)
+    attempts = [*attempts, _attempt(asked, found, work, name)]
+    return min(attempts, key=lambda a: a.misses(asked.goal - REPORT_BYTES, spec)), attempts

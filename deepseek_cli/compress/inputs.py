@@ -14,7 +14,8 @@ from deepseek_cli.tensors import HeldWeights
 PART = 4  # windows that are computed at once
 DAMPING = 0.01  # of a Hessian's mean diagonal
 
-OnBlock = Callable[[int, Mapping[str, Tensor], Callable[[str], Tensor | None]], None]
+Weight = Callable[[str], Tensor | None]
+OnBlock = Callable[[int, Mapping[str, Tensor], Weight], Mapping[str, Tensor] | None]
 
 
 class Gathering(TorchOps):
@@ -40,16 +41,19 @@ class Gathering(TorchOps):
 def each_block(shape: Shape, wanted: Callable[[str], bool], on_block: OnBlock) -> None:
     """Call `on_block(layer, hessians, weight)` behind each block, with the mean Hessian of what goes into each wanted product.
 
-    `weight` gives the block's weights by full name.
+    `weight` gives the block's weights by full name. Where `on_block` gives others for some, the next block sees what they do.
     """
     arch, config, weights = shape.handle.architecture, shape.handle.config, HeldWeights(shape.handle.weights)
     xs = [arch.embed(TorchOps(weights), config, part) for part in shape.windows.split(PART)]
     for layer in range(config.layers):
         weights.forget()
         ops = Gathering(weights, wanted)
-        xs = [arch.block(ops, config, x, layer) for x in xs]
+        outputs = [arch.block(ops, config, x, layer) for x in xs]
         means = {name: hessian / ops.tokens[name] for name, hessian in ops.hessians.items()}
-        on_block(layer, means, weights)
+        if changed := on_block(layer, means, weights):
+            weights.held.update(changed)
+            outputs = [arch.block(TorchOps(weights), config, x, layer) for x in xs]
+        xs = outputs
 
 
 def damped(hessian: Tensor, damping: float = DAMPING) -> Tensor:

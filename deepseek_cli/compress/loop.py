@@ -9,7 +9,7 @@ from typing import Any
 
 from deepseek_cli.compress.candidates import Planned, Planner
 from deepseek_cli.compress.plan import Candidate
-from deepseek_cli.compress.spec import CompressSpec
+from deepseek_cli.compress.spec import GATE, CompressSpec
 from deepseek_cli.quantize.engine import Quantized
 from deepseek_cli.quantize.method import LONG_SECONDS
 from deepseek_cli.reporter import Reporter
@@ -37,8 +37,9 @@ class Attempt:
 
 def misses_quality(report: Mapping[str, Any], spec: CompressSpec) -> bool:
     """Whether a goal of quality is not met, or not known to be."""
-    goals = ((spec.max_kld, "kl"), (spec.max_accuracy_loss, "accuracy_loss_most"))
-    return any(most is not None and report.get(field, float("inf")) > most for most, field in goals)
+    measured = {"kl": report.get("kl"), **report.get(GATE, {})}
+    goals = ((spec.max_kld, measured["kl"]), (spec.max_accuracy_loss, measured.get("accuracy_loss_most")))
+    return any(most is not None and (value is None or value > most) for most, value in goals)
 
 
 def improve(

@@ -15,7 +15,7 @@ def refuse(shape: Shape, amount: str) -> None:
 
 
 def cut(shape: Shape, rank: None, amount: str, context: Context) -> Shape:
-    decision = {"step": "mtp", "layer": shape.handle.config.layers, "dropped": sorted(shape.handle.draft_weights)}
+    decision = {"step": "mtp", "layer": shape.handle.config.layers, "tensors": len(shape.handle.draft_weights)}
     return shape.with_model({"num_nextn_predict_layers": 0}, {n: shape.handle.tensors[n] for n in shape.handle.weights}, decision)
 
 

@@ -19,7 +19,7 @@ from deepseek_cli.runtime.tokenizer import Tokenizer, open_tokenizer
 
 TOKENS = 4096  # of calibration text, that steps look at
 NAMED_BYTES = 400  # of a tensor, in header, config and manifest
-REPORT_BYTES = 8192  # of a manifest, for the report card and the frontier, which are written at the end
+REPORT_BYTES = 12288  # of a manifest, for what is written at the end: the report card, the frontier, answers
 LADDER = (  # body and embeddings, from most bits to fewest
     ("int8-g32", "int8-g32"),
     ("int8", "int8"),
@@ -47,6 +47,12 @@ class Candidate:
     seconds: float | None = None  # to make it
     measured_kl: float | None = None
     measured_bytes: int | None = None
+    chosen: bool = False
+
+    @property
+    def label(self) -> str:
+        """What its files are named after."""
+        return f"{self.steps}-{self.scheme}-{self.embeddings}-{self.level}-{self.size_bytes}".strip("-")
 
 
 class Steps:

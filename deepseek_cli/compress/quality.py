@@ -6,13 +6,15 @@ see the text in the tokens of the candidate.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from deepseek_cli.compress.shape import Shape
-from deepseek_cli.evaluate import TEXTS, WINDOW, HandlePredictor, Text, Windows, compare, cut_windows
+from deepseek_cli.evaluate import WINDOW, HandlePredictor, Text, Windows, compare, cut_windows
 from deepseek_cli.evaluate import seconds_for as evaluation_seconds
 from deepseek_cli.handle import ModelHandle
 from deepseek_cli.quantize.engine import REPORT_SECONDS, REPORT_WINDOWS
@@ -39,12 +41,23 @@ class OfKept(HandlePredictor):
         return left.clamp_min(torch.finfo(left.dtype).tiny).log()
 
 
+def reference(original: ModelHandle, tokens: Tensor, shape: Shape) -> HandlePredictor:
+    """The original's predictions of `tokens`, which are those of the shape."""
+    return HandlePredictor(original, tokens) if shape.kept is None else OfKept(original, tokens, shape)
+
+
 def report_card(
-    original: ModelHandle, candidate: ModelHandle, shape: Shape, reporter: Reporter, *, always: bool = False
+    original: ModelHandle,
+    candidate: ModelHandle,
+    shape: Shape,
+    texts: Sequence[Path],
+    reporter: Reporter,
+    *,
+    always: bool = False,
 ) -> dict[str, Any]:
     """Like `quantize.engine.measure`, for a candidate that was made from `shape`. `always`: also where that takes long."""
     body = {"bits_per_weight": 8 * candidate.size_bytes / candidate.parameters, "size_bytes": candidate.size_bytes}
-    seconds = evaluation_seconds(original, 2 * len(TEXTS) * REPORT_WINDOWS * WINDOW)
+    seconds = evaluation_seconds(original, 2 * len(texts) * REPORT_WINDOWS * WINDOW)
     if seconds > REPORT_SECONDS and not always:
         reporter.note(
             "Measuring quality would take about {minutes:.0f} minutes: deepseek eval {name}",
@@ -52,25 +65,16 @@ def report_card(
             name=candidate.name,
         )
         return {**body, "unmeasured": f"estimated at {seconds:.0f} s"}
-    windows: Windows = cut_windows(open_tokenizer(candidate.root), most=REPORT_WINDOWS)
-    reference = reference_for(original, shape, windows.tokens)
-    found = compare(reference, HandlePredictor(candidate, windows.tokens), windows, reporter)
-    lost = {}
-    if isinstance(reference, OfKept):
-        lost = {"among_tokens": len(reference.kept), "lost_probability": reference.lost / reference.positions}
+    windows: Windows = cut_windows(open_tokenizer(candidate.root), texts, most=REPORT_WINDOWS)
+    before, lost = reference(original, windows.tokens, shape), {}
+    found = compare(before, HandlePredictor(candidate, windows.tokens), windows, reporter)
+    if isinstance(before, OfKept):
+        lost = {"among_tokens": len(before.kept), "lost_probability": before.lost / before.positions}
     return {**body, "against": original.name, **lost, **found}
-
-
-def reference_for(original: ModelHandle, shape: Shape, tokens: Tensor) -> HandlePredictor:
-    """The original's predictions of `tokens`, which are those of the shape."""
-    return HandlePredictor(original, tokens) if shape.kept is None else OfKept(original, tokens, shape)
 
 
 def divergence(original: ModelHandle, shape: Shape, windows: Tensor) -> float:
     """What leaving parts out costs before anything is rounded, on `windows` in the tokens of the shape."""
-    score = compare(
-        reference_for(original, shape, windows),
-        HandlePredictor(shape.handle, windows),
-        Windows(windows, (Text("calibration", "", len(windows)),)),
-    )
+    before, after = reference(original, windows, shape), HandlePredictor(shape.handle, windows)
+    score = compare(before, after, Windows(windows, (Text("calibration", "", len(windows)),)))
     return float(str(score["kl"]))

@@ -55,6 +55,7 @@ class Context:
     reporter: Reporter = SILENT
     original: ModelHandle | None = None  # before the first step
     work: Path | None = None  # what a run that is stopped leaves to the next
+    seed: int = 0  # of the order in which text is learned from
 
     def keep(self, name: str, tensors: Mapping[str, Tensor]) -> dict[str, TensorRef]:
         """The tensors, in a file of this name instead of in memory."""

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from deepseek_cli.errors import UsageError
 from deepseek_cli.spec import Size, option
+
+GATE = "accuracy_gate"  # where a report holds the accuracy that `max_accuracy_loss` is held against
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +23,7 @@ class CompressSpec:
     relative_to: Literal["fp32", "bf16"] = option("fp32", help="what --smaller counts from")
     steps: str | None = option(
         None,
-        help="what to leave out before rounding: mtp, vocabulary, experts, depth, width, heads; "
+        help="what to leave out before rounding: mtp, vocabulary, experts, depth, width, heads, sparsity; "
         "recover=20m lets the rest learn; for example experts=50%,mtp",
         metavar="NAME[=SHARE],…",
     )
@@ -32,6 +35,8 @@ class CompressSpec:
     max_kld: float | None = option(None, help="exit with 1 when the KL divergence is above this")
     max_accuracy_loss: float | None = option(None, help="exit with 1 unless next-token accuracy surely falls by less, relatively")
     calibration: str = option("builtin", help="a text file to calibrate on, instead of the built-in text", metavar="FILE")
+    text: str | None = option(None, help="a text file to measure on, instead of the built-in ones", metavar="FILE")
+    html: Path | None = option(None, help="write frontier, decisions, memory and answers as one offline page", metavar="FILE")
 
     def __post_init__(self) -> None:
         if sum(goal is not None for goal in (self.smaller, self.to_size, self.fit)) != 1:
@@ -39,6 +44,11 @@ class CompressSpec:
                 "compress needs a goal: --smaller or --to-size or --fit, one of them.", hint="For example: --smaller 85%"
             )
 
+        if self.text is not None and self.text == self.calibration:
+            raise UsageError(
+                "--text and --calibration are the same file: a model is not judged by what it was fitted to.",
+                hint="Give another text to measure on.",
+            )
         if self.time is not None:
             parse_duration(self.time)
 

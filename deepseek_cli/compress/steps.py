@@ -23,6 +23,7 @@ STEPS: dict[str, tuple[str, str]] = {  # in the order in which they are taken
     "depth": ("deepseek_cli.compress.depth:STEP", "drop the layers whose absence changes predictions least"),
     "width": ("deepseek_cli.compress.width:STEP", "drop channels of the MLPs, the others making good for them"),
     "heads": ("deepseek_cli.compress.heads:STEP", "drop attention heads, in groups that share keys and values"),
+    "sparsity": ("deepseek_cli.compress.sparsity:STEP", "set weights to zero, the others making good: a share, or 2:4"),
     "recover": ("deepseek_cli.compress.recover:STEP", "let what is left learn from the original, for a time such as 20m"),
 }
 

@@ -15,6 +15,8 @@ from deepseek_cli.deploy.spec import DeploySpec
 from deepseek_cli.deploy.target import Target, require
 from deepseek_cli.errors import UsageError
 from deepseek_cli.handle import ModelHandle
+from deepseek_cli.ops.drafting import DRAFT, HIDDEN, STATES
+from deepseek_cli.ops.onnx_draft import emit_draft
 from deepseek_cli.ops.onnx_ops import emit
 from deepseek_cli.quantize.folder import clean_config
 from deepseek_cli.reporter import SILENT, Reporter
@@ -49,9 +51,15 @@ def emit_bundle(
     Raises ModelUnsupported for a shape that ONNX Runtime's operators cannot hold, UsageError for options that do not concern
     the model.
     """
-    latent = getattr(handle.config, "latent", None)
-    caches = _caches(handle, spec, reporter)
-    fallbacks = emit(handle.architecture, handle.config, handle.weights, folder / GRAPH, context, reporter, **caches)
+    latent, drafting = getattr(handle.config, "latent", None), handle.draft_weights
+    options = {"gives_hidden": bool(drafting), **_caches(handle, spec, reporter)}
+    fallbacks = emit(handle.architecture, handle.config, handle.weights, folder / GRAPH, context, reporter, **options)
+    if drafting:
+        fallbacks += emit_draft(
+            *(handle.architecture, handle.config, {**handle.weights, **drafting}, folder / DRAFT, folder / GRAPH, context),
+            rounds_tokens=spec.rounds_tokens,
+        )
+    fallbacks = list(dict.fromkeys(fallbacks))
     report(fallbacks, reporter)
     open_tokenizer(handle.root).save(folder)
     write_json(folder / "config.json", clean_config(handle.raw_config))
@@ -127,13 +135,24 @@ def unexpected(handle: ModelHandle, folder: Path, threads: int | None) -> list[s
 
     Without packing, which rearranges weights for speed and proves nothing about them.
     """
+    layers = handle.config.layers
+    if not handle.draft_weights:
+        return _unlike(folder / GRAPH, range(layers), set(), threads)
+    if not (folder / DRAFT).exists():
+        return [DRAFT]
+    drafting = _unlike(folder / DRAFT, range(layers, layers + 1), {STATES}, threads)
+    return _unlike(folder / GRAPH, range(layers), {HIDDEN}, threads) + drafting
+
+
+def _unlike(graph: Path, layers: range, others: set[str], threads: int | None) -> list[str]:
+    """The names of inputs and outputs that it lacks, or has too many."""
     options = session_options(threads)
     options.add_session_config_entry("session.disable_prepacking", "1")
-    session = load(folder / GRAPH, options)
+    session = load(graph, options)
     found = {v.name for v in (*session.get_inputs(), *session.get_outputs(), *session.get_overridable_initializers())}
     kinds = cache_kinds(session)
-    caches = [f"{a}.{i}.{b}" for i in range(handle.config.layers) for a in ("past_key_values", "present") for b in kinds]
-    return sorted({"input_ids", "attention_mask", "num_logits_to_keep", "logits", *caches} ^ found)
+    caches = [f"{a}.{i}.{b}" for i in layers for a in ("past_key_values", "present") for b in kinds]
+    return sorted({"input_ids", "attention_mask", "num_logits_to_keep", "logits", *caches, *others} ^ found)
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:

@@ -18,6 +18,7 @@ from deepseek_cli.handle import Bundle, ModelHandle
 from deepseek_cli.manifest import Manifest, list_files, step, write_manifest
 from deepseek_cli.quantize.engine import unchanged
 from deepseek_cli.quantize.folder import lineage
+from deepseek_cli.refs import TensorRef
 from deepseek_cli.reporter import SILENT, Reporter
 from deepseek_cli.runtime.context import check_context
 from deepseek_cli.runtime.memory_plan import KEY, MemoryPlan
@@ -25,7 +26,8 @@ from deepseek_cli.spec import as_record
 from deepseek_cli.store import Store, require_space, result_name, staged
 
 CHECK = Path(__file__).parent / "templates" / "check.py"  # goes into every bundle
-CARRIED = ("int4", "int8", "q4_0", "q8_0")  # what a bundle holds as it lies; other formats become float32
+CARRIED = ("int3", "int4", "int8", "q4_0", "q8_0")  # what a bundle holds as it lies; other formats become float32
+CORRECTED = ("", "cpu", "cuda", "rocm", "web")  # targets that compute low-rank corrections beside codes
 CARRIED_BY = {"gguf": (*CARRIED, "q4_1", "q5_", "q4_k", "q6_k")}
 
 
@@ -126,8 +128,12 @@ def within_index(handle: ModelHandle, context: int, reporter: Reporter) -> int:
 
 def bundle_bytes(handle: ModelHandle, target: str = "") -> int:
     """An upper bound: codes with float32 scales, and four bytes for each value of what is dense or becomes it."""
-    refs, carried = handle.weights.values(), CARRIED_BY.get(target, CARRIED)
-    return sum(2 * ref.size_bytes if ref.stored.startswith(carried) else 4 * ref.values for ref in refs)
+    refs, carried = {**handle.weights, **handle.draft_weights}.values(), CARRIED_BY.get(target, CARRIED)
+
+    def held(ref: TensorRef) -> bool:
+        return ref.stored.startswith(carried) and (target in CORRECTED or "-r" not in ref.stored)
+
+    return sum(2 * ref.size_bytes if held(ref) else 4 * ref.values for ref in refs)
 
 
 def verify_again(bundle: Bundle, handle: ModelHandle, threads: int | None, reporter: Reporter = SILENT) -> dict[str, Any]:

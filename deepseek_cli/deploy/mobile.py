@@ -22,7 +22,7 @@ from deepseek_cli.quantize.folder import clean_config, copy_licence
 from deepseek_cli.reporter import SILENT, Reporter
 from deepseek_cli.runtime.executorch_session import PROGRAM, load, open_folder, read, runtime
 from deepseek_cli.runtime.tokenizer import open_tokenizer
-from deepseek_cli.tensors import QuantizedTensor, Weight
+from deepseek_cli.tensors import CorrectedTensor, QuantizedTensor, Weight
 
 FAMILIES = ("llama", "qwen2", "qwen3")
 LONGEST_CONTEXT = 2048  # whose KV cache is reserved at once, unless --context says more
@@ -82,6 +82,8 @@ def check_fits(handle: ModelHandle) -> None:
 
 def unfit(weight: Weight) -> str:
     """Why XNNPACK has no kernel for the codes of a weight; "" where it has."""
+    if isinstance(weight, CorrectedTensor):
+        return "XNNPACK has no place for its low-rank correction"
     if not isinstance(weight, QuantizedTensor):
         return "its format has no counterpart in XNNPACK"
     if weight.zero is not None or weight.offset is not None:

@@ -13,13 +13,15 @@ from torch import Tensor
 from deepseek_cli.formats.mapped import MappedFile
 from deepseek_cli.formats.nbits import NBits, from_nbits
 from deepseek_cli.handle import ModelHandle
+from deepseek_cli.ops.drafting import DRAFT
 from deepseek_cli.ops.onnx_experts import CORRECTION
 from deepseek_cli.ops.onnx_half import SIGNED
 from deepseek_cli.ops.onnx_latent import KEYS, VALUES, join_expansion
+from deepseek_cli.ops.onnx_low_rank import DOWN, UP
 from deepseek_cli.ops.onnx_tokens import SIGN
 from deepseek_cli.ops.token_rounding import CODES, PRODUCT, SCALE
 from deepseek_cli.runtime.onnx_session import GRAPH
-from deepseek_cli.tensors import QuantizedTensor, Weight, take_rows
+from deepseek_cli.tensors import CorrectedTensor, QuantizedTensor, Weight, take_rows
 
 DTYPES = {
     onnx.TensorProto.FLOAT: torch.float32,
@@ -31,13 +33,16 @@ DTYPES = {
 
 
 def read_back(handle: ModelHandle, folder: Path) -> Iterator[tuple[str, Weight]]:
-    """Weights of an ONNX bundle by on-disk name."""
-    return GraphWeights(folder / GRAPH).each(handle)
+    """Weights of an ONNX bundle by on-disk name, those of its second graph too: what this shares with the first is read once."""
+    yield from GraphWeights(folder / GRAPH).each(handle)
+    if (folder / DRAFT).exists():
+        drafting = handle.draft_weights
+        yield from ((name, weight) for name, weight in GraphWeights(folder / DRAFT).each(handle) if name in drafting)
 
 
 def left_out(handle: ModelHandle) -> set[str]:
     """Weights that no bundle holds: the indexer's, which chooses all keys as long as there are no more than its `top_k`."""
-    return {name for name in handle.weights if ".indexer." in name}
+    return {name for name in (*handle.weights, *handle.draft_weights) if ".indexer." in name}
 
 
 class GraphWeights:
@@ -91,11 +96,11 @@ class GraphWeights:
         found = dict(enumerate(map(read, range(len(node.input)))))
         settings = {a.name: a.i for a in node.attribute}
         if node.op_type == "MatMulNBits":
-            yield "weight", quantized(found[1], found[2], found.get(3), settings, settings["K"])
+            yield "weight", self._corrected(node, quantized(found[1], found[2], found.get(3), settings, settings["K"]))
             if found.get(5) is not None:
                 yield "bias", tensor(found[5])
         elif node.op_type == PRODUCT:
-            yield "weight", turned_back(tensor(found[CODES]), tensor(found[SCALE]))
+            yield "weight", self._corrected(node, turned_back(tensor(found[CODES]), tensor(found[SCALE])))
         elif node.op_type == "GatherBlockQuantized":
             rows = tensor(found[0])
             yield "weight", quantized(rows, found[2], found.get(3), settings, rows.shape[1] * 8 // settings["bits"])
@@ -109,6 +114,11 @@ class GraphWeights:
         else:
             last = max(i for i, value in found.items() if value is not None)
             yield "bias" if node.op_type == "Add" else "weight", tensor(found[last])
+
+    def _corrected(self, node: Any, rounded: QuantizedTensor) -> Weight:
+        """With what the graph adds beside the product `node`; of a fused one, rows have zeros for other weights' corrections."""
+        up, down = (self._tensor(f"{node.name}.{part}") for part in (UP, DOWN))
+        return rounded if up is None or down is None else CorrectedTensor(rounded, up, down)
 
     def _tensor(self, name: str) -> Tensor | None:
         proto = self.initializers.get(name)

@@ -20,7 +20,7 @@ from deepseek_cli.formats.nbits import BLOCKS
 from deepseek_cli.handle import ModelHandle
 from deepseek_cli.memory import free_bytes
 from deepseek_cli.reporter import SILENT, Reporter
-from deepseek_cli.tensors import BlockTensor, QuantizedTensor, Weight, dense
+from deepseek_cli.tensors import BlockTensor, CorrectedTensor, QuantizedTensor, Weight, dense
 
 LEVELS = ("structure", "weights", "logits", "tokens")  # L0 to L3
 LONGEST_SECONDS = 120
@@ -107,11 +107,13 @@ def check_structure(target: Target, handle: ModelHandle, folder: Path, threads: 
 
 
 def check_weights(target: Target, handle: ModelHandle, folder: Path) -> Check:
-    """Every weight that the model computes with, as the target reads it back."""
-    weights, left_out = handle.weights, sorted(target.left_out(handle))
+    """Every weight that the model computes with, as the target reads it back; all that drafts, or nothing of it."""
+    weights, drafting, left_out = handle.weights, handle.draft_weights, sorted(target.left_out(handle))
     same: set[str] = {*left_out}
     wrong: set[str] = set()
     for name, found in target.read_back(handle, folder):
+        if name in drafting:
+            weights |= drafting
         ref = weights.get(name)
         if ref is None:  # a linear without bias, fused with one that has it
             (same if not dense(found).any() else wrong).add(name)
@@ -119,7 +121,7 @@ def check_weights(target: Target, handle: ModelHandle, folder: Path) -> Check:
         (same if same_bits(ref.read(), found) else wrong).add(name)
         ref.release()
     differing = sorted(wrong | (weights.keys() - same))
-    count = len(weights) - len(left_out)
+    count = len(weights.keys() - left_out)
     result = (
         f"{len(differing)} of {count} tensors differ: {', '.join(differing[:3])}"
         if differing
@@ -135,6 +137,8 @@ def same_bits(expected: Weight, found: Weight) -> bool:
         return torch.equal(dense(expected).float().to(found.dtype), found)
     if isinstance(expected, BlockTensor) and isinstance(found, BlockTensor):
         return expected.format == found.format and torch.equal(expected.raw, found.raw)
+    if isinstance(expected, CorrectedTensor) and isinstance(found, CorrectedTensor):
+        return same_bits(expected.rounded, found.rounded) and same_correction(expected, found)
     if not isinstance(expected, QuantizedTensor) or not isinstance(found, QuantizedTensor):
         return False
     if expected.permutation is not None or (expected.offset is None) != (found.offset is None):
@@ -148,3 +152,10 @@ def same_bits(expected: Weight, found: Weight) -> bool:
         and (expected.offset is None or torch.equal(spread(expected, expected.offset), spread(found, found.offset)))
         and bool((spread(expected, expected.zero_point) == spread(found, found.zero_point)).all())
     )
+
+
+def same_correction(expected: CorrectedTensor, found: CorrectedTensor) -> bool:
+    """Equal factors, as the dtype of those `found` holds them, but for ranks that add nothing."""
+    ours, theirs = ((weight.up != 0).any(0) for weight in (expected, found))
+    up, down = (factor.to(found.up.dtype) for factor in (expected.up[:, ours], expected.down[ours]))
+    return torch.equal(up, found.up[:, theirs]) and torch.equal(down, found.down[theirs])

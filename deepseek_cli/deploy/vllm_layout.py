@@ -19,7 +19,17 @@ from deepseek_cli.handle import ModelHandle
 from deepseek_cli.ops.cost import count, count_draft
 from deepseek_cli.quantize.folder import clean_config
 from deepseek_cli.schemes import Scheme
-from deepseek_cli.tensors import DENSE_DTYPES, BlockTensor, Fp8Tensor, QuantizedTensor, TensorRef, Weight, dense, in_pieces
+from deepseek_cli.tensors import (
+    DENSE_DTYPES,
+    BlockTensor,
+    CorrectedTensor,
+    Fp8Tensor,
+    QuantizedTensor,
+    TensorRef,
+    Weight,
+    dense,
+    in_pieces,
+)
 
 GROUPS = (128, 64, 32)  # that its kernels have
 SCALES = {torch.bfloat16: "bfloat16", torch.float16: "float16"}  # vLLM holds scales in the dtype of activations
@@ -126,6 +136,8 @@ def _unfit(weight: Weight) -> str:
     """Why the codes of a linear cannot be carried; "" where they can."""
     if isinstance(weight, BlockTensor):
         return f"the {weight.format} format has no counterpart in compressed-tensors"
+    if isinstance(weight, CorrectedTensor):
+        return "compressed-tensors has no place for its low-rank correction"
     if isinstance(weight, Fp8Tensor):
         return "FP8 with scales along the inputs has no counterpart among packed weights"
     if not isinstance(weight, QuantizedTensor):

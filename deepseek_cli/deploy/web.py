@@ -100,7 +100,8 @@ def _require_fit(handle: ModelHandle, spec: DeploySpec) -> None:
 
 def _bits(handle: ModelHandle) -> int:
     """What most linears have, which names the graph; 0 where they are dense."""
-    found = Counter(bits for ref in handle.weights.values() for bits in (4, 8) if ref.stored.startswith(f"int{bits}"))
+    forms = {"int3": 4, "int4": 4, "int8": 8}
+    found = Counter(bits for ref in handle.weights.values() for form, bits in forms.items() if ref.stored.startswith(form))
     return found.most_common(1)[0][0] if found else 0
 
 

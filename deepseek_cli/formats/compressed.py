@@ -16,16 +16,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from deepseek_cli.formats import correction
 from deepseek_cli.formats.grouped import grouped, input_order, value, words
 from deepseek_cli.formats.parts import INDICES, check_scales, check_stored, corrupt, joined, supported, unfitting, whole_number
 from deepseek_cli.formats.safetensors import Planned
 from deepseek_cli.schemes import Scheme, pattern_of
-from deepseek_cli.tensors import QuantizedTensor, TensorRef, pack, unpack
+from deepseek_cli.tensors import CorrectedTensor, QuantizedTensor, TensorRef, pack, unpack
 
 SCALE_DTYPE = torch.bfloat16  # holds portable scales exactly
 PARTS = ("weight_packed", "weight_scale", "weight_shape", "weight_zero_point", "weight_g_idx")
 FORMATS = ("pack-quantized", "int-quantized")
-WEIGHTS: dict[str, tuple[object, ...]] = {"type": ("int",), "num_bits": (4, 8), "strategy": ("group", "channel")}
+WEIGHTS: dict[str, tuple[object, ...]] = {"type": ("int",), "num_bits": (3, 4, 8), "strategy": ("group", "channel")}
 
 
 def planned_parts(name: str, shape: tuple[int, int], scheme: Scheme, scales: torch.dtype = SCALE_DTYPE) -> list[Planned]:
@@ -39,11 +40,17 @@ def planned_parts(name: str, shape: tuple[int, int], scheme: Scheme, scales: tor
     ]
     if not scheme.symmetric:
         parts.append(Planned(f"{name}.weight_zero_point", torch.int32, (-(-out * scheme.bits // 32), groups)))
-    return parts
+    return parts + correction.planned_parts(name, shape, scheme)
 
 
-def parts_of(name: str, weight: QuantizedTensor, scales: torch.dtype = SCALE_DTYPE) -> Iterator[tuple[str, Tensor]]:
+def parts_of(
+    name: str, weight: QuantizedTensor | CorrectedTensor, scales: torch.dtype = SCALE_DTYPE
+) -> Iterator[tuple[str, Tensor]]:
     """The tensors that hold a quantized weight on disk."""
+    if isinstance(weight, CorrectedTensor):
+        yield from parts_of(name, weight.rounded, scales)
+        yield from correction.parts_of(name, weight)
+        return
     yield f"{name}.weight_packed", weight.packed.contiguous().view(torch.int32)
     yield f"{name}.weight_scale", weight.scale.to(scales)
     yield f"{name}.weight_shape", torch.tensor(weight.shape, dtype=torch.int64)
@@ -53,15 +60,15 @@ def parts_of(name: str, weight: QuantizedTensor, scales: torch.dtype = SCALE_DTY
 
 def _pack_rows(zero: Tensor, bits: int) -> Tensor:
     """uint8 [out, groups] to int32 [ceil(out * bits / 32), groups]: packed along the first axis."""
-    padded = torch.nn.functional.pad(zero.T, (0, -zero.shape[0] % (32 // bits)))
-    words = (
-        pack(padded, bits).flatten().view(torch.int32)
-    )  # flat first: one group per row would leave strides that cannot be viewed
-    return words.view(len(padded), -1).T.contiguous()
+    words = -(-len(zero) * bits // 32)
+    padded = torch.nn.functional.pad(zero.T, (0, -len(zero) % 32))  # after 32 codes a word ends whatever their bits are
+    flat = pack(padded, bits).flatten().view(torch.int32)  # one group per row would leave strides that cannot be viewed
+    return flat.view(len(padded), -1)[:, :words].T.contiguous()
 
 
 def _unpack_rows(packed: Tensor, bits: int, out: int) -> Tensor:
-    codes = unpack(packed.T.flatten().view(torch.uint8), bits)
+    whole = torch.nn.functional.pad(packed.T, (0, -len(packed) % bits))  # 32 codes lie in so many words
+    codes = unpack(whole.flatten().view(torch.uint8), bits)
     return codes.view(packed.shape[1], -1)[:, :out].T.contiguous()
 
 
@@ -100,21 +107,23 @@ def _targets(schemes: Mapping[str, Scheme | None]) -> dict[Scheme | None, list[s
 
 def _arguments(scheme: Scheme) -> dict[str, Any]:
     strategy = {"strategy": "group", "group_size": scheme.group} if scheme.group else {"strategy": "channel"}
-    return {"num_bits": scheme.bits, "type": "int", "symmetric": scheme.symmetric, **strategy}
+    corrected = {correction.RANK: scheme.rank} if scheme.rank else {}
+    return {"num_bits": scheme.bits, "type": "int", "symmetric": scheme.symmetric, **strategy, **corrected}
 
 
 def assemble(tensors: Mapping[str, TensorRef], settings: Mapping[str, Any], file: Path) -> dict[str, TensorRef]:
     """The same tensors with the parts of each quantized weight joined into one reference called `X.weight`."""
-    allowed = _group_sizes(settings, file)
+    groups, ranks = (_numbers(settings, field, file) for field in ("group_size", correction.RANK))
     _check_formats(settings, file)
     joint = {}
     for name, ref in tensors.items():
         stem, _, part = name.rpartition(".")
         if part == "weight_packed":
-            joint[f"{stem}.weight"] = _join_packed(stem, tensors, allowed(stem), file)
+            joined_ref = _join_packed(stem, tensors, groups(stem), file)
+            joint[f"{stem}.weight"] = correction.with_correction(joined_ref, tensors, ranks(stem), file)
         elif part == "weight" and ref.stored == "i8":
-            joint[name] = _join_bytes(stem, tensors, allowed(stem), file)
-        elif part not in PARTS:
+            joint[name] = _join_bytes(stem, tensors, groups(stem), file)
+        elif part not in (*PARTS, *correction.PARTS):
             joint[name] = ref
     return joint
 
@@ -133,26 +142,27 @@ def _check_formats(settings: Mapping[str, Any], file: Path) -> None:
         supported(file, f"{field}.{key}", (inner.get(key) or None) if isinstance(inner, dict) else inner, known)
 
 
-def _group_sizes(settings: Mapping[str, Any], file: Path) -> Callable[[str], list[int]]:
-    """Group sizes the config allows for a module: those of the groups that name it, else of all groups. 0 is a whole row."""
+def _numbers(settings: Mapping[str, Any], field: str, file: Path) -> Callable[[str], list[int]]:
+    """What the config allows a module as `field`: that of the groups that name it, else of all groups. Of group sizes 0 is a
+    whole row."""
     groups = settings.get("config_groups")
     if not isinstance(groups, dict) or not all(
         isinstance(g, dict) and isinstance(g.get("weights"), dict) and isinstance(g.get("targets", []), list)
         for g in groups.values()
     ):
         raise corrupt("{file}: quantization_config has no sound config_groups.", file)
-    sizes = [whole_number(g["weights"], "group_size", file) for g in groups.values()]
+    numbers = [whole_number(g["weights"], field, file) for g in groups.values()]
     exact: dict[str, list[int]] = {}
     patterns: list[tuple[re.Pattern[str], int]] = []
-    for group, size in zip(groups.values(), sizes, strict=True):
+    for group, number in zip(groups.values(), numbers, strict=True):
         for target in map(str, group.get("targets", [])):
             if target.startswith("re:"):
-                patterns.append((_expression(target[3:], file), size))
+                patterns.append((_expression(target[3:], file), number))
             else:
-                exact.setdefault(target, []).append(size)
+                exact.setdefault(target, []).append(number)
 
     def allowed(stem: str) -> list[int]:
-        return [*exact.get(stem, []), *(size for pattern, size in patterns if pattern.fullmatch(stem))] or sizes
+        return [*exact.get(stem, []), *(number for pattern, number in patterns if pattern.fullmatch(stem))] or numbers
 
     return allowed
 
@@ -173,7 +183,7 @@ def _join_packed(stem: str, tensors: Mapping[str, TensorRef], group_sizes: list[
     check_scales(file, scale)
     size = shape.read()
     out, inputs = (int(n) for n in size.tolist()) if isinstance(size, Tensor) and size.numel() == 2 else (0, 0)
-    bits = next((b for b in (4, 8) if packed.shape == (out, inputs * b // 32)), 0)
+    bits = next((b for b in (3, 4, 8) if packed.shape == (out, inputs * b // 32)), 0)
     group = _group_of(scale, inputs, group_sizes)
     if not bits or not group or scale.shape != (out, scale.shape[-1]) or (index and index.shape != (inputs,)):
         raise unfitting(file, f"{stem}.weight")

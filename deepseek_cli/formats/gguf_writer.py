@@ -15,7 +15,7 @@ from torch import Tensor
 
 from deepseek_cli.blocks import BLOCKS
 from deepseek_cli.formats.gguf import ARRAY, DENSE, MAGIC, PACKED, STRING, Gguf, each_weight
-from deepseek_cli.tensors import BlockTensor, QuantizedTensor, Weight, dense, in_pieces
+from deepseek_cli.tensors import BlockTensor, CorrectedTensor, QuantizedTensor, Weight, dense, in_pieces
 
 VERSION = 3
 ALIGNMENT = 32
@@ -77,6 +77,8 @@ def unfit(found: Weight) -> str:
     """Why no block format holds exactly these codes; "" where one does."""
     if isinstance(found, BlockTensor):
         return ""
+    if isinstance(found, CorrectedTensor):
+        return "GGUF has no place for its low-rank correction"
     if not isinstance(found, QuantizedTensor) or found.permutation is not None or found.offset is not None:
         return "GGUF has no format for its codes"
     inputs = found.shape[1]

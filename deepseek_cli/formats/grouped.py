@@ -27,6 +27,7 @@ def grouped(
     packed: Tensor, scale: Tensor, zero: Tensor | None, bits: int, group: int, order: Tensor | None = None
 ) -> QuantizedTensor:
     """A weight in groups. Zero points that all lie in the middle are left out: operators are faster without them.
+    Codes of 3 bits are given 4, which every target has.
 
     `order`, from `input_order`, brings codes that lie by input into groups.
     """
@@ -34,7 +35,8 @@ def grouped(
         zero = None
     if order is not None:
         packed = pack(unpack(packed, bits)[:, order].contiguous(), bits)
-    return QuantizedTensor(packed, scale.float().contiguous(), bits, group, zero, permutation=order)
+    found = QuantizedTensor(packed, scale.float().contiguous(), bits, group, zero, permutation=order)
+    return found.with_bits(4) if bits == 3 else found
 
 
 def affine(packed: Tensor, scale: Tensor, offset: Tensor, bits: int, group: int) -> QuantizedTensor:

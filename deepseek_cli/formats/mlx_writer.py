@@ -10,7 +10,7 @@ from torch import Tensor
 
 from deepseek_cli.formats.nbits import spread
 from deepseek_cli.formats.safetensors import Planned
-from deepseek_cli.tensors import BlockTensor, Fp8Tensor, QuantizedTensor, Weight
+from deepseek_cli.tensors import BlockTensor, CorrectedTensor, Fp8Tensor, QuantizedTensor, Weight
 
 GROUPS = (128, 64, 32)
 DTYPES = (torch.bfloat16, torch.float16, torch.float32)
@@ -45,9 +45,11 @@ def layout_of(weights: Iterable[Weight], preferred: torch.dtype) -> Layout | str
     return Layout(bits.pop(), group, dtypes[0]) if dtypes else "its scales are not finite"
 
 
-def foreign(weight: Tensor | BlockTensor | Fp8Tensor) -> str:
+def foreign(weight: Tensor | CorrectedTensor | BlockTensor | Fp8Tensor) -> str:
     if isinstance(weight, Tensor):
         return "not all of its experts are quantized"
+    if isinstance(weight, CorrectedTensor):
+        return "MLX has no place for its low-rank correction"
     kind = weight.format if isinstance(weight, BlockTensor) else "FP8"
     return f"the {kind} format has no counterpart in MLX"
 

@@ -13,9 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from deepseek_cli.tensors import BlockTensor, Fp8Tensor, QuantizedTensor, Weight, pack, unpack
+from deepseek_cli.tensors import BlockTensor, CorrectedTensor, Fp8Tensor, QuantizedTensor, Weight, pack, unpack
 
 BLOCKS = (256, 128, 64, 32, 16)
+Coded = QuantizedTensor | CorrectedTensor | BlockTensor | Fp8Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +39,14 @@ class NBits:
         return self.bits, self.block, self.inputs, self.zero is None
 
 
-def unfit(weight: QuantizedTensor | BlockTensor | Fp8Tensor) -> str:
+def unfit(weight: Coded) -> str:
     """Why these operators cannot hold `weight` as it is; "" when they can."""
     if isinstance(weight, Fp8Tensor):
         return "ONNX Runtime has no products with FP8 weights on CPUs"
     if isinstance(weight, BlockTensor):
         return f"the {weight.format} format has no counterpart in ONNX Runtime"
+    if isinstance(weight, CorrectedTensor):
+        return "an operator of codes has no place for its low-rank correction"
     if weight.irregular:
         return weight.irregular
     if not block_of(weight.group, weight.shape[1]):

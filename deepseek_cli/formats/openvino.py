@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from deepseek_cli.formats.nbits import BLOCKS, spread
-from deepseek_cli.tensors import BlockTensor, Fp8Tensor, QuantizedTensor, TensorRef, Weight, dense, pack, unpack
+from deepseek_cli.formats.nbits import BLOCKS, Coded, spread
+from deepseek_cli.tensors import BlockTensor, CorrectedTensor, Fp8Tensor, QuantizedTensor, TensorRef, Weight, dense, pack, unpack
 
 SIGN_BITS = {4: 0x88, 8: 0x80}  # of each code in a byte
 FALLBACK = torch.float16
@@ -71,12 +71,14 @@ def restore(codes: Tensor, dtype: str, shape: tuple[int, ...], scale: Tensor, ze
     return QuantizedTensor(packed, scale, bits, inputs // scale.shape[1], flat.view_as(scale))
 
 
-def unfit(weight: QuantizedTensor | BlockTensor | Fp8Tensor) -> str:
+def unfit(weight: Coded) -> str:
     """Why OpenVINO's constants cannot hold `weight` as it is; "" when they can."""
     if isinstance(weight, Fp8Tensor):
         return "FP8 with scales along the inputs has no counterpart in OpenVINO's plugin for CPUs"
     if isinstance(weight, BlockTensor):
         return f"the {weight.format} format has no counterpart in OpenVINO"
+    if isinstance(weight, CorrectedTensor):
+        return "its low-rank correction has no place beside OpenVINO's constants"
     if weight.irregular:
         return weight.irregular
     if not group_of(weight):

@@ -6,6 +6,7 @@ And the parts of those that are written here: compressed-tensors, or blocks wher
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -84,12 +85,14 @@ def parts_of(stem: str, weight: Quantized, scheme: Scheme) -> Iterable[tuple[str
     """The tensors that hold a quantized weight on disk."""
     from deepseek_cli.formats import compressed
     from deepseek_cli.formats.gguf_writer import encode
-    from deepseek_cli.tensors import QuantizedTensor
+    from deepseek_cli.tensors import CorrectedTensor, QuantizedTensor
 
     if scheme.block:  # a Q8_0 that was read again is codes and scales
         return [(f"{stem}.weight.{scheme.block}", encode(weight, scheme.block))]
+    if isinstance(weight, CorrectedTensor):
+        return compressed.parts_of(stem, replace(weight, rounded=weight.rounded.with_bits(scheme.bits)))
     assert isinstance(weight, QuantizedTensor)
-    return compressed.parts_of(stem, weight)
+    return compressed.parts_of(stem, weight.with_bits(scheme.bits))
 
 
 def quantization_config(schemes: Mapping[str, Scheme], left: list[str]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from deepseek_cli.messages_zh.compressing import COMPRESSING
 from deepseek_cli.messages_zh.deploying import DEPLOYING
 from deepseek_cli.messages_zh.making import MAKING
 from deepseek_cli.messages_zh.measuring import MEASURING
@@ -11,5 +12,5 @@ from deepseek_cli.messages_zh.serving import SERVING
 from deepseek_cli.messages_zh.shell import SHELL
 from deepseek_cli.messages_zh.tuning import TUNING
 
-AREAS = (SHELL, MODELS, PULLING, MAKING, DEPLOYING, MEASURING, SERVING, TUNING)
-MESSAGES: dict[str, str] = {**SHELL, **MODELS, **PULLING, **MAKING, **DEPLOYING, **MEASURING, **SERVING, **TUNING}
+AREAS = (SHELL, MODELS, PULLING, MAKING, DEPLOYING, MEASURING, SERVING, TUNING, COMPRESSING)
+MESSAGES: dict[str, str] = {**SHELL, **MODELS, **PULLING, **MAKING, **DEPLOYING, **MEASURING, **SERVING, **TUNING, **COMPRESSING}

@@ -4,8 +4,8 @@ MAKING: dict[str, str] = {
     # schemes
     "There is no scheme named {scheme!r}.": "没有名为 {scheme!r} 的方案。",
     "Schemes are: {grammar}.": "方案有：{grammar}。",
-    "int4 needs groups: one scale for a whole row loses too much.": "int4 需要分组：整行共用一个缩放系数损失太大。",
-    "Use int4-g32, int4-g64 or int4-g128.": "请用 int4-g32、int4-g64 或 int4-g128。",
+    "int{bits} needs groups: one scale for a whole row loses too much.": "int{bits} 需要分组：整行共用一个缩放系数损失太大。",
+    "Use int{bits}-g32, int{bits}-g64 or int{bits}-g128.": "请用 int{bits}-g32、int{bits}-g64 或 int{bits}-g128。",
     "{scheme}: -pos is for symmetric schemes.": "{scheme}：-pos 只用于对称方案。",
     "Leave -asym or -pos out.": "请去掉 -asym 或 -pos。",
     # quantize
@@ -48,6 +48,11 @@ MAKING: dict[str, str] = {
     "{name}: {mb} MB, at {path}.": "{name}：{mb} MB，位于 {path}。",
     "weights learn to be quantized: minutes to hours more, for int4 and int8": "让权重学会被量化：多花几分钟到几小时，用于 int4 和 int8",
     "steps of distillation, of --qat or behind any other way": "蒸馏的步数，用于 --qat，或接在其他方式之后",
+    "rank of a low-rank correction beside the codes of each weight, such as 16": "每个权重的编码旁边低秩修正的秩，例如 16",
+    "--set rank={rank} is not between 0 and {most}.": "--set rank={rank} 不在 0 与 {most} 之间。",
+    "For example: --set rank=16": "例如：--set rank=16",
+    "--set rank={rank} does not go with {scheme}.": "--set rank={rank} 不能与 {scheme} 一起使用。",
+    "Give it to int3, int4 or int8: once, so or in the name of the scheme.": "只用于 int3、int4 或 int8：这样给出，或写在方案名称里，二者取一。",
     "--set steps={count} is less than zero.": "--set steps={count} 小于零。",
     "0 leaves distillation out.": "0 表示不做蒸馏。",
     "{steps} steps of distillation are in that; they need {needed} MB of memory, and {free} MB are free.": (
@@ -64,8 +69,26 @@ MAKING: dict[str, str] = {
         "恢复训练没有帮助：KL 散度 {before:.4g} → {after:.4g}。不采用。"
     ),
     "Recovery: KL divergence {before:.4g} → {after:.4g} on held-out text.": "恢复训练：在留出的文本上，KL 散度 {before:.4g} → {after:.4g}。",
+    "Zeros make no file smaller: GPUs with sparse tensor cores multiply 2:4 faster, in TensorRT.": (
+        "零不会让文件变小：带稀疏张量核心的 GPU 用 TensorRT 做 2:4 乘法更快。"
+    ),
+    "--steps sparsity={text}: of such runs, hardware knows 2:4 alone.": "--steps sparsity={text}：这类结构中，硬件只支持 2:4。",
+    "Use sparsity=2:4, or a share such as 50%.": "请用 sparsity=2:4，或 50% 这样的比例。",
+    "{tensor} has {inputs} inputs, which are no runs of four.": "{tensor} 有 {inputs} 个输入，不是四的倍数。",
+    "Use a share, such as sparsity=50%.": "请用比例，例如 sparsity=50%。",
+    "prune": "剪枝",
     "--steps recover={text}: that is no time.": "--steps recover={text}：这不是时间。",
-    "For example: --steps depth=20%,recover=20m": "例如：--steps depth=20%,recover=20m",
+    "--steps recover={text} is no time, with :loraRANK or :hiddenWEIGHT behind it.": (
+        "--steps recover={text}：这不是时间，也不是后面带 :lora秩 或 :hidden权重 的时间。"
+    ),
+    "For example: --steps depth=20%,recover=20m, or recover=20m:lora16 to learn with less memory.": (
+        "例如：--steps depth=20%,recover=20m；或 recover=20m:lora16，学习时占用较少内存。"
+    ),
+    "--steps recover needs {needed} MB, and {free} MB are free.": "--steps recover 需要 {needed} MB，而可用的只有 {free} MB。",
+    "Learn by adapters, as in recover=20m:lora16, or leave it out.": "请用适配器学习，例如 recover=20m:lora16；或者不做这一步。",
+    "Recovery, {percent:.0f} % of the time: KL divergence {before:.4g} → {now:.4g} on held-out text.": (
+        "恢复训练，时间已用 {percent:.0f} %：在留出的文本上，KL 散度 {before:.4g} → {now:.4g}。"
+    ),
     # quantize to a size
     "bits per weight of the whole result, such as 4.2: more where they matter most": (
         "整个结果的平均每权重位数，例如 4.2：越重要的权重位数越多"
@@ -113,9 +136,9 @@ MAKING: dict[str, str] = {
         "compress 需要一个目标：--smaller、--to-size 或 --fit，三者取一。"
     ),
     "the device it is to run on with an everyday context, or how much memory it has": "要以日常上下文运行的设备，或其内存大小",
-    "what to leave out before rounding: mtp, vocabulary, experts, depth, width, heads; "
+    "what to leave out before rounding: mtp, vocabulary, experts, depth, width, heads, sparsity; "
     "recover=20m lets the rest learn; for example experts=50%,mtp": (
-        "舍入之前去掉什么：mtp、vocabulary、experts、depth、width、heads；recover=20m 让其余部分再学习；例如 experts=50%,mtp"
+        "舍入之前去掉什么：mtp、vocabulary、experts、depth、width、heads、sparsity；recover=20m 让其余部分再学习；例如 experts=50%,mtp"
     ),
     "left out": "去掉的部分",
     "Goal {goal} MB: {steps}, then {scheme}, embeddings {embeddings}.": "目标 {goal} MB：{steps}，然后 {scheme}，词嵌入 {embeddings}。",
@@ -227,7 +250,7 @@ MAKING: dict[str, str] = {
     "{tensor}: {algorithm} gives up ({reason}).": "{tensor}：{algorithm} 无法完成（{reason}）。",
     "There is no engine named {name!r}.": "没有名为 {name!r} 的引擎。",
     "There are local and ray.": "有 local 和 ray。",
-    "--engine ray needs Ray, which is not installed.": "--engine ray 需要 Ray，而它尚未安装。",
+    "--engine ray needs {package}, which is not installed.": "--engine ray 需要 {package}，而它尚未安装。",
     "Install it: pip install {extra}": "安装：pip install {extra}",
     "Ray: {tasks} tasks at once, of {threads} threads.": "Ray：同时 {tasks} 个任务，每个 {threads} 个线程。",
     "No Ray cluster answers at {address}: {reason}.": "{address} 处没有 Ray 集群应答：{reason}。",

@@ -41,10 +41,11 @@ MEASURING: dict[str, str] = {
     "most bytes of weights that are kept packed for this machine; 0 keeps none": "为本机保存的已打包权重最多占多少字节；0 为不保存",
     "{file} has no quantized products to make faster.": "{file} 中没有可加速的量化矩阵乘法。",
     "Leave --fast-prefill out.": "请去掉 --fast-prefill。",
+    "Leave --fast-prefill or batch_int8 out.": "请去掉 --fast-prefill 或 batch_int8。",
     "Packing weights for this machine, once: {path}": "为本机打包权重，只需一次：{path}",
     "{file} multiplies in int8 as it is.": "{file} 本来就用 int8 相乘。",
-    "--fast-prefill needs a processor that multiplies bytes (VNNI), and this one is not known to.": (
-        "--fast-prefill 需要能做字节乘法（VNNI）的处理器，而无法确认本机支持。"
+    "{option} needs a processor that multiplies bytes (VNNI), and this one is not known to.": (
+        "{option} 需要能做字节乘法（VNNI）的处理器，而无法确认本机支持。"
     ),
     "{path} may take {most} MB, and {needed} MB are needed.": "{path} 最多可占 {most} MB，而需要 {needed} MB。",
     "Use --set packed_cache=SIZE.": "请用 --set packed_cache=大小。",

@@ -12,6 +12,7 @@ SERVING: dict[str, str] = {
     "most requests that wait": "最多等待的请求数",
     "most bytes of a request": "一个请求最多的字节数",
     "for what is under way when SIGTERM comes": "收到 SIGTERM 时留给进行中请求的秒数",
+    "prompts, and many answers at once, through int8 weights: faster, and less exact": "提示以及同时生成的多个回答改用 int8 权重：更快，但精度略低",
     "{model} computes its answers in turn, not together.": "{model} 逐个计算各回答，而不是一起计算。",
     "A bundle that computes them together: deepseek deploy MODEL --set latent_cache=gqa": (
         "能一起计算的部署包：deepseek deploy MODEL --set latent_cache=gqa"
@@ -56,4 +57,40 @@ SERVING: dict[str, str] = {
     "llama.cpp cannot serve {model}: {reason}": "llama.cpp 无法为 {model} 提供服务：{reason}",
     "Deploy it again with --force.": "请用 --force 重新 deploy。",
     "Name another file with --log.": "请用 --log 指定另一个文件。",
+    "with --engine ray: how many share the requests, or the fewest and the most": "配合 --engine ray：多少个副本分担请求，或最少和最多的个数",
+    "--replicas {replicas} is no number from 1 to {most}, nor two of them.": "--replicas {replicas} 不是 1 到 {most} 的数，也不是这样的两个数。",
+    "Write it like 2, or like 1-4 to have as many as the load needs.": "请写成 2 这样，或 1-4 这样，按负载增减。",
+    "--replicas is for --engine ray.": "--replicas 用于 --engine ray。",
+    "--memory-profile sees nothing of what replicas hold.": "--memory-profile 看不到副本所占的内存。",
+    "{replicas} replicas, each with {threads} threads and {slots} slots.": "{replicas} 个副本，每个 {threads} 个线程、{slots} 个槽位。",
+    "The Ray cluster has room for {room} replicas of {threads} threads, and {replicas} are to run.": (
+        "Ray 集群容得下 {room} 个 {threads} 线程的副本，而要运行 {replicas} 个。"
+    ),
+    "Use fewer --replicas, or fewer --threads for each.": "请减少 --replicas，或每个副本的 --threads。",
+    "Ray Serve could not start a replica: {reason}": "Ray Serve 无法启动副本：{reason}",
+    "The bundle has to lie at the same path on all machines, and to fit in the memory of each.": (
+        "部署包须在所有机器上位于同一路径，并容得进每台的内存。"
+    ),
+    "{model} is a {target} bundle, which serve does not run.": "{model} 是 {target} 产物，serve 不运行它。",
+    "Neither vLLM nor llama.cpp is installed, which serve {model}.": "vLLM 和 llama.cpp 都没有安装，而 {model} 由它们提供服务。",
+    "Install one: pip install vllm, or pip install 'deepseek-cli[gguf]'": "请安装其一：pip install vllm，或 pip install 'deepseek-cli[gguf]'",
+    "vLLM does not take this model. Serve it from a cpu bundle: deepseek deploy MODEL --target cpu": (
+        "vLLM 不支持这个模型。请用 cpu 产物提供服务：deepseek deploy MODEL --target cpu"
+    ),
+    "On a Mac: mlx_lm.server --model {path}. Elsewhere from a cpu bundle: deepseek deploy MODEL --target cpu": (
+        "在 Mac 上：mlx_lm.server --model {path}。在别处用 cpu 产物：deepseek deploy MODEL --target cpu"
+    ),
+    "An app runs it. Serve the model from a cpu bundle: deepseek deploy MODEL --target cpu": (
+        "它由应用程序运行。请用 cpu 产物提供服务：deepseek deploy MODEL --target cpu"
+    ),
+    "OpenVINO Model Server takes {path}. Without it, serve a cpu bundle: deepseek deploy MODEL --target cpu": (
+        "OpenVINO Model Server 可用 {path}。没有它时请用 cpu 产物：deepseek deploy MODEL --target cpu"
+    ),
+    "It has a server of its own: python {path}/serve.py. Or serve a cpu bundle: deepseek deploy MODEL --target cpu": (
+        "它自带服务器：python {path}/serve.py。或用 cpu 产物：deepseek deploy MODEL --target cpu"
+    ),
+    "It computes in the reader's browser: python {path}/serve.py. An API wants: deepseek deploy MODEL --target cpu": (
+        "它在读者的浏览器里计算：python {path}/serve.py。要 API 请用：deepseek deploy MODEL --target cpu"
+    ),
+    "Serve the model from a cpu bundle: deepseek deploy MODEL --target cpu": "请用 cpu 产物提供服务：deepseek deploy MODEL --target cpu",
 }

@@ -16,12 +16,12 @@ import torch
 from torch import Tensor
 
 from deepseek_cli.errors import ModelUnsupported
-from deepseek_cli.formats.nbits import NBits, to_nbits, unfit
+from deepseek_cli.formats.nbits import Coded, NBits, to_nbits, unfit
 from deepseek_cli.ops import Rope
 from deepseek_cli.ops.onnx_graph import Graph, Rows
 from deepseek_cli.ops.onnx_ops import OnnxOps
 from deepseek_cli.ops.onnx_weights import FLOAT
-from deepseek_cli.tensors import BlockTensor, Fp8Tensor, QuantizedTensor, TensorRef, Weight
+from deepseek_cli.tensors import CorrectedTensor, QuantizedTensor, TensorRef, Weight
 
 FLOAT16, INT4 = ir.DataType.FLOAT16, ir.DataType.INT4
 SIGNED = 0x88  # turns two unsigned codes of a byte, which mean code - 8, into two's complement, and back
@@ -36,7 +36,7 @@ class HalfOps(OnnxOps):
     def __init__(self, graph: Graph, tensors: Mapping[str, TensorRef], context: int, **options: Any) -> None:
         super().__init__(graph, tensors, context, accuracy_level=0, kv="fp16", **options)
 
-    def _unfit(self, weight: QuantizedTensor | BlockTensor | Fp8Tensor) -> str:
+    def _unfit(self, weight: Coded) -> str:
         if reason := super()._unfit(weight):
             return reason
         assert isinstance(weight, QuantizedTensor)
@@ -92,7 +92,10 @@ class QdqOps(HalfOps):
         """What was looked up is dense already: a tied head takes the same rows."""
         return self._values(name) if f"{name}.weight" in self.graph.initializers else super()._weight(name)
 
-    def _unfit(self, weight: QuantizedTensor | BlockTensor | Fp8Tensor) -> str:
+    def _codes(self, weight: Weight) -> Weight:
+        return weight
+
+    def _unfit(self, weight: Coded) -> str:
         return super()._unfit(weight) or unfit_for_tensorrt(weight)
 
     def _nbits(self, weight: QuantizedTensor) -> NBits:
@@ -120,6 +123,8 @@ class QdqOps(HalfOps):
 
 def unfit_for_tensorrt(weight: Weight) -> str:
     """Why TensorRT takes no product with these codes; "" where it does. Its importer checks scales and zero points."""
+    if isinstance(weight, CorrectedTensor):
+        return "TensorRT has no place for its low-rank correction"
     if not isinstance(weight, QuantizedTensor):
         return "its format has no counterpart in TensorRT"
     if reason := unfit(weight):

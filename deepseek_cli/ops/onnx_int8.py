@@ -1,4 +1,4 @@
-"""A bundle's graph for prompts alone: no head, and products in int8, one scale a row of weights and one a token.
+"""A bundle's graph for many tokens at once: products in int8, one scale a row of weights and one a token.
 
     y[t, o] = (sum over i of x8[t, i] * w8[o, i]) * step[o] * max |x[t]| / 127,    x8 = round(127 * x / max |x[t]|)
 
@@ -27,8 +27,9 @@ ZEROS, BIAS = 3, 5  # inputs of MatMulNBits
 MICROSOFT = "com.microsoft"
 
 
-def write_prefill(source: Path, folder: Path) -> Path:
-    """The graph file in `folder`, whose data file beside it holds all that it needs of the bundle's graph `source`.
+def write_int8(source: Path, folder: Path, *, head: bool) -> Path:
+    """The graph file in `folder`, whose data file beside it holds all that it needs of the bundle's graph `source`; without the
+    `head` it only fills the cache.
 
     Raises ModelUnsupported where there is no product to turn.
     """
@@ -36,13 +37,13 @@ def write_prefill(source: Path, folder: Path) -> Path:
     weights = Weights(model, source.parent)
     with (folder / DATA).open("wb") as data:
         store = Store(model.graph, data, weights)
-        nodes = list(_without_head(model.graph))
+        nodes = list(model.graph.node if head else _without_head(model.graph))
         turned = [new for node in nodes for new in (_product(store, node) if _turns(node, weights) else [node])]
         if len(turned) == len(nodes) and any(node.op_type == PRODUCT for node in nodes):
-            raise ModelUnsupported("{file} multiplies in int8 as it is.", hint="Leave --fast-prefill out.", file=source)
+            raise ModelUnsupported("{file} multiplies in int8 as it is.", hint="Leave --fast-prefill or batch_int8 out.", file=source)
         if len(turned) == len(nodes):
             raise ModelUnsupported(
-                "{file} has no quantized products to make faster.", hint="Leave --fast-prefill out.", file=source
+                "{file} has no quantized products to make faster.", hint="Leave --fast-prefill or batch_int8 out.", file=source
             )
         store.keep({name for node in turned for name in _reads(node)})
     del model.graph.node[:]

@@ -104,7 +104,10 @@ class LatentAttention:
         new = self._join(latent, self._rotate(shared))  # [batch, new, rank + rope]
         if self.ops.latent_cache == "gqa":
             return self._grouped(self._absorb(nope, turned), new)
-        rows, one, few = self._append(new), self.step.one, self.step.few(spec)
+        rows = self._append(new)
+        if self.ops.always_few:
+            return self._merged(self._absorbed(nope, turned, rows, masked=True))
+        one, few = self.step.one, self.step.few(spec)
 
         def several() -> ir.Value:
             return self.graph.choose(

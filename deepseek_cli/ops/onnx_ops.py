@@ -16,18 +16,20 @@ from torch import Tensor
 
 from deepseek_cli.errors import ModelUnsupported
 from deepseek_cli.formats.nbits import NBits
-from deepseek_cli.ops import Architecture, AttentionSpec, GateSpec, IndexSpec, LatentSpec, Rope, forward
+from deepseek_cli.ops import Architecture, AttentionSpec, GateSpec, IndexSpec, LatentSpec, Rope, hidden_states
+from deepseek_cli.ops.drafting import HIDDEN
 from deepseek_cli.ops.onnx_experts import Routes, mixture, route
 from deepseek_cli.ops.onnx_graph import ONE_FILE, DataFiles, Graph, Rows
 from deepseek_cli.ops.onnx_latent import Step, latent_attention
 from deepseek_cli.ops.onnx_lazy import Part, Product, Sum
+from deepseek_cli.ops.onnx_low_rank import corrected
 from deepseek_cli.ops.onnx_rows import gather_rows
 from deepseek_cli.ops.onnx_tokens import has_row_scales, token_product
 from deepseek_cli.ops.onnx_weights import FLOAT, WeightOps
 from deepseek_cli.ops.rounded_cache import BETWEEN, BY_CHANNEL
 from deepseek_cli.ops.torch_ops import rope_table
 from deepseek_cli.reporter import SILENT, Reporter
-from deepseek_cli.tensors import TensorRef
+from deepseek_cli.tensors import CorrectedTensor, TensorRef
 
 INT64_MAX = (1 << 63) - 1
 INT32, INT64 = ir.DataType.INT32, ir.DataType.INT64
@@ -62,6 +64,8 @@ class OnnxOps(WeightOps):
     GroupQueryAttention's. With `rounds_tokens` products of int8 weights with a scale a row round by token (onnx_tokens.py).
     """
 
+    always_few = False  # tokens in a run, so that latents are never worth to be expanded
+
     def __init__(
         self,
         graph: Graph,
@@ -91,6 +95,8 @@ class OnnxOps(WeightOps):
         weight = self._weight(name)
         if isinstance(weight, NBits) and weight.inputs % weight.block:
             weight = self._values(name, f"its rows are no multiple of {weight.block}")
+        elif isinstance(self.tensors[f"{name}.weight"].read(), CorrectedTensor):
+            weight = self._values(name, "rows that are looked up have no place for its low-rank correction")
         if isinstance(weight, Rows):
             x = self.graph.node("Gather", [self.graph.constant(f"{name}.weight", weight), tokens], f"{name}.gather", weights=name)
         else:
@@ -191,6 +197,9 @@ class OnnxOps(WeightOps):
         self.graph.output(logits, "logits", FLOAT, [self.reader.batch, "kept", vocabulary], first=True)
         return logits
 
+    def give_hidden(self, normed: Any, channels: int) -> None:
+        self.graph.output(self._value(normed), HIDDEN, FLOAT, [self.reader.batch, "sequence", channels])
+
     def _kept(self, x: Any) -> ir.Value:
         """The last `num_logits_to_keep` positions, 0 for all: a slice from -0 takes the whole."""
         if self.reader.keeps_scalar:
@@ -246,6 +255,7 @@ class OnnxOps(WeightOps):
             weight = self.graph.constant(f"{label}.weight", *(w for w in weights if isinstance(w, Rows)))
             y = self.graph.node("FusedMatMul", [self._value(x), weight], label, weights=label, transB=1)
             y = y if bias is None else self.graph.node("Add", [y, bias], f"{label}.biased", weights=label)
+        y = corrected(self, y, self._value(x), names) if packed else y
         self._done(*names)
         return y
 
@@ -276,6 +286,7 @@ def emit(
     reporter: Reporter = SILENT,
     interpreter: type[OnnxOps] = OnnxOps,
     reader: Reader = ORT,
+    gives_hidden: bool = False,
     **options: Any,
 ) -> list[tuple[str, str]]:
     """Write the graph `path`, for up to `context` tokens, and its data beside it; `options` are the interpreter's.
@@ -284,6 +295,9 @@ def emit(
     """
     with Graph(path, {"context": str(context)}, reader.files) as graph:
         ops = interpreter(graph, tensors, context, reporter=reporter, reader=reader, **options)
-        forward(ops, architecture, config, ops.tokens)
+        normed = hidden_states(ops, architecture, config, ops.tokens)
+        if gives_hidden:
+            ops.give_hidden(normed, config.hidden)
+        architecture.head(ops, config, normed)
     reporter.progress("write", ops.size_bytes, ops.size_bytes, "B")
     return ops.dense_fallbacks

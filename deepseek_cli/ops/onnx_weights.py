@@ -8,10 +8,10 @@ import onnx_ir as ir
 import torch
 from torch import Tensor
 
-from deepseek_cli.formats.nbits import NBits, to_nbits, unfit
+from deepseek_cli.formats.nbits import Coded, NBits, to_nbits, unfit
 from deepseek_cli.ops.onnx_graph import Graph, Rows
 from deepseek_cli.reporter import Reporter
-from deepseek_cli.tensors import BlockTensor, Fp8Tensor, QuantizedTensor, TensorRef, dense, in_pieces
+from deepseek_cli.tensors import CorrectedTensor, QuantizedTensor, TensorRef, Weight, dense, in_pieces
 
 FLOAT = ir.DataType.FLOAT
 TORCH_DTYPES = {FLOAT: torch.float32, ir.DataType.FLOAT16: torch.float16}
@@ -49,10 +49,14 @@ class WeightOps:
         return self.graph.constant(f"{name}.weight", self._cast(dense(self.tensors[f"{name}.weight"].read()), name))
 
     def _weight(self, name: str) -> Rows | NBits:
-        weight = self.tensors[f"{name}.weight"].read()
+        weight = self._codes(self.tensors[f"{name}.weight"].read())
         if isinstance(weight, QuantizedTensor) and not self._unfit(weight):
             return self._nbits(weight)
         return self._values(name, "" if isinstance(weight, Tensor) else self._unfit(weight))
+
+    def _codes(self, weight: Weight) -> Weight:
+        """What a product takes of it: a low-rank correction is computed beside."""
+        return weight.rounded if isinstance(weight, CorrectedTensor) else weight
 
     def _values(self, name: str, reason: str = "no operator that takes its codes splits it as this model does") -> Rows:
         """Its values, whatever it is stored as; a quantized tensor is listed with the reason."""
@@ -69,7 +73,7 @@ class WeightOps:
 
         return Rows(ref.shape, TORCH_DTYPES[self.dtype], make)
 
-    def _unfit(self, weight: QuantizedTensor | BlockTensor | Fp8Tensor) -> str:
+    def _unfit(self, weight: Coded) -> str:
         """Why the graph cannot hold these codes; "" where it can."""
         return unfit(weight)
 

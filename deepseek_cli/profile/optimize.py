@@ -146,8 +146,10 @@ def _widened(s: Stored) -> Iterator[Stored]:
     scheme = parse_scheme(s.form)
     codes = s.parameters * scheme.bits // 8
     scales = FLOAT32 * s.parameters // scheme.group if scheme.group else 2 * max(s.size_bytes - codes, 0)
-    yield replace(s, size_bytes=codes)
+    yield replace(s, size_bytes=s.parameters // 2 if scheme.bits == 3 else codes)  # three bits lie in four
     yield replace(s, parameters=0, size_bytes=scales)
+    if scheme.rank and scheme.group:  # without groups it stands among the scales
+        yield replace(s, form="f32", parameters=0, size_bytes=2 * max(s.size_bytes - codes - scales // 2, 0))
 
 
 def optimize_apart(ref: str | Path, home: Path, most: int, context: int | None, threads: int | None = None) -> Optimized:

@@ -18,6 +18,7 @@ CODES = {
     PRODUCT: (1,),
     "QMoE": (2, 5),
 }  # which inputs hold an operator's codes
+CORRECTIONS = (".correction_up", ".correction_down")  # endings of initializers: what is added to a weight, which counts by itself
 ORDER = {"embedding": -1, "head": 1 << 20, "other": (1 << 20) + 1}
 
 
@@ -26,7 +27,7 @@ class Stored:
     name: str
     layer: str  # a number, or one of ORDER
     form: str  # "int4-g32", "f32", "q4_k"
-    parameters: int  # 0 for scales and zero points
+    parameters: int  # 0 for scales, zero points and corrections
     size_bytes: int
 
 
@@ -94,7 +95,8 @@ def _stored(tensor: Any, reader: tuple[str, int] | None, external_bytes: int) ->
     size = external_bytes or count * item.itemsize
     layer = layer_of(tensor.name) or "other"
     if reader is None or (reader[1] == 0 and item.kind == "i"):  # an index, not a scale
-        return Stored(tensor.name, layer, f"{item.kind}{item.itemsize * 8}", count if item.kind == "f" else 0, size)
+        values = count if item.kind == "f" and not tensor.name.endswith(CORRECTIONS) else 0
+        return Stored(tensor.name, layer, f"{item.kind}{item.itemsize * 8}", values, size)
     form, bits = reader
     return Stored(tensor.name, layer, form, size * 8 // bits if bits else 0, size)
 

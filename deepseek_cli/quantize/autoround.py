@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from deepseek_cli.ahead import in_order
-from deepseek_cli.quantize.gptq import damped, with_drift
+from deepseek_cli.quantize.gptq import aimed, damped
 from deepseek_cli.quantize.grid import snap
 from deepseek_cli.quantize.rtn import in_groups
 from deepseek_cli.quantize.search import Grid, find_grid
@@ -30,7 +30,7 @@ def quantize(weight: Weight, scheme: Scheme, statistics: Statistics) -> Quantize
 
     Raises ValueError when the weight holds a NaN or an infinity.
     """
-    target = with_drift(dense(weight).float(), statistics)
+    target, _ = aimed(dense(weight).float(), statistics)
     return learn(target, find_grid(target, scheme, statistics.importance), damped(statistics.hessian), STEPS)
 
 

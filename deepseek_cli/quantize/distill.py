@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 
@@ -43,9 +43,12 @@ def distill(
     held = max(len(windows) // HELD_OUT, 1)
     student = Student(folded(handle, codes), {name: ref for name, ref in codes.items() if ref.quantized}, dtype)
     before = student.score(windows[-held:], original[-held:])
-    learn(
-        student, windows[:-held], original[:-held], method.rate, checkpoint, reporter, method.steps, seed=method.calibration.seed
-    )
+
+    def step(chosen: Tensor, rate: float) -> None:
+        student.step(windows[chosen], original[chosen], rate)
+
+    seed = method.calibration.seed
+    learn(student, len(windows) - held, step, method.rate, checkpoint, reporter, method.steps, seed=seed)
     after = student.score(windows[-held:], original[-held:])
     if not after < before:
         reporter.note(
@@ -58,35 +61,41 @@ def distill(
 
 def learn(
     student: Student,
-    windows: Tensor,
-    original: Tensor,
+    count: int,
+    step: Callable[[Tensor, float], None],
     rate: float,
     checkpoint: Checkpoint,
     reporter: Reporter,
     steps: int,
     seconds: float = math.inf,
     seed: int = 0,
+    size: int = BATCH,
+    after: Callable[[float], None] = lambda part: None,
 ) -> None:
-    """At most `steps` steps in at most `seconds`, those of the run that was stopped among them."""
+    """At most `steps` steps in at most `seconds`, those of the run that was stopped among them.
+
+    `step(chosen, rate)` is one, on `size` of `count` windows; `after(part)` hears behind each how much of all is done.
+    """
     done, state = checkpoint.learned()
     for name, value in _state(student).items() if done else ():
         value.copy_(_read(state[name]))
     spent = float(_read(state[SPENT])) if SPENT in state else 0.0
     began = saved = time.monotonic()
     while (part := max(done / steps, spent / seconds)) < 1:
-        chosen = batch(len(windows), done, seed)
-        student.step(windows[chosen], original[chosen], rate * _schedule(done, part))
+        step(batch(count, done, seed, size), rate * _schedule(done, part))
         done, now = done + 1, time.monotonic()
         spent, began = spent + now - began, now
-        reporter.progress("distill", done, steps)
-        if now - saved >= SAVE_SECONDS or done == steps or spent >= seconds:
+        part = max(done / steps, spent / seconds)
+        reporter.progress("distill", done, round(done / min(part, 1)))
+        if now - saved >= SAVE_SECONDS or part >= 1:
             checkpoint.save_learned(done, {**_state(student), SPENT: torch.tensor(spent)})
             saved = now
+        after(part)
 
 
-def batch(count: int, step: int, seed: int = 0) -> Tensor:
+def batch(count: int, step: int, seed: int = 0, size: int = BATCH) -> Tensor:
     """The windows of a step, each once in a round over all `count`, in another order every round."""
-    places = range(step * BATCH, (step + 1) * BATCH)
+    places = range(step * size, (step + 1) * size)
     orders = {place // count: _order(count, place // count, seed) for place in places}
     return torch.stack([orders[place // count][place % count] for place in places])
 

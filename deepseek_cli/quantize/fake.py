@@ -14,17 +14,18 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from deepseek_cli.quantize.grid import snap
-from deepseek_cli.tensors import QuantizedTensor
+from deepseek_cli.tensors import CorrectedTensor, QuantizedTensor
 
 CHUNK = 1 << 16  # values
 DECAYS = (0.9, 0.95)  # of Adam's moments
 
 
 class FakeQuantized:
-    """`quantized` [out, in] is where it starts (EfficientQAT's last phase, arXiv 2407.11062 §3.3, by Adam, arXiv 1412.6980)."""
+    """`weight` [out, in] is where it starts (EfficientQAT's last phase, arXiv 2407.11062 §3.3, by Adam, arXiv 1412.6980)."""
 
-    def __init__(self, quantized: QuantizedTensor) -> None:
-        self.quantized = quantized
+    def __init__(self, weight: QuantizedTensor | CorrectedTensor) -> None:
+        self.weight = weight
+        self.quantized = quantized = weight.rounded if isinstance(weight, CorrectedTensor) else weight
         self.factor, self.mean, self.square = (torch.zeros_like(quantized.scale) for _ in range(3))  # float32 [out, groups]
         self.steps = torch.zeros((), dtype=torch.int64)
 
@@ -34,9 +35,10 @@ class FakeQuantized:
         names = ("factor", "mean", "square", "steps")
         return {name: getattr(self, name) for name in names}
 
-    def export(self) -> QuantizedTensor:
+    def export(self) -> QuantizedTensor | CorrectedTensor:
         q = self.quantized
-        return replace(q, scale=snap(q.scale * (1 + self.factor), bits=8 if q.zero is None else 7))
+        learned = replace(q, scale=snap(q.scale * (1 + self.factor), bits=8 if q.zero is None else 7))
+        return replace(self.weight, rounded=learned) if isinstance(self.weight, CorrectedTensor) else learned
 
     def dense(self, dtype: torch.dtype) -> Tensor:
         """What it is on the grid, [out, in]."""

@@ -26,6 +26,7 @@ from deepseek_cli.quantize.blockwise import quantize_blocks
 from deepseek_cli.quantize.checkpoint import Checkpoint
 from deepseek_cli.quantize.distill import distill, require_memory
 from deepseek_cli.quantize.fold import folded
+from deepseek_cli.quantize.low_rank import corrected
 from deepseek_cli.quantize.method import Method
 from deepseek_cli.quantize.plan import Item, Plan
 from deepseek_cli.quantize.spec import EMBEDDINGS, QuantizeSpec
@@ -169,7 +170,7 @@ def _made(job: Job) -> Made:
     try:
         if item.scheme.bits == 16:
             return Made(item, ((item.name, _densely(weight, job.dtype, passed)),))
-        quantized = calibrated.read() if calibrated else job.rounding.quantize(weight, item.scheme, None, passed)
+        quantized = calibrated.read() if calibrated else _rounded(job, weight, passed)
         assert isinstance(quantized, Quantized)
     except ValueError:
         raise ModelCorrupt(
@@ -180,6 +181,12 @@ def _made(job: Job) -> Made:
         ) from None
     parts = layouts.parts_of(item.name.removesuffix(".weight"), quantized, item.scheme)
     return Made(item, tuple(parts), relative_error(weight, quantized))
+
+
+def _rounded(job: Job, weight: Weight, passed: Callable[[], None]) -> Quantized:
+    """By itself, no text looked at."""
+    quantized: Quantized = job.rounding.quantize(weight, job.item.scheme, None, passed)
+    return corrected(weight, quantized, job.item.scheme.rank)
 
 
 def _now_and_then(release: Callable[[], None]) -> Callable[[], None]:
@@ -272,8 +279,10 @@ def resolved_record(spec: QuantizeSpec, plan: Plan, method: Method) -> dict[str,
 
 
 def readers(plan: Plan, family: str) -> tuple[str, ...]:
-    """Who can load the folder. transformers and vLLM unpack symmetric linears, no embedding, no zero points, no ggml blocks."""
+    """Who can load the folder. transformers and vLLM unpack symmetric linears: no embedding, zero points, blocks, corrections."""
     quantized = [item for item in plan.items if item.scheme.bits < 16]
-    only_ours = any(not i.scheme.symmetric or i.scheme.block or i.name.endswith("embed_tokens.weight") for i in quantized)
+    schemes = [item.scheme for item in quantized]
+    only_ours = any(not s.symmetric or s.block or s.rank for s in schemes)
+    only_ours = only_ours or any(item.name.endswith("embed_tokens.weight") for item in quantized)
     others = () if only_ours else ("transformers", "vllm")
     return ("deepseek", *(reader for reader in others if reader not in NOT_READ.get(family, ())))

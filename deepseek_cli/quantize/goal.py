@@ -40,7 +40,7 @@ def meet_goal(
 
     Raises UsageError for a goal that cannot be met, and for hours of work that nobody `agreed` to.
     """
-    schemes = [dataclasses.replace(plan.scheme, bits=bits, group=group) for bits, group in CANDIDATES]
+    schemes = [candidate(plan.scheme, bits, group) for bits, group in CANDIDATES]
     text = read_calibration(
         open_tokenizer(handle.root), spec.calibration, TOKENS, min(handle.config.context, LENGTH), spec.language
     )
@@ -62,6 +62,11 @@ def meet_goal(
         points = [dataclasses.asdict(point) for point in frontier(options, budget, fixed)]
         record = {**asked, "schemes": {unit[0]: str(option.scheme) for unit, option in chosen}, "frontier": points}
     return plan.with_schemes({name: parse_scheme(text) for name, text in record["schemes"].items()}, record)
+
+
+def candidate(body: Scheme, bits: int, group: int) -> Scheme:
+    """A form of the body's scheme; at eight bits there is nothing worth a correction."""
+    return dataclasses.replace(body, bits=bits, group=group, rank=body.rank if bits < 8 else 0)
 
 
 def _budget(handle: ModelHandle, spec: QuantizeSpec, plan: Plan, schemes: Sequence[Scheme]) -> tuple[int, int]:

@@ -13,6 +13,7 @@ from torch import Tensor
 from deepseek_cli.ahead import in_order
 from deepseek_cli.quantize.search import Grid, find_grid
 from deepseek_cli.quantize.statistics import Statistics
+from deepseek_cli.quantize.zeros import zeros_of
 from deepseek_cli.schemes import Scheme
 from deepseek_cli.tensors import QuantizedTensor, Weight, dense, pack
 
@@ -28,9 +29,15 @@ def quantize(weight: Weight, scheme: Scheme, statistics: Statistics) -> Quantize
 
     Raises ValueError when the weight holds a NaN or an infinity, or a Hessian that has no factor at any damping.
     """
-    target = with_drift(dense(weight).float(), statistics)
+    target, zeros = aimed(dense(weight).float(), statistics)
     grid = find_grid(target, scheme, statistics.importance)
-    return as_tensor(round_columns(target, grid, statistics.hessian), grid)
+    return as_tensor(round_columns(target, grid, statistics.hessian, zeros), grid)
+
+
+def aimed(w: Tensor, statistics: Statistics) -> tuple[Tensor, Tensor | None]:
+    """What codes are to come close to, and where a pruned weight stays zero."""
+    zeros, target = zeros_of(w), with_drift(w, statistics)
+    return (target if zeros is None else target.masked_fill(zeros, 0)), zeros
 
 
 def with_drift(w: Tensor, statistics: Statistics) -> Tensor:
@@ -49,8 +56,10 @@ def damped(hessian: Tensor, damping: float = DAMPING, least: float = 0.0) -> Ten
     return result
 
 
-def round_columns(w: Tensor, grid: Grid, hessian: Tensor) -> Tensor:
+def round_columns(w: Tensor, grid: Grid, hessian: Tensor, zeros: Tensor | None = None) -> Tensor:
     """uint8 codes [in, out] for w [out, in]: the transposed layout in which a column is one stretch of memory.
+
+    What `zeros` [out, in] says stays zero.
 
     Rows do not depend on each other: each thread takes some, since the steps are too small to be shared out.
     """
@@ -60,17 +69,19 @@ def round_columns(w: Tensor, grid: Grid, hessian: Tensor) -> Tensor:
     rest = w.T[order]
     high = (1 << grid.scheme.bits) - 1
     size = -(-len(w) // torch.get_num_threads())
+    held = None if zeros is None else zeros.T[order]
 
     def work(start: int) -> Tensor:
         rows = slice(start, start + size)
-        return _round_rows(rest[:, rows].contiguous(), scale[:, rows].contiguous(), middle[:, rows].contiguous(), upper, high)
+        parts = (rest[:, rows].contiguous(), scale[:, rows].contiguous(), middle[:, rows].contiguous())
+        return _round_rows(*parts, upper, high, None if held is None else held[:, rows].contiguous())
 
     codes = torch.empty(rest.shape, dtype=torch.uint8)
     codes[order] = torch.cat(list(in_order(work, range(0, len(w), size))), dim=1)
     return codes
 
 
-def _round_rows(rest: Tensor, scale: Tensor, middle: Tensor, upper: Tensor, high: int) -> Tensor:
+def _round_rows(rest: Tensor, scale: Tensor, middle: Tensor, upper: Tensor, high: int, zeros: Tensor | None) -> Tensor:
     """uint8 codes like `rest` [in, rows], which is used up."""
     codes = torch.empty(rest.shape, dtype=torch.uint8)
     for start in range(0, len(rest), BLOCK):
@@ -79,6 +90,8 @@ def _round_rows(rest: Tensor, scale: Tensor, middle: Tensor, upper: Tensor, high
         for i, column in enumerate(block):
             j = start + i
             code = (column / scale[j]).round_().add_(middle[j]).clamp_(0, high)
+            if zeros is not None:
+                code = code.where(~zeros[j], middle[j])
             codes[j] = code
             torch.sub(column, code.sub_(middle[j]).mul_(scale[j]), out=errors[i]).div_(factor[i, i])
             block[i + 1 :].addr_(factor[i, i + 1 :], errors[i], alpha=-1)

@@ -23,6 +23,7 @@ TOKENS = 16_384  # where an algorithm is named and nothing says how many
 BATCH = 4  # windows a step of distillation
 LONG_SECONDS = 3600  # what takes longer is asked about
 BLOCK_ALGORITHMS = ("imatrix", "search")  # with and without text
+EIGENVECTORS = 40  # operations of products that take as long as those of an n × n matrix, over n³
 OVERHEAD = 2.0  # of the products that are counted, over the time that they take alone
 
 
@@ -130,8 +131,9 @@ def seconds_for(handle: ModelHandle, method: Method) -> float:
     forward = 2 * handle.parameters * tokens * streams
     hessians = sum(2 * tokens * inputs**2 * streams + 3 * inputs**3 for inputs in _inputs(method).values())
     rounding = sum(4 * item.shape[0] * item.shape[1] ** 2 for item in method.calibrated)
+    correcting = sum(EIGENVECTORS * min(item.shape) ** 3 for item in method.calibrated if item.scheme.rank)
     learning = 8 * handle.parameters * method.steps * BATCH * method.calibration.windows.shape[1]  # blocks go forward twice
-    return OVERHEAD * (forward + hessians + rounding + learning) / _rate()
+    return OVERHEAD * (forward + hessians + rounding + correcting + learning) / _rate()
 
 
 def _inputs(method: Method) -> dict[str, int]:

@@ -129,7 +129,7 @@ def _rules(spec: QuantizeSpec, handle: Described, embeddings: list[str], body: S
     group = default_group(handle.parameters)
     silent = spec.embeddings == EMBEDDINGS
     as_body = body is DENSE or (silent and (bool(body.block) or body.bits == 8))
-    outer = body if as_body else parse_scheme(spec.embeddings, group)
+    outer = (replace(body, rank=0) if body.rank else body) if as_body else parse_scheme(spec.embeddings, group)
     free = outer is not DENSE and silent
     if body.positive and outer.symmetric and outer.bits < DENSE.bits:  # who refuses negative scales does so in the head, too
         outer = replace(outer, positive=True)
@@ -144,7 +144,7 @@ def _rules(spec: QuantizeSpec, handle: Described, embeddings: list[str], body: S
                 "--rule {rule} is not of the form PATTERN=SCHEME.", hint="For example: --rule lm_head=int4", rule=text
             )
         name = embeddings[0] if pattern == "lm_head" and getattr(handle.config, "tied", False) else pattern
-        rules.append(Rule(name, parse_scheme(scheme, body.group if body.bits == 4 and body.group else group), text))
+        rules.append(Rule(name, parse_scheme(scheme, body.group if body.bits < 8 and body.group else group), text))
     return rules
 
 

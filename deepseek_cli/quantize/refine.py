@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from deepseek_cli.ahead import in_order
-from deepseek_cli.quantize.gptq import as_tensor, damped, round_columns, with_drift
+from deepseek_cli.quantize.gptq import aimed, as_tensor, damped, round_columns
 from deepseek_cli.quantize.grid import snap
 from deepseek_cli.quantize.search import find_grid
 from deepseek_cli.quantize.statistics import Statistics
@@ -30,21 +30,27 @@ def quantize(weight: Weight, scheme: Scheme, statistics: Statistics) -> Quantize
 
     Raises ValueError when the weight holds a NaN or an infinity, or a Hessian that has no factor at any damping.
     """
-    target = with_drift(dense(weight).float(), statistics)
+    target, zeros = aimed(dense(weight).float(), statistics)
     grid = find_grid(target, scheme, statistics.importance)
-    rounded = as_tensor(round_columns(target, grid, statistics.hessian), grid)
-    return refine(target, rounded, damped(statistics.hessian), SWEEPS)
+    rounded = as_tensor(round_columns(target, grid, statistics.hessian, zeros), grid)
+    return refine(target, rounded, damped(statistics.hessian), SWEEPS, zeros)
 
 
-def refine(target: Tensor, quantized: QuantizedTensor, hessian: Tensor, sweeps: int) -> QuantizedTensor:
-    """`quantized`, codes and scales moved closer to `target` [out, in] as `hessian` [in, in] measures it; zero points stay."""
+def refine(
+    target: Tensor, quantized: QuantizedTensor, hessian: Tensor, sweeps: int, zeros: Tensor | None = None
+) -> QuantizedTensor:
+    """`quantized`, codes and scales moved closer to `target` [out, in] as `hessian` [in, in] measures it; zero points stay.
+
+    So do the codes where `zeros` [out, in] is true.
+    """
     size = -(-len(target) // torch.get_num_threads())
+    held = torch.zeros(1, 1, dtype=torch.bool).expand_as(target) if zeros is None else zeros
     parts = [slice(start, start + size) for start in range(0, len(target), size)]
-    refined = list(in_order(lambda rows: _refine_rows(target[rows], quantized.rows(rows), hessian, sweeps), parts))
+    refined = list(in_order(lambda rows: _refine_rows(target[rows], quantized.rows(rows), hessian, sweeps, held[rows]), parts))
     return replace(quantized, packed=torch.cat([q.packed for q in refined]), scale=torch.cat([q.scale for q in refined]))
 
 
-def _refine_rows(target: Tensor, quantized: QuantizedTensor, hessian: Tensor, sweeps: int) -> QuantizedTensor:
+def _refine_rows(target: Tensor, quantized: QuantizedTensor, hessian: Tensor, sweeps: int, held: Tensor) -> QuantizedTensor:
     group = torch.arange(target.shape[1]) // quantized.group  # of each input
     scale = quantized.scale.T.contiguous()  # [groups, out]: a column of the weight is one stretch of memory
     middle = torch.full_like(scale, 1 << (quantized.bits - 1)) if quantized.zero is None else quantized.zero.T.float()
@@ -54,7 +60,7 @@ def _refine_rows(target: Tensor, quantized: QuantizedTensor, hessian: Tensor, sw
     slope = hessian @ (q * scale[group] - t)
     before = after = ((q * scale[group] - t) * slope).sum(0)
     for _ in range(sweeps):
-        descend(q, slope, hessian, scale[group], (low, high))
+        descend(q, slope, hessian, scale[group], (low, high), held.T)
         scale = refit(q, scale, slope, hessian, quantized.group, bits=8 if quantized.zero is None else 7)
         error = q * scale[group] - t
         slope = hessian @ error
@@ -66,9 +72,12 @@ def _refine_rows(target: Tensor, quantized: QuantizedTensor, hessian: Tensor, sw
     )
 
 
-def descend(q: Tensor, slope: Tensor, hessian: Tensor, scale: Tensor, bounds: tuple[Tensor, Tensor]) -> None:
-    """One sweep over the columns of q [in, out], in place, and so `slope` = H (Ŵ − T)ᵀ; all but `hessian` are [in, out]."""
-    step, (low, high) = 1 / (scale * hessian.diagonal().clamp_min(1e-30)[:, None]), bounds
+def descend(q: Tensor, slope: Tensor, hessian: Tensor, scale: Tensor, bounds: tuple[Tensor, Tensor], held: Tensor) -> None:
+    """One sweep over the columns of q [in, out] but where `held`, in place, and so `slope` = H (Ŵ − T)ᵀ.
+
+    All but `hessian` are [in, out].
+    """
+    step, (low, high) = (1 / (scale * hessian.diagonal().clamp_min(1e-30)[:, None])).masked_fill_(held, 0), bounds
     for start in range(0, len(q), BLOCK):
         block = slice(start, start + BLOCK)
         near, inner = slope[block].clone(), hessian[block, block]

@@ -17,9 +17,11 @@ from deepseek_cli.errors import ModelCorrupt
 from deepseek_cli.quantize import search
 from deepseek_cli.quantize.algorithms import Algorithm
 from deepseek_cli.quantize.fold import lightened, lost
+from deepseek_cli.quantize.low_rank import corrected
 from deepseek_cli.quantize.plan import Item
 from deepseek_cli.quantize.spread import LOCAL, Engine
 from deepseek_cli.quantize.statistics import Statistics, gather_weighted
+from deepseek_cli.quantize.zeros import with_zeros, zeros_of
 from deepseek_cli.schemes import Scheme
 from deepseek_cli.tensors import Quantized, TensorRef, dense, take_rows
 
@@ -79,9 +81,11 @@ def round_batch(batch: Batch, statistics: Statistics) -> Rounded:
     candidates: dict[str, Callable[..., Quantized]] = {PLAIN: search.quantize}
     if algorithm.quantize is not search.quantize:
         candidates[algorithm.name] = algorithm.quantize
+    zeros = zeros_of(weight)
     for name, quantize in candidates.items():
         try:
-            found[name] = quantize(weight, scheme, statistics)
+            made = quantize(weight, scheme, statistics)
+            found[name] = made if zeros is None else with_zeros(made, zeros)
         except ValueError as error:  # the weight and its inputs are finite: the Hessian has no factor
             if name == PLAIN:
                 raise
@@ -90,7 +94,7 @@ def round_batch(batch: Batch, statistics: Statistics) -> Rounded:
     for item in batch.items:
         rows = slice(start, start + item.shape[0])
         start += item.shape[0]
-        if len(found) > 1 or algorithm.fold:
+        if len(found) > 1 or algorithm.fold or scheme.rank:
             _choose(item, weight[rows], {name: q.rows(rows) for name, q in found.items()}, statistics, rounded)
         else:
             rounded.made[item.name.removesuffix(".weight")] = found[PLAIN].rows(rows), item.scheme
@@ -99,12 +103,14 @@ def round_batch(batch: Batch, statistics: Statistics) -> Rounded:
 
 
 def _choose(item: Item, weight: Tensor, candidates: Mapping[str, Quantized], statistics: Statistics, rounded: Rounded) -> None:
-    """The candidate whose outputs are closest on the held-out tokens."""
+    """The candidate whose outputs are closest on the held-out tokens, corrected where the scheme says so."""
     errors = {name: statistics.error(weight, q.dequantize()) for name, q in candidates.items()}
     best = min(errors, key=lambda name: errors[name])
     rounded.plain[item.name] = max(errors[PLAIN], 1e-30)
-    rounded.made[item.name.removesuffix(".weight")] = candidates[best], item.scheme
-    rounded.notes[item.name] = Note(best, statistics.tokens, errors[best] / rounded.plain[item.name])
+    made = corrected(weight, candidates[best], item.scheme.rank, statistics)
+    error = statistics.error(weight, made.dequantize()) if item.scheme.rank else errors[best]
+    rounded.made[item.name.removesuffix(".weight")] = made, item.scheme
+    rounded.notes[item.name] = Note(best, statistics.tokens, error / rounded.plain[item.name])
 
 
 def round_folded(batch: Batch, norm: TensorRef, statistics: Statistics, plain: Mapping[str, float]) -> Rounded:
@@ -122,7 +128,7 @@ def round_folded(batch: Batch, norm: TensorRef, statistics: Statistics, plain: M
     rounded.norms[norm.name.removesuffix(".weight")] = after
     for item, ref in zip(batch.items, batch.refs, strict=True):
         weight, stem = _original(ref, batch.root) * scale, item.name.removesuffix(".weight")
-        quantized = algorithm.quantize(weight, item.scheme, within)
+        quantized = corrected(weight, algorithm.quantize(weight, item.scheme, within), item.scheme.rank, within)
         error = within.error(weight, quantized.dequantize())
         rounded.made[stem], rounded.scales[stem] = (quantized, item.scheme), scale
         rounded.notes[item.name] = Note(algorithm.name, statistics.tokens, error / plain[item.name])

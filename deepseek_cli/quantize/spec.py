@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from deepseek_cli.errors import UsageError
@@ -11,6 +11,7 @@ from deepseek_cli.spec import Size, option
 
 EMBEDDINGS = "int8"  # unless something else is said
 FORMS = (None, "int4", "int4-asym", "int4-pos")  # of a scheme whose bits and groups a goal chooses
+MOST_RANK = 9999  # that a scheme's name holds
 SMALL_MODEL = 1_000_000_000  # parameters; from there on int4 is 85 % smaller than float32, for which g32 is too fine
 
 
@@ -37,6 +38,7 @@ class QuantizeSpec:
     steps: int | None = option(None, help="steps of distillation, of --qat or behind any other way", rare=True)
     rate: float | None = option(None, help="how far of itself a scale moves in a step of distillation", rare=True)
     language: Literal["en", "zh"] | None = option(None, help="what the calibration text is in, to be checked", rare=True)
+    rank: int | None = option(None, help="rank of a low-rank correction beside the codes of each weight, such as 16", rare=True)
     embeddings: str = option(EMBEDDINGS, help="scheme of embedding and output head beside an int4 body", rare=True)
     seed: int = 0  # which stretches of the text are looked at, and the order in which distillation takes them
     report: bool = option(True, help="measure quality against the source when that takes under two minutes", rare=True)
@@ -54,6 +56,13 @@ class QuantizeSpec:
             raise UsageError("--set steps={count} is less than zero.", hint="0 leaves distillation out.", count=self.steps)
         if self.rate is not None and not 0 < self.rate < 1:
             raise UsageError("--set rate={rate} is not between 0 and 1.", hint="For example: --set rate=0.001", rate=self.rate)
+        if self.rank is not None and not 0 <= self.rank <= MOST_RANK:
+            raise UsageError(
+                "--set rank={rank} is not between 0 and {most}.",
+                hint="For example: --set rank=16",
+                rank=self.rank,
+                most=MOST_RANK,
+            )
         if self.tokens is not None and self.tokens < 1:
             raise UsageError("--tokens {count} is less than one.", hint="Give at least 4096.", count=self.tokens)
 
@@ -86,6 +95,19 @@ class QuantizeSpec:
 
     def resolve(self, parameters: int) -> Scheme:
         """The scheme of the body, for a model of so many parameters."""
+        scheme = self._body(parameters)
+        if not self.rank:
+            return scheme
+        if scheme.bits == 16 or scheme.block or scheme.rank:
+            raise UsageError(
+                "--set rank={rank} does not go with {scheme}.",
+                hint="Give it to int3, int4 or int8: once, so or in the name of the scheme.",
+                rank=self.rank,
+                scheme=str(scheme),
+            )
+        return replace(scheme, rank=self.rank)
+
+    def _body(self, parameters: int) -> Scheme:
         if self.scheme:
             return parse_scheme(self.scheme, default_group(parameters))
         group = self.group or ("channel" if self.int8 and parameters >= SMALL_MODEL else default_group(parameters))

@@ -7,10 +7,6 @@ So machines of one kind give the same result, and work that one engine began ano
 from __future__ import annotations
 
 import contextlib
-import importlib.util
-import logging
-import os
-import socket
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Any, Protocol, Self, TypeVar
@@ -20,21 +16,14 @@ from torch import Tensor
 
 from deepseek_cli import __version__
 from deepseek_cli.ahead import in_order
-from deepseek_cli.errors import MissingExtra, NetworkError, ResourceError, UsageError
+from deepseek_cli.cluster import RETRIES, at_once, check_version, joined, require_ray
+from deepseek_cli.errors import ResourceError, UsageError
 from deepseek_cli.reporter import Reporter
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 AHEAD = 2  # tasks under way for each that can run at once, so that none waits for its values
-RETRIES = 3  # of a task whose worker dies
-CONNECT_SECONDS = 10
-# Ray reads these when it is loaded. It neither phones home nor speaks on our stdout, and what lacks memory is not tried for ever.
-QUIET = {
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_DEDUP_LOGS_SKIP_REGEX": r"[\s\S]*",
-    "RAY_task_oom_retries": str(RETRIES),
-}
 
 
 class Engine(Protocol):
@@ -73,30 +62,20 @@ class Cluster:
     """
 
     def __init__(self, address: str | None = None) -> None:
-        if importlib.util.find_spec("ray") is None:
-            raise MissingExtra(
-                "--engine ray needs Ray, which is not installed.",
-                hint="Install it: pip install {extra}",
-                extra="'deepseek-cli[ray]'",
-            )
+        require_ray("ray")
         self.address = address
 
     @contextlib.contextmanager
     def started(self, reporter: Reporter) -> Iterator[Self]:
         """Raises UsageError for an address that is none, NetworkError where nobody answers."""
-        ray = quiet_ray()
-        ours = not ray.is_initialized()
-        if ours:
-            _connect(self.address or os.environ.get("RAY_ADDRESS"))
-        ray.util.register_serializer(Tensor, serializer=_sent, deserializer=_arrived)
-        try:
-            threads = torch.get_num_threads()
-            reporter.note("Ray: {tasks} tasks at once, of {threads} threads.", tasks=_at_once(threads), threads=threads)
-            yield self
-        finally:
-            ray.util.deregister_serializer(Tensor)
-            if ours:
-                ray.shutdown()
+        with joined(self.address) as ray:
+            ray.util.register_serializer(Tensor, serializer=_sent, deserializer=_arrived)
+            try:
+                threads = torch.get_num_threads()
+                reporter.note("Ray: {tasks} tasks at once, of {threads} threads.", tasks=at_once(threads), threads=threads)
+                yield self
+            finally:
+                ray.util.deregister_serializer(Tensor)
 
     def one_thread(self, work: Callable[[T], R], items: Iterable[T]) -> Generator[R, None, None]:
         return self._tasks(work, items, (), 1)
@@ -112,7 +91,7 @@ class Cluster:
         task = ray.remote(_task).options(num_cpus=threads, max_retries=RETRIES)
         kept = [ray.put(value) for value in shared]  # once for all tasks of a machine
         mode = __version__, threads, torch.is_grad_enabled(), torch.is_inference_mode_enabled()
-        most = AHEAD * _at_once(threads)
+        most = AHEAD * at_once(threads)
         waiting: deque[Any] = deque()
         try:
             for item in items:
@@ -131,53 +110,6 @@ def find_engine(name: str, address: str | None = None) -> Engine:
     if name not in ("local", "ray"):
         raise UsageError("There is no engine named {name!r}.", hint="There are local and ray.", name=name)
     return Cluster(address) if name == "ray" else LOCAL
-
-
-def quiet_ray() -> Any:
-    """The package, told to be quiet before it is loaded; one that was loaded before speaks as whoever did so wants it to."""
-    os.environ.update(QUIET)
-    import ray
-
-    return ray
-
-
-def _connect(address: str | None) -> None:
-    import ray
-
-    host, _, port = (address or "").rpartition(":")
-    try:
-        if host and port.isdigit() and "/" not in host:  # Ray itself would try for many minutes
-            socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()
-        ray.init(address, log_to_driver=False, logging_level=logging.CRITICAL, include_dashboard=False)
-    except OSError as error:
-        raise NetworkError(
-            "No Ray cluster answers at {address}: {reason}.",
-            hint="Check --address, or RAY_ADDRESS; `ray start --head` starts one.",
-            address=address or "auto",
-            reason=error.strerror or error,
-        ) from None
-    except ValueError as error:
-        raise UsageError(
-            "Ray cannot use the address {address}: {reason}",
-            hint="Write it as HOST:PORT, or leave it out.",
-            address=address,
-            reason=error,
-        ) from None
-
-
-def _at_once(threads: int) -> int:
-    """How many tasks of so many threads the cluster holds. Raises UsageError where no machine of it has so many processors."""
-    import ray
-
-    processors = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
-    if max(processors, default=0) < threads:
-        raise UsageError(
-            "No machine of the Ray cluster has {threads} processors for a task; the largest has {most}.",
-            hint="Say how many threads a task should have: --threads {most}",
-            threads=threads,
-            most=max(processors, default=0),
-        )
-    return sum(count // threads for count in processors)
 
 
 def _result(future: Any) -> Any:
@@ -205,13 +137,7 @@ def _task(mode: tuple[str, int, bool, bool], work: Callable[..., R], item: Any, 
     import ray
 
     version, threads, graph, inference = mode
-    if version != __version__:
-        raise ResourceError(
-            "A worker of the Ray cluster has deepseek-cli {found}, and this is {version}.",
-            hint="Install the same version on all machines.",
-            found=__version__,
-            version=version,
-        )
+    check_version(version)
     ray.util.register_serializer(Tensor, serializer=_sent, deserializer=_arrived)  # for the way back
     torch.set_num_threads(threads)
     with torch.inference_mode(inference), torch.set_grad_enabled(graph):

@@ -2,28 +2,45 @@
 
 Forward goes over the blocks without a graph and keeps the input of each. The loss's gradient is made at the head, a few positions
 at a time. Backward computes each block once more, now with a graph, and its scales learn before the block below has its turn.
+Where there is memory for the graphs of all blocks, they may be kept instead.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from deepseek_cli.ahead import in_order
 from deepseek_cli.handle import ModelHandle
 from deepseek_cli.ops.torch_ops import TorchOps
 from deepseek_cli.quantize.fake import FakeQuantized
-from deepseek_cli.tensors import HeldWeights, QuantizedTensor, TensorRef
+from deepseek_cli.tensors import CorrectedTensor, HeldWeights, QuantizedTensor, TensorRef
 
 PART = 4  # windows that are computed at once where nothing is learned
 POSITIONS = 128  # whose logits are held at once
+NOTHING: Mapping[int, Tensor] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A block's way from `x` to `y`, with a graph where it is to be learned from; else `weights` are let go."""
+
+    x: Tensor
+    weights: Mapping[str, Tensor]
+    y: Tensor
 
 
 class Student:
     """`learning` by name with `.weight`, rows in the operators' order; all else is `frozen` as the original has it."""
+
+    keeps_graphs = False
+    operators = TorchOps  # of its blocks
 
     def __init__(self, handle: ModelHandle, codes: Mapping[str, TensorRef], dtype: torch.dtype) -> None:
         self.arch, self.config, self.dtype, self.refs = handle.architecture, handle.config, dtype, handle.weights
@@ -35,25 +52,40 @@ class Student:
 
     def _begin(self, name: str, ref: TensorRef) -> Any:
         quantized = ref.read()
-        assert isinstance(quantized, QuantizedTensor)
+        assert isinstance(quantized, QuantizedTensor | CorrectedTensor)
         return FakeQuantized(quantized.rows(self.order[name]) if name in self.order else quantized)
 
-    def export(self, name: str) -> QuantizedTensor:
+    def export(self, name: str) -> QuantizedTensor | CorrectedTensor:
         """As it goes on disk."""
-        quantized: QuantizedTensor = self.learning[name].export()
+        quantized: QuantizedTensor | CorrectedTensor = self.learning[name].export()
         return quantized.rows(self.order[name].argsort()) if name in self.order else quantized
 
-    def step(self, tokens: Tensor, original: Tensor, rate: float) -> float:
-        """One step of all scales down the loss on `tokens` [batch, length]; gives the loss before it."""
-        inputs = self._forward(tokens)
-        loss, gradient = self._loss(inputs.pop(), original, learn=True)
-        while inputs:
-            x = inputs.pop().requires_grad_()
-            weights = self._weights(len(inputs), learn=True)
-            self._block(x, weights, len(inputs)).backward(gradient)
-            assert x.grad is not None
-            gradient = x.grad
-            slopes = {name: w.grad for name, w in weights.items() if w.grad is not None}  # an expert may have met no token
+    def step(
+        self,
+        tokens: Tensor,
+        original: Tensor,
+        rate: float,
+        within: Mapping[int, Tensor] = NOTHING,
+        weight: float = 0.0,
+    ) -> float:
+        """One step of all that learns down the loss on `tokens` [batch, length]; gives the loss before it.
+
+        `within` is what should go into some blocks, in any scale; how far it is from that counts `weight` times.
+        """
+        runs = self._forward(tokens, self.keeps_graphs)
+        loss, gradient = self._loss(runs[-1].y.detach(), original, learn=True)
+        while runs:
+            run, block = runs.pop(), len(runs)
+            if not self.keeps_graphs:
+                run = self._run(run.x, block, learn=True)
+            run.y.backward(gradient)
+            assert run.x.grad is not None
+            gradient = run.x.grad
+            if block in within:
+                distance, pull = apart(run.x.detach(), within[block])
+                loss += weight * distance
+                gradient.add_(pull, alpha=weight)
+            slopes = {name: w.grad for name, w in run.weights.items() if w.grad is not None}  # an expert may have met no token
             for _ in in_order(lambda name: self.learning[name].learn(slopes[name], rate), slopes):  # noqa: B023
                 pass
         return loss
@@ -61,18 +93,25 @@ class Student:
     def score(self, tokens: Tensor, original: Tensor) -> float:
         """The mean KL divergence from the original's predictions."""
         parts = zip(tokens.split(PART), original.split(PART), strict=True)
-        return sum(self._loss(self._forward(t)[-1], h, learn=False)[0] * len(t) for t, h in parts) / len(tokens)
+        return sum(self._loss(self._forward(t)[-1].y, h, learn=False)[0] * len(t) for t, h in parts) / len(tokens)
 
-    @torch.no_grad()
-    def _forward(self, tokens: Tensor) -> list[Tensor]:
-        """The input of each block, and what comes out of the last one."""
-        xs = [self.arch.embed(TorchOps(self._frozen), self.config, tokens)]
+    def _forward(self, tokens: Tensor, learn: bool = False) -> list[Run]:
+        with torch.no_grad():
+            x: Tensor = self.arch.embed(TorchOps(self._frozen), self.config, tokens)
+        runs = list[Run]()
         for block in range(self.config.layers):
-            xs.append(self._block(xs[-1], self._weights(block, learn=False), block))
-        return xs
+            runs.append(self._run(x, block, learn))
+            x = runs[-1].y
+        return runs
+
+    def _run(self, x: Tensor, block: int, learn: bool) -> Run:
+        x, weights = x.detach().requires_grad_(learn), self._weights(block, learn)
+        with torch.set_grad_enabled(learn):
+            y = self._block(x, weights, block)
+        return Run(x, weights if learn else {}, y)
 
     def _block(self, x: Tensor, weights: Mapping[str, Tensor], block: int) -> Tensor:
-        ops = TorchOps(lambda name: weights[name] if name in weights else self._frozen(name))
+        ops = self.operators(lambda name: weights[name] if name in weights else self._frozen(name))
         y: Tensor = self.arch.block(ops, self.config, x, block)
         return y
 
@@ -112,8 +151,22 @@ def last_hidden(handle: ModelHandle, tokens: Tensor, dtype: torch.dtype) -> Tens
     return torch.cat([arch.norm(ops, config, x) for x in xs])
 
 
+def apart(x: Tensor, aim: Tensor) -> tuple[float, Tensor]:
+    """The mean square between states [..., hidden], each of root mean square 1, as a mean over positions; and its gradient."""
+    wide = x.float().requires_grad_()
+    distance = (2 - 2 * F.cosine_similarity(wide, aim.float(), dim=-1)).mean()
+    (gradient,) = torch.autograd.grad(distance, wide)
+    return float(distance.detach()), gradient.to(x.dtype)
+
+
 def divergence(original: Tensor, ours: Tensor) -> tuple[Tensor, Tensor, float]:
     """Both predictions, from logits [..., vocabulary], and the sum over positions of the KL divergence."""
     p, q = original.softmax(-1), ours.softmax(-1)
-    value = torch.linalg.vecdot(p, original - ours) - original.logsumexp(-1) + ours.logsumexp(-1)
+    cross = (original - ours).mul_(p).sum(-1)  # linalg.vecdot would copy both
+    value = cross - _log_sum(original, p) + _log_sum(ours, q)
     return p, q, float(value.sum())
+
+
+def _log_sum(logits: Tensor, softmax: Tensor) -> Tensor:
+    """logsumexp(-1), for two maxima more where the softmax is known."""
+    return logits.amax(-1) - softmax.amax(-1).log()

@@ -13,6 +13,7 @@ import onnxruntime as ort
 
 from deepseek_cli.errors import DeepseekError, ModelCorrupt
 from deepseek_cli.memory import untouched
+from deepseek_cli.ops.drafting import HIDDEN
 from deepseek_cli.ops.pages import PAGE
 from deepseek_cli.ops.rounded_cache import BEFORE_SCALES, BY_CHANNEL
 from deepseek_cli.ops.token_rounding import STEP, exact, narrow
@@ -26,6 +27,7 @@ CHUNK = 128  # tokens of a prefill that are computed at once: attention skips wh
 LATENT_CHUNK = 256  # of latents, which are expanded once a chunk
 LATENT = ("latent",)
 KEEP = "num_logits_to_keep"
+OUTPUTS = ("present", "logits", HIDDEN)
 CACHE_DTYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(int8)": np.int8}
 ERRORS_ONLY = 3  # ONNX Runtime would warn that num_logits_to_keep has a default
 Rewrite = Callable[[Any], None]  # of an onnx.ModelProto, in place
@@ -46,6 +48,8 @@ class OnnxSession:
     `cache` is another session's of the same bundle, to be shared.
     """
 
+    graph = GRAPH
+
     def __init__(
         self,
         folder: Path,
@@ -61,7 +65,7 @@ class OnnxSession:
     ) -> None:
         plan = plan or MemoryPlan()
         self.session = self._load(
-            folder / GRAPH, session_options(threads, profile, spinning, plan.prepack), accuracy_level, rewrite
+            folder / self.graph, session_options(threads, profile, spinning, plan.prepack), accuracy_level, rewrite
         )
         self.released_bytes = release_pages(mapped_files(folder)) if plan.release else 0
         self.context = min(context, int(self.session.get_modelmeta().custom_metadata_map.get("context", context)))
@@ -146,7 +150,7 @@ class OnnxSession:
         self._bind(f"present.{layer}.{kind}", buffer)
 
     def _bind(self, name: str, array: np.ndarray) -> None:
-        bind = self.binding.bind_output if name.startswith(("present", "logits")) else self.binding.bind_input
+        bind = self.binding.bind_output if name.startswith(OUTPUTS) else self.binding.bind_input
         bind(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
 
 

@@ -13,7 +13,7 @@ from deepseek_cli.errors import DeepseekError, ModelCorrupt, ResourceError
 from deepseek_cli.runtime.machine_cache import MachineCache, multiplies_bytes
 from deepseek_cli.runtime.memory_plan import MemoryPlan
 from deepseek_cli.runtime.onnx_session import OnnxSession
-from deepseek_cli.runtime.packing import DECODE, PREFILL, PrefillSession, packed
+from deepseek_cli.runtime.packing import BATCH, DECODE, PREFILL, PrefillSession, packed
 from deepseek_cli.runtime.session import check_room
 
 LEAST = 16  # tokens of a prompt that are worth another session
@@ -28,11 +28,17 @@ def open_packed(
     decode = _decoding(folder, config, context, threads, cache)
     if not fast_prefill:
         return decode
-    require_dot_products()
+    require_dot_products("--fast-prefill")
     entry = packed(folder, PREFILL, cache)
     assert entry
     plan = MemoryPlan(chunk=PREFILL_CHUNK)
     return FastPrefillSession(decode, PrefillSession(entry, config, decode.context, threads, plan=plan, cache=decode.cache))
+
+
+def packed_for_batches(folder: Path, cache: MachineCache) -> Path | None:
+    """The folder of a cpu bundle's form for many tokens at once. Raises what open_packed does with `fast_prefill`."""
+    require_dot_products("batch_int8")
+    return packed(folder, BATCH, cache)
 
 
 class FastPrefillSession:
@@ -75,10 +81,12 @@ def _decoding(folder: Path, config: Any, context: int, threads: int | None, cach
     return OnnxSession(folder, config, context, threads)
 
 
-def require_dot_products() -> None:
+def require_dot_products(option: str) -> None:
     """Raises ResourceError where int8 products could overflow."""
     if multiplies_bytes():
         return
     raise ResourceError(
-        "--fast-prefill needs a processor that multiplies bytes (VNNI), and this one is not known to.", hint="Leave it out."
+        "{option} needs a processor that multiplies bytes (VNNI), and this one is not known to.",
+        hint="Leave it out.",
+        option=option,
     )

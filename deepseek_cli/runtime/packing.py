@@ -21,8 +21,8 @@ from deepseek_cli.runtime.machine_cache import MachineCache
 from deepseek_cli.runtime.onnx_session import GRAPH, OnnxSession, load, session_options
 
 DATA = f"{GRAPH}.data"
-DECODE, PREFILL = "decode", "prefill"
-SHARES = {DECODE: 3, PREFILL: 8}  # bytes while one is made, over those of the bundle: weights as they are, and packed
+DECODE, PREFILL, BATCH = "decode", "prefill", "batch"
+SHARES = {DECODE: 3, PREFILL: 8, BATCH: 8}  # bytes while one is made, over those of the bundle: weights as they are, and packed
 INLINE_BYTES = "64"  # shapes must stand in the graph, and scales must not: packed codes are unpacked wrongly then
 PROOF = 24  # tokens that must come out the same
 # `-P` and this program instead of `-m`: the folder the user stands in must not lend the process its modules.
@@ -87,11 +87,7 @@ def make_decode(folder: Path, staging: Path) -> None:
 
 
 def make_prefill(folder: Path, staging: Path) -> None:
-    from deepseek_cli.ops.onnx_int8 import write_prefill
-
-    raw = staging / "raw"
-    raw.mkdir()
-    _pack(write_prefill(folder / GRAPH, raw), staging)
+    raw = _pack_int8(folder, staging, head=False)
     config, caches = _config(folder), []
     for place in (raw, staging):
         session = PrefillSession(place, config, PROOF)
@@ -99,6 +95,23 @@ def make_prefill(folder: Path, staging: Path) -> None:
         caches.append(session.cache)
     _require_equal(*caches)
     shutil.rmtree(raw)
+
+
+def make_batch(folder: Path, staging: Path) -> None:
+    raw = _pack_int8(folder, staging, head=True)
+    config = _config(folder)
+    _require_equal(*(OnnxSession(place, config, PROOF).feed(range(PROOF), keep=0) for place in (raw, staging)))
+    shutil.rmtree(raw)
+
+
+def _pack_int8(folder: Path, staging: Path, *, head: bool) -> Path:
+    """Where the form lies unpacked, for comparing."""
+    from deepseek_cli.ops.onnx_int8 import write_int8
+
+    raw = staging / "raw"
+    raw.mkdir()
+    _pack(write_int8(folder / GRAPH, raw, head=head), staging)
+    return raw
 
 
 def _config(folder: Path) -> Any:
@@ -111,7 +124,7 @@ def _require_equal(plain: np.ndarray, packed: np.ndarray) -> None:
         raise ResourceError("ONNX Runtime does not give the same from packed weights.", hint="Use --set packed_cache=0.")
 
 
-MAKERS: dict[str, Callable[[Path, Path], None]] = {DECODE: make_decode, PREFILL: make_prefill}
+MAKERS: dict[str, Callable[[Path, Path], None]] = {DECODE: make_decode, PREFILL: make_prefill, BATCH: make_batch}
 
 
 def _pack(graph: Path, folder: Path) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 from deepseek_cli.errors import UsageError
 
 FIRST = 256  # tokens that are sorted at first
+COLDEST = 1e-6  # temperature; below it the greatest logit is drawn in any case, and float32 would overflow
 MORE = 8  # times as many where they are too few
 
 
@@ -54,7 +55,7 @@ class Sampler:
         s = self.sampling
         if s.repetition_penalty != 1.0 and seen:
             logits = penalised(logits, seen, s.repetition_penalty)
-        if s.temperature == 0:
+        if s.temperature < COLDEST:
             return int(logits.argmax())
         return _drawn(logits / s.temperature, s, self.random.random())
 

@@ -16,6 +16,7 @@ from deepseek_cli.errors import MemoryShort, MissingExtra, ModelUnsupported, Usa
 from deepseek_cli.handle import Bundle, ModelHandle
 from deepseek_cli.manifest import FILE
 from deepseek_cli.ops import SparseSpec
+from deepseek_cli.ops.drafting import DRAFT
 from deepseek_cli.runtime.context import DEFAULT_CONTEXT, check_context
 from deepseek_cli.runtime.machine_cache import MachineCache
 from deepseek_cli.runtime.memory_plan import MemoryPlan, read_plan
@@ -68,9 +69,10 @@ def open_session(
     cache: MachineCache | None = None,
     fast_prefill: bool = False,
 ) -> Session:
-    """A session over a bundle (ONNX Runtime) or a model folder (PyTorch); one that `drafts` guesses a token further, where
-    the model has a layer for it in PyTorch. A cpu bundle's `plan` is the one that its manifest holds, if there is no other.
-    Without one its weights may come from the `cache`, as a second form of them does that `fast_prefill` runs prompts through.
+    """A session over a bundle (ONNX Runtime) or a model folder (PyTorch); one that `drafts` guesses tokens further, where the
+    model has a layer for it, whose states prompts leave out under `fast_prefill`. A cpu bundle's `plan` is the one that its
+    manifest holds, if there is no other. Without one its weights may come from the `cache`, as a second form of them does that
+    `fast_prefill` runs prompts through.
 
     Raises UsageError for a context beyond what the model was made for, for a bundle that cannot attend sparsely, for one
     that should draft meanwhile, and for heads that cannot be left out.
@@ -94,6 +96,10 @@ def open_session(
             from deepseek_cli.runtime.sparse_session import SparseSession
 
             return SparseSession(model.root, model.config, context, threads, most=sparse.tokens)
+        if drafts and not fast_prefill and model.target == "cpu" and (model.root / DRAFT).exists():
+            from deepseek_cli.runtime.onnx_draft import DraftingSession
+
+            return DraftingSession(model.root, model.config, context, threads, plan=plan)
         if plan:
             from deepseek_cli.runtime.onnx_session import OnnxSession
 

@@ -1,6 +1,6 @@
 """Speculative decoding: the model checks several tokens at once, the first picked, the others guessed (arXiv 2211.17192).
 
-Guesses come from the text itself (prompt lookup), or one from the model's own multi-token-prediction layer (DeepSeek-V3,
+Guesses come from the text itself (prompt lookup), or from the model's own multi-token-prediction layer (DeepSeek-V3,
 arXiv 2412.19437, section 5.4.3). A guess only saves time: each token is picked from logits that the model itself gave for
 the same text.
 """
@@ -15,7 +15,7 @@ from typing import Protocol, cast
 import numpy as np
 
 from deepseek_cli.runtime.lookup import Lookup
-from deepseek_cli.runtime.pace import Pace
+from deepseek_cli.runtime.pace import GAIN, OWN, Pace
 from deepseek_cli.runtime.session import Session
 
 
@@ -35,12 +35,20 @@ class Drafter:
         self.lookup.cut(position)
         self.lookup.add(prompt)
 
-    def guess(self, most: int) -> list[int]:
-        """At most `most` tokens behind all that was added; none where that would not pay."""
+    def guess(self, token: int, most: int, session: DraftingSession | None = None) -> list[int]:
+        """At most `most` tokens behind `token`, the last one that was added; none where that would not pay. `session` may guess
+        one, too."""
         alike, place = self.lookup.match()
-        self.grade = (alike - 1).bit_length()  # 2 alike, 3 and 4, 5 to 8, more
-        self.pending = self.pace.count(self.grade, most) if alike else 0
-        return self.lookup.behind(place, self.pending)
+        grade = (alike - 1).bit_length()  # 2 alike, 3 and 4, 5 to 8, more
+        count, rate = self.pace.count(grade, most) if alike else (0, 1.0)
+        if session and self.pace.count(OWN, min(most, 1))[1] > max(rate, GAIN):
+            self.grade, start = OWN, self.clock()
+            guesses = [session.draft(token)]
+            self.pace.drafted(self.clock() - start)
+        else:
+            self.grade, guesses = grade, self.lookup.behind(place, count)
+        self.pending = len(guesses)
+        return guesses
 
     def judge(self, wrong: int) -> None:
         """All of the last guesses came true, but for the last `wrong`."""
@@ -81,8 +89,9 @@ class Stepper:
             self.ahead.clear()
 
     def _guess(self, token: int, most: int) -> list[int]:
-        guesses = self.drafter.guess(most) if self.drafter else []
-        return guesses or ([self.drafting.draft(token)] if self.drafting and most > 0 else [])
+        if self.drafter:
+            return self.drafter.guess(token, most, self.drafting)
+        return [self.drafting.draft(token)] if self.drafting and most > 0 else []
 
     def _feed(self, tokens: Sequence[int]) -> np.ndarray:
         if not self.drafter:

@@ -39,6 +39,12 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
 
 
 def make_app(service: Service, keys: Sequence[Key], limits: Limits, log: Log) -> Gate:
+    return Gate(make_application(service), keys, limits, service.metrics, log)
+
+
+def make_application(service: Service) -> FastAPI:
+    """What stands behind the gate."""
+
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         service.start()
@@ -60,7 +66,7 @@ def make_app(service: Service, keys: Sequence[Key], limits: Limits, log: Log) ->
         return found
 
     app.openapi = documented  # type: ignore[method-assign]
-    return Gate(app, keys, limits, service.metrics, log)
+    return app
 
 
 def _add_questions(app: FastAPI, service: Service) -> None:

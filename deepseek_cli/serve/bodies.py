@@ -40,9 +40,12 @@ def text_logprobs(scored: Sequence[Scored], tokenizer: Tokenizer, offset: int) -
     }
 
 
+written = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
+
+
 def event(body: Any) -> bytes:
     """One of a stream of server-sent events."""
-    return b"data: " + json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode(errors="replace") + b"\n\n"
+    return b"data: " + written(body).encode(errors="replace") + b"\n\n"
 
 
 LAST_EVENT = b"data: [DONE]\n\n"
@@ -52,4 +55,4 @@ class Json(JSONResponse):
     """Text that is no valid Unicode, as JSON may escape it, is no error."""
 
     def render(self, content: Any) -> bytes:
-        return json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode(errors="replace")
+        return written(content).encode(errors="replace")

@@ -12,7 +12,7 @@ import numpy as np
 from deepseek_cli.serve.job import End, Event, Failed, Job, Piece
 from deepseek_cli.serve.metrics import Metrics
 from deepseek_cli.serve.seats import Seat, Seats
-from deepseek_cli.serve.slots import CHUNK, Slots
+from deepseek_cli.serve.slots import Slots
 from deepseek_cli.serve.waiting import Waiting
 
 BESIDE = 32  # tokens of a prompt that are read at once where answers wait for their next token meanwhile
@@ -29,6 +29,7 @@ class Engine(threading.Thread):
         self.waiting, self.inbox = Waiting(), deque[Job]()
         self.outbox: list[tuple[Job, Event]] = []
         self.wake, self.closed = threading.Event(), False
+        self.told = (0, 0, 0)  # queued, seated, left so far
 
     @property
     def queued(self) -> int:
@@ -64,7 +65,14 @@ class Engine(threading.Thread):
         self._admit()
         self._read()
         self._step()
-        self.metrics.sizes(self.queued, len(self.seats.taken), self.seats.reserved * self.slots.token_bytes)
+        self._tell_sizes()
+
+    def _tell_sizes(self) -> None:
+        """Where somebody came or left."""
+        known = self.queued, len(self.seats.taken), self.seats.leavings
+        if known != self.told:
+            self.told = known
+            self.metrics.sizes(*known[:2], self.seats.reserved * self.slots.token_bytes)
 
     def _drop(self) -> None:
         """Cancelled requests and those out of time."""
@@ -92,7 +100,7 @@ class Engine(threading.Thread):
         if seat.reused is None:
             self.seats.begin(seat)
         done = int(self.slots.lengths[seat.slot])
-        most = CHUNK if len(reading) == len(self.seats.taken) else BESIDE
+        most = self.slots.chunk if len(reading) == len(self.seats.taken) else min(BESIDE, self.slots.chunk)
         chunk = seat.job.prompt[done : done + (most if self.slots.grain == 1 else self.slots.grain)]
         self.seats.held[seat.slot] += chunk
         last = done + len(chunk) == len(seat.job.prompt)

@@ -57,7 +57,7 @@ class Gate:
             name = self._let_in(scope)
             scope.setdefault("state", {})["client"] = name
             body = await self._body(scope, receive)
-            await self.app(scope, _replayed(body, receive), noted)
+            await self.app(scope, replayed(body, receive), noted)
         except Refused as refused:
             await Json(refused.body, refused.status, refused.headers)(scope, receive, noted)
         except (TimeoutError, OSError):
@@ -119,7 +119,7 @@ def _digits(text: str) -> str:
     return text[:20] if text.isascii() and text.isdecimal() else "0"
 
 
-def _replayed(body: bytes, receive: Receive) -> Receive:
+def replayed(body: bytes, receive: Receive) -> Receive:
     """What the application receives: the body at once, then what comes behind it."""
     given = False
 

@@ -16,8 +16,13 @@ from deepseek_cli.errors import MemoryShort, ModelUnsupported, ResourceError, Us
 from deepseek_cli.handle import Bundle, ModelHandle
 from deepseek_cli.memory import free_bytes
 from deepseek_cli.runtime.context import DEFAULT_CONTEXT, check_context
+from deepseek_cli.runtime.machine_cache import MachineCache
+from deepseek_cli.runtime.memory_plan import MemoryPlan
+from deepseek_cli.runtime.packed_session import packed_for_batches
+from deepseek_cli.runtime.session import planned
 from deepseek_cli.runtime.tokenizer import open_tokenizer
-from deepseek_cli.serve.gate import Limits, Log
+from deepseek_cli.serve.connections import Patient
+from deepseek_cli.serve.gate import Gate, Limits, Log
 from deepseek_cli.serve.keys import Key
 from deepseek_cli.serve.metrics import Metrics
 from deepseek_cli.serve.seats import rows
@@ -28,7 +33,6 @@ AUTO_SLOTS = 16
 SHARE = 0.5  # of what is free, where nothing says how much memory there is
 SPARE_BYTES = 64_000_000  # of a cap, for what a step computes
 MIN_TOKENS = 64  # that one request must be able to hold
-CONNECTIONS = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,22 +70,25 @@ def open_service(
     memory: int | None = None,
     threads: int | None = None,
     rules: Rules | None = None,
+    batch_int8: MachineCache | None = None,
 ) -> Service:
-    """`memory` caps the process: what loading leaves of it is for the KV cache.
+    """`memory` caps the process: what loading leaves of it is for the KV cache. Where there is a cache for `batch_int8`, prompts
+    and answers of many at once run through a second form of the weights, kept there.
 
-    Raises ModelUnsupported for what is no cpu bundle, MemoryShort where not even a short request would fit.
+    A memory plan in its manifest is followed, but for its context where `context` says another.
+    Raises what `require_cpu` raises, MemoryShort where not even a short request would fit; with `batch_int8` what open_packed
+    raises.
     """
-    if not isinstance(model, Bundle) or model.target != "cpu":
-        raise ModelUnsupported(
-            "{model} is no cpu bundle, which is what serve runs.",
-            hint="Make one: deepseek deploy {model} --target cpu",
-            model=model.name,
-        )
-    check_context(model, context)
-    opened = Slots(model.root, model.config, slots or AUTO_SLOTS, context or min(model.config.context, DEFAULT_CONTEXT), threads)
+    model = require_cpu(model, context)
+    plan = planned(model) or MemoryPlan()
+    context = context or plan.context or min(model.config.context, DEFAULT_CONTEXT)
+    wide = packed_for_batches(model.root, batch_int8) if batch_int8 else None
+    opened = Slots(model.root, model.config, slots or AUTO_SLOTS, context, threads, plan, wide)
     room = free_bytes() - SPARE_BYTES - opened.logits.nbytes if memory else int(free_bytes() * SHARE)
     budget = min(room // opened.token_bytes, opened.count * rows(opened.context))
-    service = Service(model.name, open_tokenizer(model.root), opened, budget, Metrics(), rules or Rules())
+    metrics = Metrics()
+    metrics.budget.set(max(0, budget) * opened.token_bytes)
+    service = Service(model.name, open_tokenizer(model.root), opened, budget, metrics, rules or Rules())
     if service.engine.seats.longest < min(MIN_TOKENS, opened.context):
         raise MemoryShort(
             "{slots} slots leave room for {tokens} tokens in one of them.",
@@ -90,6 +97,18 @@ def open_service(
             tokens=max(0, service.engine.seats.longest),
         )
     return service
+
+
+def require_cpu(model: ModelHandle | Bundle, context: int | None) -> Bundle:
+    """Raises ModelUnsupported for what is no cpu bundle, UsageError for a context that it does not have."""
+    if not isinstance(model, Bundle) or model.target != "cpu":
+        raise ModelUnsupported(
+            "{model} is no cpu bundle, which is what serve runs.",
+            hint="Make one: deepseek deploy {model} --target cpu",
+            model=model.name,
+        )
+    check_context(model, context)
+    return model
 
 
 class Server(uvicorn.Server):
@@ -126,32 +145,38 @@ class Server(uvicorn.Server):
 def make_server(service: Service, place: Place, log: Log, listening: Callable[[int], object]) -> Server:
     from deepseek_cli.serve.app import make_app
 
+    return server_at(place, make_app(service, place.keys, place.limits, log), listening)
+
+
+def server_at(place: Place, app: Gate, listening: Callable[[int], object]) -> Server:
     place.check()
     config = uvicorn.Config(
-        make_app(service, place.keys, place.limits, log),
+        app,
         host=place.host,
         port=place.port,
-        http="h11",
+        http=Patient,
         ws="none",
         lifespan="on",
         log_config=None,
+        log_level="error",
         access_log=False,
         server_header=False,
         proxy_headers=False,
-        limit_concurrency=CONNECTIONS,
         timeout_graceful_shutdown=int(place.drain_seconds),
     )
     return Server(config, listening)
 
 
-def serve(service: Service, place: Place, log: Log, listening: Callable[[int], object]) -> None:
+def serve(server: Server) -> None:
     """Until SIGTERM. Raises KeyboardInterrupt behind SIGINT, ResourceError where nothing can listen there."""
-    server = make_server(service, place, log, listening)
     try:
         server.run()
     except SystemExit:  # uvicorn's way to say so; it has logged why
         server.started = False
     if not server.started:
         raise ResourceError(
-            "Nothing can listen at {host}, port {port}.", hint="Choose another --port.", host=place.host, port=place.port
+            "Nothing can listen at {host}, port {port}.",
+            hint="Choose another --port.",
+            host=server.config.host,
+            port=server.config.port,
         )

@@ -8,13 +8,14 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, wait
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from deepseek_cli.errors import UsageError
-from deepseek_cli.evaluate import TEXTS, Windows, cut_windows, seconds_for
+from deepseek_cli.evaluate import TEXTS, HandlePredictor, Windows, cut_windows, seconds_for
 from deepseek_cli.handle import ModelHandle, open_model
 from deepseek_cli.profile.estimate import read_bytes
 from deepseek_cli.profile.sketch import sketch_of
@@ -167,7 +168,7 @@ def _work(job: Job, handle: ModelHandle, study: Study, reporter: Reporter) -> No
     """Trials one after the other, until there are enough or the next would end too late."""
     spec, space = job.spec, read_space(job.spec.space)
     arms = arms_for(space) if spec.sampler == "auto" else (spec.sampler,)
-    measured_on: list[Part] = parts(handle, _windows(handle, spec))
+    measured_on: list[Part] = parts(partial(HandlePredictor, handle), _windows(handle, spec))
     longest = 0.0
     while os.getpid() == job.parent or os.getppid() == job.parent:  # who was left alone ends
         start = time.time()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from deepseek_cli.errors import UsageError
 from deepseek_cli.evaluate import HandlePredictor, Text, Windows, compare
@@ -15,6 +16,7 @@ from deepseek_cli.handle import ModelHandle, open_model
 from deepseek_cli.profile.estimate import read_bytes
 from deepseek_cli.profile.sketch import sketch_of
 from deepseek_cli.quantize.engine import quantize
+from deepseek_cli.quantize.spec import QuantizeSpec
 from deepseek_cli.store import Store, passing
 from deepseek_cli.tune.front import State, Trial
 from deepseek_cli.tune.recipe import Recipe, quantize_spec
@@ -23,6 +25,7 @@ EARLY = 4  # of so many windows one is among the first
 MARGIN = 1.1  # by which the first windows' divergence must exceed that of a trial that is no worse otherwise
 TOGETHER = ("kl", "agreement", "accuracy", "reference_accuracy")  # means over tokens
 KEPT = (*TOGETHER, "first_kl", "size", "speed")  # what a trial with a known recipe takes from it
+Planned = tuple[QuantizeSpec, Mapping[str, Any] | None]  # what `quantize` is told, and the distribution where there is one
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +36,8 @@ class Part:
     reference: HandlePredictor
 
 
-def parts(reference: ModelHandle, windows: Windows) -> list[Part]:
-    """The first windows, from every text, and all others; where there are few, only one part."""
+def parts(predict: Callable[[Tensor], HandlePredictor], windows: Windows) -> list[Part]:
+    """The first windows, from every text, and all others; where there are few, only one part. `predict` is the reference."""
     early, late, start = [], [], 0
     for text in windows.texts:
         count = -(-text.windows // EARLY) if text.windows > 1 else 0
@@ -43,13 +46,18 @@ def parts(reference: ModelHandle, windows: Windows) -> list[Part]:
         late += [(row, text) for row in rows[count:]]
         start += text.windows
     chosen = [_some(windows, rows) for rows in (early, late) if rows]
-    return [Part(some, HandlePredictor(reference, some.tokens)) for some in chosen]
+    return [Part(some, predict(some.tokens)) for some in chosen]
 
 
 def _some(windows: Windows, rows: Sequence[tuple[int, Text]]) -> Windows:
     counts = {text: sum(other == text for _, other in rows) for _, text in rows}
     tokens = windows.tokens[torch.tensor([row for row, _ in rows])]
     return Windows(tokens, tuple(replace(text, windows=count) for text, count in counts.items()))
+
+
+def plain(recipe: Recipe) -> Planned:
+    """A recipe is all that there is to say."""
+    return quantize_spec(recipe), None
 
 
 def run_trial(
@@ -61,15 +69,17 @@ def run_trial(
     store: Store,
     beside: Path,
     prune: bool,
+    plan: Callable[[Recipe], Planned] = plain,
 ) -> tuple[State, dict[str, Any]]:
     """How it ended and what was measured; the model that it made is gone. What was tried before is not done again."""
     for trial in known:
         if trial.recipe == recipe and trial.state in ("complete", "pruned"):
             return trial.state, {**{name: trial.facts[name] for name in KEPT if name in trial.facts}, "same_as": trial.number}
     try:
-        spec = replace(quantize_spec(recipe), report=False)
+        spec, distribution = plan(recipe)
         with passing(beside) as folder:
-            quantize(handle, spec, store, folder / "model", agreed=True)
+            made = replace(spec, report=False)
+            quantize(handle, made, store, folder / "model", distribution=distribution, agreed=True)
             candidate = open_model(str(folder / "model"), store)
             sketch = sketch_of(candidate)
             facts = {"size": candidate.size_bytes, "speed": read_bytes(sketch, sketch.weights, batch=1)}

@@ -20,9 +20,11 @@ from deepseek_cli.profile.measure import PHASES
 from deepseek_cli.profile.optimize import CHOICES
 from deepseek_cli.profile.parts import ESTIMATED, PARTS
 from deepseek_cli.profile.runtimes import RUNTIMES
+from deepseek_cli.serve.foreign import CPU_BUNDLE, ELSEWHERE
 from deepseek_cli.settings import EXPECTED, VARIABLES
 from deepseek_cli.sources.catalogue import OBSTACLES
 
+IN_PAGES = '{{ t("'  # how a page's template says something in the reader's language
 PACKAGE = Path(errors.__file__).parent
 ERRORS = {name for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, errors.DeepseekError)}
 FIRST = {*ERRORS, "note", "warn", "confirm", "progress", "Line", "t"}  # their first argument is a template
@@ -32,6 +34,7 @@ FIRST |= {"corrupt", "_corrupt", "_missing"}  # and so it is of what makes an er
 def templates() -> dict[str, str]:
     """Each template with the first place that uses it."""
     tables = [*PANELS, *VARIABLES.values(), *EXPECTED.values(), *PHASES, *PARTS.values(), *ESTIMATED.values()]
+    tables += [CPU_BUNDLE, *ELSEWHERE.values()]
     found = dict.fromkeys(
         [*tables, *VERDICTS, AS_IT_IS, *OBSTACLES.values(), *CHOICES.values(), *(runtime.help for runtime in RUNTIMES.values())],
         "a table",
@@ -43,6 +46,9 @@ def templates() -> dict[str, str]:
             for text in _literals(node, assigned):
                 if any(character.isalpha() for character in re.sub(r"{.*?}", "", text)):
                     found.setdefault(text, f"{file.relative_to(PACKAGE)}:{node.lineno}")
+    for page in sorted(PACKAGE.rglob("*.html")):
+        if IN_PAGES in (content := page.read_text(encoding="utf-8")):
+            found |= dict.fromkeys(re.findall(r'\bt\("([^"]+)"', content), str(page.relative_to(PACKAGE)))
     return found
 
 

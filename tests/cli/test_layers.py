@@ -14,7 +14,7 @@ FILES = sorted(file for file in PACKAGE.rglob("*.py") if "templates" not in file
 LAYERS = (
     {"errors", "reporter", "blocks", "e4m3", "messages_zh"},
     {"spec", "schemes", "fields", "plugins", "i18n"},
-    {"settings", "refs", "tensors", "memory", "score", "ahead"},
+    {"settings", "refs", "tensors", "memory", "score", "ahead", "cluster"},
     {"formats"},
     {"ops"},
     {"architectures"},
@@ -54,7 +54,7 @@ START_UP += ("manifest", "store", "doctor", "completion", "sources", "commands")
 SPEAKERS = {"main.py", "output.py"}
 READS_ENVIRONMENT = {"main.py", "output.py", "i18n.py", "plugins.py", "api.py"}
 READS_ENVIRONMENT |= {"demo.py"}  # hands it on to the commands that it starts
-READS_ENVIRONMENT |= {"spread.py"}  # tells Ray to be quiet, and knocks at RAY_ADDRESS, in the variables that are Ray's own
+READS_ENVIRONMENT |= {"cluster.py"}  # tells Ray to be quiet, and knocks at RAY_ADDRESS, in the variables that are Ray's own
 READS_ENVIRONMENT |= {"origins.py"}  # the variables that choose the hub and ModelScope, and their tokens, are those clients' own
 
 

@@ -12,7 +12,7 @@ from tests.conftest import Outcome
 
 Cli = Callable[..., Outcome]
 Golden = Callable[[str, str], None]
-KEYS = {"schema", "ok", "name", "path", "goal_bytes", "bytes", "met", "frontier", "decisions", "report", "warnings"}
+KEYS = {"schema", "ok", "name", "path", "goal_bytes", "bytes", "met", "frontier", "decisions", "report", "html", "warnings"}
 
 
 def test_human(cli: Cli, toy: Path, golden: Golden) -> None:

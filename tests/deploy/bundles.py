@@ -57,9 +57,9 @@ def hide(monkeypatch: pytest.MonkeyPatch, distribution: str) -> None:
     monkeypatch.setattr(importlib.metadata, "version", version)
 
 
-def flip_bit(bundle: Path, initializer: str) -> None:
+def flip_bit(bundle: Path, initializer: str, graph: str = "model.onnx") -> None:
     """Change the first bit of an initializer in the data file."""
-    weights = GraphWeights(bundle / "model.onnx")
+    weights = GraphWeights(bundle / graph)
     offset = next(int(e.value) for e in weights.initializers[initializer].external_data if e.key == "offset")
     del weights
     with (bundle / "model.onnx.data").open("r+b") as file:

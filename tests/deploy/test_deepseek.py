@@ -155,4 +155,4 @@ def test_fp8_deployed_as_it_is_says_of_every_weight_that_it_became_float32(tmp_p
     handle = open_model("nano", store)
     done = deploy(handle, DeploySpec(verify="logits"), store, tmp_path / "bundle", threads=1)
     assert done.verification["level"] == "L2"
-    assert {*done.verification["dense_fallbacks"]} == {name for name, ref in handle.weights.items() if ref.stored == "fp8"}
+    assert {*done.verification["dense_fallbacks"]} == {name for name, ref in handle.stored.items() if ref.stored == "fp8"}

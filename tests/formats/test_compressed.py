@@ -21,6 +21,7 @@ from deepseek_cli.schemes import parse_scheme
 from deepseek_cli.tensors import QuantizedTensor, TensorRef
 
 FILE = Path("config.json")
+THREE = ["int3-g32", "int3-g64", "int3-g32-asym", "int3-g64-asym"]
 
 
 def refs(weight: QuantizedTensor, name: str = "m") -> dict[str, TensorRef]:
@@ -35,7 +36,9 @@ def references(tensors: dict[str, Tensor]) -> dict[str, TensorRef]:
 
 
 @pytest.mark.parametrize("inputs", [64, 160])
-@pytest.mark.parametrize("name", ["int4-g32", "int4-g64", "int8", "int8-g32", "int4-g32-asym", "int4-g64-asym", "int8-asym"])
+@pytest.mark.parametrize(
+    "name", ["int4-g32", "int4-g64", "int8", "int8-g32", "int4-g32-asym", "int4-g64-asym", "int8-asym", *THREE]
+)
 def test_parts_join_to_the_same_weight(name: str, inputs: int) -> None:
     scheme, weight = parse_scheme(name), torch.randn(12, inputs)
     quantized = quantize(weight, scheme)
@@ -44,14 +47,15 @@ def test_parts_join_to_the_same_weight(name: str, inputs: int) -> None:
     again = joined.read()
     assert isinstance(again, QuantizedTensor)
     assert joined.stored == str(scheme)
-    assert torch.equal(again.packed, quantized.packed)
+    assert again.bits == max(quantized.bits, 4)  # what was three bits lies in four
+    assert torch.equal(again.with_bits(quantized.bits).packed, quantized.packed)
     assert torch.equal(again.dequantize(), quantized.dequantize())
     assert [(n, t.dtype, tuple(t.shape)) for n, t in parts_of("m", quantized)] == [
         (p.name, p.dtype, p.shape) for p in planned_parts("m", (12, inputs), scheme)
     ]
 
 
-@pytest.mark.parametrize("name", ["int4-g32", "int8-g32"])
+@pytest.mark.parametrize("name", ["int3-g32", "int4-g32", "int8-g32"])
 def test_codes_are_what_the_formats_own_library_unpacks(name: str) -> None:
     quantized = quantize(torch.randn(12, 64), parse_scheme(name))
     parts = dict(parts_of("m", quantized))
@@ -59,12 +63,14 @@ def test_codes_are_what_the_formats_own_library_unpacks(name: str) -> None:
     assert torch.equal(signed.int() + (1 << (quantized.bits - 1)), quantized.codes.int())
 
 
-def test_zero_points_are_what_the_formats_own_library_unpacks() -> None:
-    quantized = quantize(torch.randn(12, 64), parse_scheme("int4-g32-asym"))
+@pytest.mark.parametrize("rows", [12, 44])
+@pytest.mark.parametrize("bits", [3, 4])
+def test_zero_points_are_what_the_formats_own_library_unpacks(bits: int, rows: int) -> None:
+    quantized = quantize(torch.randn(rows, 64), parse_scheme(f"int{bits}-g32-asym"))
     parts = dict(parts_of("m", quantized))
-    signed = unpack_from_int32(parts["m.weight_zero_point"], 4, torch.Size((12, 2)), packed_dim=0)
+    signed = unpack_from_int32(parts["m.weight_zero_point"], bits, torch.Size((rows, 2)), packed_dim=0)
     assert quantized.zero is not None
-    assert torch.equal(signed.int() + 8, quantized.zero.int())
+    assert torch.equal(signed.int() + (1 << bits - 1), quantized.zero.int())
 
 
 def test_a_missing_scale_names_its_tensor() -> None:
@@ -125,7 +131,9 @@ def library(bits: int, group: int | None, symmetric: bool, activations: bool = F
 
 @pytest.mark.parametrize("activations", [False, True])
 @pytest.mark.parametrize("symmetric", [True, False])
-@pytest.mark.parametrize(("bits", "group", "name"), [(4, 32, "int4-g32"), (8, 32, "int8-g32"), (8, None, "int8-channel")])
+@pytest.mark.parametrize(
+    ("bits", "group", "name"), [(3, 32, "int3-g32"), (4, 32, "int4-g32"), (8, 32, "int8-g32"), (8, None, "int8-channel")]
+)
 def test_values_are_those_of_the_formats_own_library(
     bits: int, group: int | None, name: str, symmetric: bool, activations: bool
 ) -> None:
@@ -179,7 +187,7 @@ def weights_of(change: dict[str, Any]) -> dict[str, Any]:
         ({"transform_config": {"config_groups": {"R1": {}}}}, "transform_config.config_groups .* is not supported"),
         ({"config_groups": None}, "has no sound config_groups"),
         ({"config_groups": {"group_0": {"weights": {}, "targets": 3}}}, "has no sound config_groups"),
-        (weights_of({"num_bits": 3}), "config_groups.weights.num_bits 3 is not supported. Supported are 4, 8"),
+        (weights_of({"num_bits": 2}), "config_groups.weights.num_bits 2 is not supported. Supported are 3, 4, 8"),
         (weights_of({"type": "float"}), "config_groups.weights.type float is not supported"),
         (weights_of({"strategy": "tensor"}), "config_groups.weights.strategy tensor is not supported"),
         (weights_of({"group_size": "x"}), "quantization_config.group_size must be a positive integer"),

@@ -12,7 +12,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from deepseek_cli.errors import ModelUnsupported
-from deepseek_cli.ops.onnx_int8 import write_prefill
+from deepseek_cli.ops.onnx_int8 import write_int8
 
 INPUTS, OUTPUTS, TOKENS = 48, 40, 7
 DRAW = np.random.default_rng(0)
@@ -52,7 +52,7 @@ def outcome(path: Path, x: np.ndarray) -> np.ndarray:
 def turned(path: Path, tmp_path: Path) -> Path:
     folder = tmp_path / "prefill"
     folder.mkdir()
-    return write_prefill(path, folder)
+    return write_int8(path, folder, head=False)
 
 
 @pytest.mark.parametrize(

@@ -28,8 +28,10 @@ def browser() -> Iterator[Any]:
 
 
 @contextmanager
-def opened(browser: Any, page: str, folder: Path, size: str = "wide", **options: Any) -> Iterator[Any]:
-    """The page as a file alone in a folder, drawn; `options` are Playwright's of a context."""
+def opened(
+    browser: Any, page: str, folder: Path, size: str = "wide", ready: str = "html[data-ready='1']", **options: Any
+) -> Iterator[Any]:
+    """The page as a file alone in a folder, drawn once it has what is `ready`; `options` are Playwright's of a context."""
     file = folder / "page.html"
     file.write_text(page, encoding="utf-8")
     width, height = SIZES[size]
@@ -39,7 +41,7 @@ def opened(browser: Any, page: str, folder: Path, size: str = "wide", **options:
     tab.on("pageerror", lambda error: words.append(str(error)))
     tab.on("request", lambda request: request.url.startswith(("file:", "blob:")) or words.append(request.url))
     tab.goto(file.as_uri())
-    tab.wait_for_selector("html[data-ready='1']", timeout=15_000)
+    tab.wait_for_selector(ready, timeout=15_000)
     yield tab
     context.close()
     assert not words

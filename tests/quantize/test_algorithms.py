@@ -291,8 +291,9 @@ def test_sweeps_end_where_no_single_code_can_be_better() -> None:
     start = search.quantize(weight, parse_scheme("int4-g32"))
     spread = start.scale.T[torch.arange(80) // 32]
     q, low = start.codes.T.float() - 8, torch.full((80, 6), -8.0)
+    free = torch.zeros(1, 1, dtype=torch.bool)
     for _ in range(50):
-        refine.descend(q, hessian @ (q * spread - weight.T), hessian, spread, (low, low + 15))
+        refine.descend(q, hessian @ (q * spread - weight.T), hessian, spread, (low, low + 15), free)
     least = objective((q * spread).T, weight, hessian)
     for j in range(80):
         for code in range(-8, 8):

@@ -13,6 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from deepseek_cli import cluster as ray_cluster
 from deepseek_cli.errors import MissingExtra, ModelCorrupt, NetworkError, ResourceError, UsageError
 from deepseek_cli.handle import open_model
 from deepseek_cli.quantize import rounding, spread
@@ -55,7 +56,7 @@ def plugin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 @pytest.fixture(scope="module")
 def cluster(plugin: None) -> Iterator[Cluster]:
     """Ray as a script of the user's may have started it: what it finds, the engine uses and leaves alone."""
-    ray = spread.quiet_ray()
+    ray = ray_cluster.quiet_ray()
     ray.init("local", num_cpus=2, log_to_driver=False, include_dashboard=False, configure_logging=False)
     yield Cluster()
     assert ray.is_initialized()
@@ -180,7 +181,7 @@ def test_what_is_sent_takes_its_values_along_and_algorithms_go_by_name() -> None
 def test_without_ray_the_line_that_installs_it(
     models: Path, cli: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(spread.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(ray_cluster.importlib.util, "find_spec", lambda name: None)
     done = cli("quantize", models / "llama", "--engine", "ray", "--json")
     assert (done.code, done.json["error"]["code"]) == (4, "missing-extra")
     assert "pip install 'deepseek-cli[ray]'" in done.json["error"]["hint"]

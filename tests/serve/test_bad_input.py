@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import warnings
@@ -11,10 +12,11 @@ import httpx2 as httpx
 import pytest
 
 from deepseek_cli.handle import Bundle
+from deepseek_cli.serve import connections
 from deepseek_cli.serve.gate import Limits
 from deepseek_cli.serve.server import Place
 from deepseek_cli.serve.service import Rules
-from tests.serve.conftest import Running, running
+from tests.serve.conftest import PATIENCE, Running, running
 
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
 USER = [{"role": "user", "content": "Hi"}]
@@ -23,6 +25,10 @@ USER = [{"role": "user", "content": "Hi"}]
 def post(server: Running, path: str, body: Any) -> httpx.Response:
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
     return httpx.post(server.url + path, content=content, headers={"content-type": "application/json"})
+
+
+def schema_form(schema: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
 
 
 BAD: dict[str, tuple[str, Any, int, str | None]] = {
@@ -49,9 +55,13 @@ BAD: dict[str, tuple[str, Any, int, str | None]] = {
     ),
     "a schema that is none": (
         CHAT,
-        {"messages": USER, "response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "blob"}}}},
+        {"messages": USER, "response_format": schema_form({"type": "blob"})},
         400,
         None,
+    ),
+    "a schema of a file": (CHAT, {"messages": USER, "response_format": schema_form({"$ref": "file:///etc/hosts"})}, 400, None),
+    "a pattern that is none": (
+        CHAT, {"messages": USER, "response_format": schema_form({"type": "string", "pattern": "(("})}, 400, None
     ),
     "no schema": (CHAT, {"messages": USER, "response_format": {"type": "json_schema"}}, 400, "response_format"),
     "an empty prompt": (TEXT, {"prompt": ""}, 400, "prompt"),
@@ -80,6 +90,12 @@ def test_text_that_is_no_unicode_is_answered(server: Running) -> None:
     body = b'{"messages": [{"role": "user", "content": "\\ud800 x"}], "max_tokens": 2}'
     assert post(server, CHAT, body).status_code == 200
     assert post(server, CHAT, b'{"messages": [{"role": "user", "content": "x"}], "model": "\\ud800"}').status_code == 404
+
+
+def test_what_is_nearly_cold_is_cold(server: Running) -> None:
+    ask = {"prompt": "abc", "max_tokens": 8}
+    texts = [post(server, TEXT, {**ask, "temperature": t}).json()["choices"][0]["text"] for t in (0, 1e-300, 1e-30)]
+    assert len(set(texts)) == 1
 
 
 def test_the_wrong_method_and_type(server: Running) -> None:
@@ -115,6 +131,61 @@ def test_a_slow_writer_is_told_and_a_broken_one_forgotten(toy: Bundle) -> None:
         with socket.create_connection(("127.0.0.1", server.port)) as broken:
             broken.sendall(b"\x00\xff nonsense\r\n\r\n")
             assert broken.recv(100).startswith(b"HTTP/1.1 400")
+        assert post(server, "/generate", {"prompt": "x", "max_length": 1}).status_code == 200
+
+
+def test_what_is_no_http_is_told_so_in_json(server: Running) -> None:
+    with socket.create_connection(("127.0.0.1", server.port)) as client:
+        client.sendall(b"GET / HTTP/1.1\r\ncontent-length: -5\r\n\r\n")
+        head, _, body = b"".join(iter(lambda: client.recv(4096), b"")).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400")
+    assert json.loads(body)["error"]["code"] == "invalid_http"
+
+
+def test_half_a_head_is_not_waited_for(server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "HEAD_SECONDS", 0.05)
+    whole = b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n"
+    for began in (b"", b"GET / HTTP/1.1\r\nhost: ", whole):
+        with socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE) as client:
+            client.sendall(began)
+            if began == whole:
+                assert client.recv(4096).startswith(b"HTTP/1.1 200")
+                client.sendall(b"GET /")
+            with contextlib.suppress(ConnectionResetError):
+                while client.recv(4096):
+                    pass
+
+
+def test_a_flood_of_connections_stops_nobody(server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "CONNECTIONS", 16)
+    with contextlib.ExitStack() as stack:
+        idle = [stack.enter_context(socket.create_connection(("127.0.0.1", server.port))) for _ in range(40)]
+        assert post(server, "/generate", {"prompt": "x", "max_length": 1}).status_code == 200
+        gone = 0
+        for client in idle:
+            client.settimeout(0.01)
+            with contextlib.suppress(TimeoutError):
+                gone += not _received(client)
+        assert gone >= 40 - 16
+
+
+def _received(client: socket.socket) -> bytes:
+    try:
+        return client.recv(1)
+    except ConnectionResetError:
+        return b""
+
+
+def test_a_slow_reader_is_left_and_others_answered(toy: Bundle) -> None:
+    """More is answered than sockets hold, and nobody reads it."""
+    body = json.dumps({"prompt": "abc", "max_tokens": 200, "n": 16, "logprobs": 20, "stream": True, "ignore_eos": True}).encode()
+    head = f"POST {TEXT} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
+    with running(toy, Place(limits=Limits(send_seconds=0.2))) as server, socket.socket() as slow:
+        slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        slow.connect(("127.0.0.1", server.port))
+        slow.sendall(head.encode() + body)
+        server.until(lambda: [record for record in server.log if record["path"] == TEXT])
+        server.until(lambda: not server.service.engine.seats.taken)
         assert post(server, "/generate", {"prompt": "x", "max_length": 1}).status_code == 200
 
 
