@@ -38,7 +38,9 @@ def written(folder: Path, model: Any, raw: Mapping[str, Any]) -> Path:
         unfinished.mkdir(parents=True)
         symbols = sorted(ByteLevel.alphabet())
         build([*symbols, "ab"], ["a b"], "gpt-2", [NORMAL] * (len(symbols) + 1)).save(str(unfinished / "tokenizer.json"))
-        handle = ModelHandle("stack", "stack", unfinished, model.architecture, model.config, model.weights, Manifest("stack"), raw)
+        handle = ModelHandle(
+            "stack", "stack", unfinished, model.architecture, model.config, model.weights, Manifest("stack"), raw
+        )
         record = gguf.emit_bundle(in_precision(handle, "fp16"), DeploySpec(target="gguf"), unfinished, model.config.context)
         print("dense there, of what is quantized:", ", ".join(record["dense_fallbacks"]) or "nothing")
         unfinished.rename(folder)

@@ -34,6 +34,7 @@ from deepseek_cli.schemes import Scheme
 from deepseek_cli.tensors import dense
 
 MIXED = "mixed"
+THREE_BITS = ((3, 128), (3, 64), (3, 32))  # bits, group
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,12 +92,13 @@ class Costs:
         return self.others + (total * (1 + (ratio - 1) * part) if ratio >= 1 else total / (1 + (1 / ratio - 1) * part))
 
 
-def measure(handle: ModelHandle, windows: Tensor, kept: Path | None, reporter: Reporter) -> Costs | None:
+def measure(handle: ModelHandle, windows: Tensor, kept: Path | None, reporter: Reporter, fewest_bits: int = 4) -> Costs | None:
     """None where nothing is left to choose. `kept` is the file that an earlier run wrote them to, or that this one does."""
     plan = make_plan(handle, QuantizeSpec(scheme="int4"))
     if not plan.units:
         return None
-    schemes = [replace(plan.scheme, bits=bits, group=group) for bits, group in CANDIDATES]
+    candidates = (*THREE_BITS, *CANDIDATES) if fewest_bits == 3 else CANDIDATES
+    schemes = [replace(plan.scheme, bits=bits, group=group) for bits, group in candidates]
     if kept and kept.is_file():
         known = read_json(kept)
     else:
