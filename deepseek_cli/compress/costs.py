@@ -131,10 +131,17 @@ def _others(handle: ModelHandle, plan: Plan) -> dict[str, TensorRef]:
     """What is in no unit and will not lie as it does, as it will."""
     units = {f"{name}.weight" for unit in plan.units for name in unit}
     items = [item for item in plan.items if item.name not in units]
-    coded = {i.name: partial(_rounded, scheme=i.scheme, importance=None) for i in items if i.scheme.bits < 16}
-    refs = [handle.tensors[i.name] for i in items if i.name not in coded]
-    narrowed = {ref.name: lambda ref: dense(ref.read()).bfloat16() for ref in refs if ref.quantized}
-    return {name: _read_as(handle.tensors[name], read) for name, read in {**coded, **narrowed}.items()}
+    reads = dict[str, Callable[[TensorRef], Tensor]]()
+    for item in items:
+        if item.scheme.bits < 16:
+            reads[item.name] = partial(_rounded, scheme=item.scheme, importance=None)
+        elif handle.tensors[item.name].quantized:
+            reads[item.name] = _narrowed
+    return {name: _read_as(handle.tensors[name], read) for name, read in reads.items()}
+
+
+def _narrowed(ref: TensorRef) -> Tensor:
+    return dense(ref.read()).bfloat16()
 
 
 def _read_as(ref: TensorRef, read: Callable[[TensorRef], Tensor]) -> TensorRef:

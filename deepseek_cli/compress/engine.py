@@ -165,8 +165,8 @@ def _fitting(asked: Asked, shapes: Iterable[tuple[str, Shape]], fewest_bits: int
     fitting, learns = 0, any(cut.name == "recover" for cut in parse_steps(asked.spec.steps or ""))
     for steps, shape in shapes:
         planner = Planner(shape, steps, asked.spec.calibration, asked.goal, beside(shape.handle, shape.tokenizer))
-        how = {"level": asked.spec.level, "algorithm": asked.spec.algorithm, "fewest_bits": fewest_bits}
-        planner = dataclasses.replace(planner, **how)
+        spec = asked.spec
+        planner = dataclasses.replace(planner, level=spec.level, algorithm=spec.algorithm, fewest_bits=fewest_bits)
         ladder = planner.ladder()
         measurable = work or not learns  # to look at weights that learn is to let them learn
         if measurable and ladder[-1].candidate.fits and (steps or not ladder[0].candidate.fits):
