@@ -60,9 +60,13 @@ def compressed(source: Path, point: str, steps: str, level: str) -> Made:
 
 
 def quantized(model: ModelHandle, goal: int, point: str, level: str, store: Store) -> Made | None:
-    """As `quantize --to-size` does it, with what was measured of weights kept between points; None where it is not that small."""
+    """As `quantize --to-size` does it, with what was measured of weights kept between points.
+
+    Where that is not so small, three bits throughout; None where these are not either.
+    """
     planner = replace(planner_of(model, level, "smollm2-off-grid"), goal=goal - REPORT_BYTES)
-    found = planner.mixture()
+    three = (p for p in replace(planner, fewest_bits=3, costs=None).ladder() if p.candidate.scheme.startswith("int3"))
+    found = planner.mixture() or [p for p in three if p.candidate.fits]
     if not found:
         return None
     place = WORK / "frontier" / f"quantized-{point[:-1]}"
@@ -70,7 +74,8 @@ def quantized(model: ModelHandle, goal: int, point: str, level: str, store: Stor
     cut = cut_windows(open_tokenizer(model.root), most=REPORT_WINDOWS)
     small = HandlePredictor(open_model(str(place), store), cut.tokens)
     card = compare(HandlePredictor(model, cut.tokens), small, cut)
-    return Made("quantize --to-size", sum(file.stat().st_size for file in place.iterdir()), card, place)
+    name = "quantize --to-size" if found[0].distribution else f"quantize --scheme {found[0].spec.scheme}"
+    return Made(name, sum(file.stat().st_size for file in place.iterdir()), card, place)
 
 
 def llama_files(model: ModelHandle) -> list[Made]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from deepseek_cli.compress.costs import MIXED, Costs
-from deepseek_cli.compress.plan import LADDER, Candidate
+from deepseek_cli.compress.plan import LADDER, LAST, Candidate
 from deepseek_cli.compress.shape import Shape
 from deepseek_cli.handle import ModelHandle
 from deepseek_cli.profile.estimate import beside_weights
@@ -39,13 +39,15 @@ class Planner:
     beside: int
     level: str = "balanced"
     algorithm: str | None = None
+    fewest_bits: int = 4
     lost: float | None = 0.0
     costs: Costs | None = None
     seconds: Mapping[str, float] = field(default_factory=dict)  # to make any with 4-bit weights, by level
 
     def ladder(self) -> list[Planned]:
         """From most to fewest bytes."""
-        found = (self._planned(self.spec(scheme, embeddings)) for scheme, embeddings in LADDER)
+        rungs = (*LADDER, LAST) if self.fewest_bits == 3 else LADDER
+        found = (self._planned(self.spec(scheme, embeddings)) for scheme, embeddings in rungs)
         return sorted(found, key=lambda planned: -planned.candidate.size_bytes)
 
     def mixture(self, budget: int | None = None, level: str = "") -> list[Planned]:
@@ -61,7 +63,7 @@ class Planner:
         return [self._predicted(Planned(candidate, self.shape, spec, found.record(), budget))]
 
     def spec(self, scheme: str, embeddings: str = "int8", level: str = "") -> QuantizeSpec:
-        text = self.calibration if scheme.startswith("int4") else "builtin"
+        text = "builtin" if scheme.startswith("int8") else self.calibration
         how: dict[str, Any] = {"level": level or self.level, "algorithm": self.algorithm, "calibration": text}
         return QuantizeSpec(scheme=scheme, embeddings=embeddings, **how, report=False)
 
@@ -73,9 +75,14 @@ class Planner:
         return self._predicted(Planned(candidate, self.shape, spec))
 
     def _predicted(self, planned: Planned) -> Planned:
-        """With the memory to run it, and the time to make it; eight bits throughout take next to none."""
-        memory = planned.candidate.size_bytes - self.beside + beside_weights(sketch_of(self.shape.handle))
-        seconds = self.seconds.get(planned.spec.level) if planned.candidate.scheme.startswith(("int4", MIXED)) else 0.0
+        """With the memory to run it, and the time to make it; eight bits throughout take next to none.
+
+        What bundles hold of three bits is not what lies in the folder, so that nothing is said of their memory.
+        """
+        memory = None
+        if self.fewest_bits > 3:
+            memory = planned.candidate.size_bytes - self.beside + beside_weights(sketch_of(self.shape.handle))
+        seconds = 0.0 if planned.candidate.scheme.startswith("int8") else self.seconds.get(planned.spec.level)
         return replace(planned, candidate=replace(planned.candidate, memory_bytes=memory, seconds=seconds))
 
 

@@ -34,6 +34,7 @@ from deepseek_cli.schemes import Scheme
 from deepseek_cli.tensors import dense
 
 MIXED = "mixed"
+THREE_BITS = ((3, 128), (3, 64), (3, 32))  # bits, group
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,12 +92,13 @@ class Costs:
         return self.others + (total * (1 + (ratio - 1) * part) if ratio >= 1 else total / (1 + (1 / ratio - 1) * part))
 
 
-def measure(handle: ModelHandle, windows: Tensor, kept: Path | None, reporter: Reporter) -> Costs | None:
+def measure(handle: ModelHandle, windows: Tensor, kept: Path | None, reporter: Reporter, fewest_bits: int = 4) -> Costs | None:
     """None where nothing is left to choose. `kept` is the file that an earlier run wrote them to, or that this one does."""
     plan = make_plan(handle, QuantizeSpec(scheme="int4"))
     if not plan.units:
         return None
-    schemes = [replace(plan.scheme, bits=bits, group=group) for bits, group in CANDIDATES]
+    candidates = (*THREE_BITS, *CANDIDATES) if fewest_bits == 3 else CANDIDATES
+    schemes = [replace(plan.scheme, bits=bits, group=group) for bits, group in candidates]
     if kept and kept.is_file():
         known = read_json(kept)
     else:
@@ -129,10 +131,17 @@ def _others(handle: ModelHandle, plan: Plan) -> dict[str, TensorRef]:
     """What is in no unit and will not lie as it does, as it will."""
     units = {f"{name}.weight" for unit in plan.units for name in unit}
     items = [item for item in plan.items if item.name not in units]
-    coded = {i.name: partial(_rounded, scheme=i.scheme, importance=None) for i in items if i.scheme.bits < 16}
-    refs = [handle.tensors[i.name] for i in items if i.name not in coded]
-    narrowed = {ref.name: lambda ref: dense(ref.read()).bfloat16() for ref in refs if ref.quantized}
-    return {name: _read_as(handle.tensors[name], read) for name, read in {**coded, **narrowed}.items()}
+    reads = dict[str, Callable[[TensorRef], Tensor]]()
+    for item in items:
+        if item.scheme.bits < 16:
+            reads[item.name] = partial(_rounded, scheme=item.scheme, importance=None)
+        elif handle.tensors[item.name].quantized:
+            reads[item.name] = _narrowed
+    return {name: _read_as(handle.tensors[name], read) for name, read in reads.items()}
+
+
+def _narrowed(ref: TensorRef) -> Tensor:
+    return dense(ref.read()).bfloat16()
 
 
 def _read_as(ref: TensorRef, read: Callable[[TensorRef], Tensor]) -> TensorRef:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -152,12 +152,21 @@ def _label(asked: Asked) -> str:
 
 
 def _planners(asked: Asked, ranks: Path, work: Path | None) -> list[Planner]:
+    """Those of the shapes that fit, from the largest on. Three bits are for sizes that four do not reach, not for devices."""
+    planners = _fitting(asked, _shapes(asked, ranks, work), 4, work)
+    if asked.spec.fit or any(planner.ladder()[-1].candidate.fits for planner in planners):
+        return planners
+    return _fitting(asked, [(planner.steps, planner.shape) for planner in planners], 3, work)
+
+
+def _fitting(asked: Asked, shapes: Iterable[tuple[str, Shape]], fewest_bits: int, work: Path | None) -> list[Planner]:
     """One for each shape up to the first that fit; those that fit know what rounding costs, where there is time to measure it."""
     planners: list[Planner] = []
     fitting, learns = 0, any(cut.name == "recover" for cut in parse_steps(asked.spec.steps or ""))
-    for steps, shape in _shapes(asked, ranks, work):
+    for steps, shape in shapes:
         planner = Planner(shape, steps, asked.spec.calibration, asked.goal, beside(shape.handle, shape.tokenizer))
-        planner = dataclasses.replace(planner, level=asked.spec.level, algorithm=asked.spec.algorithm)
+        spec = asked.spec
+        planner = dataclasses.replace(planner, level=spec.level, algorithm=spec.algorithm, fewest_bits=fewest_bits)
         ladder = planner.ladder()
         measurable = work or not learns  # to look at weights that learn is to let them learn
         if measurable and ladder[-1].candidate.fits and (steps or not ladder[0].candidate.fits):
@@ -186,7 +195,8 @@ def _with_costs(asked: Asked, planner: Planner, kept: Path | None) -> Planner:
     windows = costs.windows_of(planner.shape.windows)
     lost = divergence(asked.handle, planner.shape, windows) if planner.steps else 0.0
     took = {level: seconds_to_make(handle, planner.spec("int4", level=level)) for level in asked.spec.levels}
-    return dataclasses.replace(planner, lost=lost, costs=costs.measure(handle, windows, kept, asked.reporter), seconds=took)
+    measured = costs.measure(handle, windows, kept, asked.reporter, planner.fewest_bits)
+    return dataclasses.replace(planner, lost=lost, costs=measured, seconds=took)
 
 
 def _dry(asked: Asked, name: str, final: Path, planners: list[Planner]) -> Compressed:

@@ -30,6 +30,7 @@ LADDER = (  # body and embeddings, from most bits to fewest
     ("int4-g64", "int4-g64"),
     ("int4-g128", "int4-g128"),
 )
+LAST = ("int3-g128", "int3-g128")  # where nothing on the ladder fits: bundles hold its codes in four bits
 
 
 @dataclass(frozen=True, slots=True)

@@ -108,7 +108,7 @@ def _parts(stated: Mapping[str, Any]) -> dict[int, list[int]]:
 
 def _begins(vocabulary: Mapping[str, int], place: Mapping[int, int], tokenizer: Tokenizer, size: int) -> Tensor:
     """See `Shape`; 0 for rows that no token has. `tokenizer` has the tokens that are left."""
-    bare = {"normalizer": None, "pre_tokenizer": None, "post_processor": None, "added_tokens": []}
+    bare: dict[str, Any] = {"normalizer": None, "pre_tokenizer": None, "post_processor": None, "added_tokens": []}
     merges = FastTokenizer.from_str(json.dumps({**json.loads(tokenizer.fast.to_str()), **bare}))
     gone = {text: token for text, token in vocabulary.items() if token not in place}
     begins = torch.zeros(size, dtype=torch.long)

@@ -173,3 +173,14 @@ def test_a_level_is_that_of_every_plan(cli: Cli, toy: Path) -> None:
     assert {c["level"] for c in done["frontier"]} == {"fast"}
     record = json.loads(Path("out", "deepseek.json").read_text(encoding="utf-8"))
     assert next(s["resolved"]["algorithm"] for s in record["steps"] if s["command"] == "quantize") == "imatrix"
+
+
+def test_three_bits_are_for_sizes_that_four_do_not_reach_and_not_for_devices(cli: Cli, toy: Path) -> None:
+    rungs = cli("compress", toy, "--to-size", "1MB", "--dry-run", "--json").json["frontier"]
+    least = rungs[-1]["size_bytes"]
+    assert not any("int3" in c["scheme"] for c in rungs)
+    done = cli("compress", toy, "--to-size", f"{least - 2000}B", "--level", "fast", "-o", "out", "--json").json
+    schemes = set(json.loads(Path("out", "deepseek.json").read_text(encoding="utf-8"))["quantization"].values())
+    assert done["met"] and any(scheme.startswith("int3") for scheme in schemes)
+    assert done["frontier"][-1]["scheme"] == "int3-g128"
+    assert cli("deploy", "out", "--target", "cpu", "--verify", "logits", "-o", "bundle").code == 0

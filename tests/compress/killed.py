@@ -11,7 +11,7 @@ from pathlib import Path
 TOUCHES = ("open", "os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.link")
 
 
-def touch_until(model: Path, out: Path, words: dict[str, str], most: int, counts: multiprocessing.SimpleQueue[int]) -> None:
+def touch_until(model: Path, out: Path, words: dict[str, object], most: int, counts: multiprocessing.SimpleQueue[int]) -> None:
     """`compress` in this process, killed before touch number `most`; how many there were, where it was not."""
     import torch
 
@@ -36,7 +36,7 @@ def touch_until(model: Path, out: Path, words: dict[str, str], most: int, counts
     counts.put(seen)
 
 
-def run(model: Path, out: Path, words: dict[str, str], most: int = 0) -> int:
+def run(model: Path, out: Path, words: dict[str, object], most: int = 0) -> int:
     """The touches of a run that ended; 0 for one that was killed."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["deepseek_cli.compress.engine"])

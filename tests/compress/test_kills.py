@@ -19,7 +19,7 @@ from tests.compress.killed import run
 from tests.toys import DEPLOYABLE, make_toy
 
 KILLS = 5
-WORDS = {"to_size": 90_000, "steps": "width=30%"}
+WORDS = {"to_size": 90_000, "steps": "width=30%", "level": "fast"}
 PUBLISHING = 12  # touches from the end on, among which the result takes its place
 
 
