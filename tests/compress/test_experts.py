@@ -12,14 +12,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from deepseek_cli.compress import refit
+from deepseek_cli.compress import experts, fitting, refit
 from deepseek_cli.compress.experts import dropped, leaving
 from deepseek_cli.compress.fitting import Rows, learned, solved
 from deepseek_cli.compress.merge import Expert, absorbed, heirs, merged
 from deepseek_cli.compress.mixture import Mixture, parts
 from deepseek_cli.compress.plan import Steps
 from deepseek_cli.compress.slopes import Seen
-from deepseek_cli.compress.trials import choose_among
+from deepseek_cli.compress.trials import Trials, choose_among
 from deepseek_cli.compress.write import write
 from deepseek_cli.handle import ModelHandle, open_model
 from deepseek_cli.ops import GateSpec
@@ -40,19 +40,28 @@ def random(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-def mixture(experts: int, top_k: int = 2, seed: int = 0) -> Mixture:
-    weights = {"m.gate.weight": random(experts, HIDDEN, seed=seed)}
-    for i, name in enumerate([f"m.experts.{e}" for e in range(experts)] + ["m.shared_experts"]):
+def mixture(count: int, top_k: int = 2, seed: int = 0) -> Mixture:
+    weights = {"m.gate.weight": random(count, HIDDEN, seed=seed)}
+    for i, name in enumerate([f"m.experts.{e}" for e in range(count)] + ["m.shared_experts"]):
         gate, up, down = parts(name)
         weights[f"{gate}.weight"] = random(WIDTH, HIDDEN, seed=seed + 3 * i + 1)
         weights[f"{up}.weight"] = random(WIDTH, HIDDEN, seed=seed + 3 * i + 2)
         weights[f"{down}.weight"] = random(HIDDEN, WIDTH, seed=seed + 3 * i + 3)
-    return Mixture("m", GateSpec(experts, top_k, "sigmoid", renormalize=True), weights)
+    return Mixture("m", GateSpec(count, top_k, "sigmoid", renormalize=True), weights)
 
 
 def rows_for(wanted: Mixture, seed: int = 7) -> Rows:
     x = random(TOKENS, HIDDEN, seed=seed)
     return Rows(x, wanted(x), random(TOKENS, seed=seed + 1).abs() + 0.1)
+
+
+@pytest.fixture(autouse=True)
+def fitted_experts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To little text, by few steps."""
+    monkeypatch.setattr(experts, "TRIED", 2)
+    monkeypatch.setattr(refit, "TOKENS", 2048)
+    monkeypatch.setattr(refit, "STEPS", 40)
+    monkeypatch.setattr(fitting, "BATCH", 256)
 
 
 def test_turns_of_least_squares_end_where_all_at_once_would() -> None:
@@ -147,6 +156,19 @@ def test_the_order_of_leaving_is_that_of_trying_each() -> None:
 
 def kl(handle: ModelHandle, other: ModelHandle, windows: Tensor) -> float:
     return divergence(logits(handle, windows), logits(other, windows))[2]
+
+
+def test_what_is_measured_of_experts_that_are_left_is_what_dropping_the_others_does(tmp_path: Path) -> None:
+    handle = open_toy(tmp_path / "toy", "deepseek_v3", **MIXTURE, n_group=1, topk_group=1)
+    shape = Steps(handle, "experts=50%", "builtin", tmp_path, SILENT).shape
+    kept, windows = {0: [0, 2, 5, 7], 1: [1, 2, 3, 6]}, shape.windows[:1]
+    trials = Trials(handle, windows)
+    for layer, left in kept.items():
+        trials.go_to(layer)
+        found = trials.divergence_with(f"model.layers.{layer}.mlp.gate", left)
+    ranks = {f"model.layers.{i}.mlp.experts": sorted(range(8), key=ids.__contains__) for i, ids in kept.items()}
+    bare, _ = dropped(shape, ranks, "50%")
+    assert found == pytest.approx(kl(handle, bare.handle, windows) / windows.numel(), rel=1e-4)
 
 
 def test_what_stays_is_closer_than_experts_that_are_only_dropped_and_runs(tmp_path: Path) -> None:
