@@ -85,7 +85,7 @@ def test_memory_is_given_back_once(toy: Bundle, monkeypatch: pytest.MonkeyPatch)
     assert not given
     found.exchange(0, 1)  # the shorter one's rows lie where the longer one's were
     for slot in (0, 1, 0, 1):
-        found.cut(slot, int(found.lengths[slot]))
+        found.cut(slot, found.lengths[slot])
     assert len(given) == toy.config.layers * 2 * toy.config.kv_heads
 
 
