@@ -39,7 +39,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> MachineCache:
 
 
 def filled(bundle: Bundle, wide: Path | None = None) -> Slots:
-    found = Slots(bundle.root, bundle.config, MANY, CONTEXT, 1, wide)
+    found = Slots(bundle.root, bundle.config, MANY, CONTEXT, 1, wide=wide)
     for slot, prompt in enumerate(PROMPTS):
         found.extend(slot, prompt)
     return found
