@@ -58,7 +58,7 @@ def experts(folder: Path, share: str, seeds: int, time: str, names: list[str]) -
     rows = {"chosen": [kl(shape) for shape in shapes]}
     for seed in range(seeds):
         draws = random.Random(seed)
-        drawn = {name: draws.sample(order, len(order)) for name, order in chosen.items()}
+        drawn = {name: draws.sample(sorted(order), len(order)) for name, order in chosen.items()}
         rows[f"random {seed}"] = [kl(dropped(ranking.shape, drawn, share)[0])]
     drops = [values[0] for name, values in rows.items() if name != "chosen"]
     heads = ["", "drop", *names, *([f"after {time}"] if time else [])]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from deepseek_cli.compress import experts, fitting, refit
-from deepseek_cli.compress.experts import dropped, leaving
+from deepseek_cli.compress.experts import cut, dropped, leaving
 from deepseek_cli.compress.fitting import Rows, learned, solved
 from deepseek_cli.compress.merge import Expert, absorbed, heirs, merged
 from deepseek_cli.compress.mixture import Mixture, parts
@@ -28,7 +28,7 @@ from deepseek_cli.quantize.student import divergence
 from deepseek_cli.reporter import SILENT
 from deepseek_cli.store import Store
 from deepseek_cli.tensors import dense
-from tests.compress.test_steps import MIXTURE, logits, open_toy, shaped
+from tests.compress.test_steps import MIXTURE, logits, open_toy
 from tests.conftest import Outcome
 from tests.toys import make_toy
 
@@ -158,40 +158,42 @@ def kl(handle: ModelHandle, other: ModelHandle, windows: Tensor) -> float:
     return divergence(logits(handle, windows), logits(other, windows))[2]
 
 
-def test_what_is_measured_of_experts_that_are_left_is_what_dropping_the_others_does(tmp_path: Path) -> None:
+def halves(tmp_path: Path) -> tuple[Steps, Mapping[str, list[int]]]:
+    """A toy, and an order in which the experts of its two layers could leave."""
     handle = open_toy(tmp_path / "toy", "deepseek_v3", **MIXTURE, n_group=1, topk_group=1)
-    shape = Steps(handle, "experts=50%", "builtin", tmp_path, SILENT).shape
-    kept, windows = {0: [0, 2, 5, 7], 1: [1, 2, 3, 6]}, shape.windows[:1]
-    trials = Trials(handle, windows)
-    for layer, left in kept.items():
-        trials.go_to(layer)
-        found = trials.divergence_with(f"model.layers.{layer}.mlp.gate", left)
+    kept = {0: [0, 2, 5, 7], 1: [1, 2, 3, 6]}
     ranks = {f"model.layers.{i}.mlp.experts": sorted(range(8), key=ids.__contains__) for i, ids in kept.items()}
-    bare, _ = dropped(shape, ranks, "50%")
+    return Steps(handle, "experts=50%", "builtin", tmp_path, SILENT), ranks
+
+
+def test_what_is_measured_of_experts_that_are_left_is_what_dropping_the_others_does(tmp_path: Path) -> None:
+    steps, ranks = halves(tmp_path)
+    handle, windows = steps.shape.handle, steps.shape.windows[:1]
+    trials = Trials(handle, windows)
+    for layer, order in enumerate(ranks.values()):
+        trials.go_to(layer)
+        found = trials.divergence_with(f"model.layers.{layer}.mlp.gate", order[4:])
+    bare, _ = dropped(steps.shape, ranks, "50%")
     assert found == pytest.approx(kl(handle, bare.handle, windows) / windows.numel(), rel=1e-4)
 
 
-def test_what_stays_is_closer_than_experts_that_are_only_dropped_and_runs(tmp_path: Path) -> None:
-    handle = open_toy(tmp_path / "toy", "deepseek_v3", **MIXTURE, **GROUPS)
-    steps = Steps(handle, "experts=50%", "builtin", tmp_path / "ranks", SILENT)
-    ((_, step),) = steps.steps
-    ranks = step.rank(steps.shape, steps.context)
-    fitted, (bare, _) = step.cut(steps.shape, ranks, "50%", steps.context), dropped(steps.shape, ranks, "50%")
+def test_what_stays_is_closer_than_experts_that_are_only_dropped(tmp_path: Path) -> None:
+    steps, ranks = halves(tmp_path)
+    handle, window = steps.shape.handle, steps.shape.windows[:1]
+    fitted, (bare, _) = cut(steps.shape, ranks, "50%", steps.context), dropped(steps.shape, ranks, "50%")
     write(fitted, handle, (), tmp_path / "small")
-    written, window = open_model(str(tmp_path / "small"), Store(tmp_path)), steps.shape.windows[:1]
+    written = open_model(str(tmp_path / "small"), Store(tmp_path))
     assert kl(handle, written, window) < 0.9 * kl(handle, bare.handle, window)
     assert torch.equal(logits(written, window), logits(fitted.handle, window))
 
 
 def test_a_fit_that_predicts_no_better_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    handle = open_toy(tmp_path / "toy", "deepseek_v3", **MIXTURE, **GROUPS)
+    steps, ranks = halves(tmp_path)
     spoiled = lambda full, start, *_: start.having({n: -w for n, w in start.weights.items()})  # noqa: E731
     monkeypatch.setattr(refit, "closest", spoiled)
-    shape = shaped(handle, "experts=50%", tmp_path / "ranks")
-    for decision in shape.decisions:
-        for place, expert in enumerate(decision["kept"]):
-            old, new = (f"{decision['layer']}.{e}.down_proj.weight" for e in (expert, place))
-            assert torch.equal(dense(shape.handle.stored[new].read()), dense(handle.stored[old].read()))
+    fitted, (bare, _) = cut(steps.shape, ranks, "50%", steps.context), dropped(steps.shape, ranks, "50%")
+    name = "model.layers.1.mlp.experts.2.down_proj.weight"
+    assert torch.equal(dense(fitted.handle.stored[name].read()), dense(bare.handle.stored[name].read()))
 
 
 def test_the_result_deploys_and_answers(cli: Callable[..., Outcome], tmp_path: Path) -> None:
