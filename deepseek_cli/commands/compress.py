@@ -62,7 +62,7 @@ def run(call: Call) -> Result:
         "frontier": record(done),
         "decisions": list(done.decisions),
         "report": result.manifest.report if result.manifest else None,
-        "html": html,
+        "html": None if common.dry_run else html,
     }
     sentence = (
         "{name}: {mb} MB, within the goal of {goal} MB."
