@@ -71,7 +71,7 @@ def main() -> None:
     base, openvino = (PEERS / name / "bin/python" for name in ("base", "ov"))
     arms = {
         "deepseek run": lambda: run(*DEEPSEEK, "run", path, PROMPT, *OURS),
-        "deepseek run, nothing packed": lambda: run(*DEEPSEEK, "run", path, PROMPT, *OURS, "--set", "packed_cache=0"),
+        "deepseek run, packed": lambda: run(*DEEPSEEK, "run", path, PROMPT, *OURS, "--set", "packed_cache=10GB"),
         "onnxruntime-genai": lambda: run(base, "-c", GENAI, path, PROMPT),
         "OpenVINO GenAI": lambda: run(openvino, "-c", OPENVINO, vino, PROMPT),
     }

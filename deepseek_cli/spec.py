@@ -13,7 +13,12 @@ from deepseek_cli.errors import UsageError
 
 SHARE = re.compile(r"(\d+(?:\.\d+)?)\s*%")
 Size = NewType("Size", int)  # a field of this type is written "4GB" and read as bytes
-PACKED_CACHE = Size(10_000_000_000)  # what packed weights may take of the disk, unless somebody says
+PACKED_CACHE = Size(10_000_000_000)  # what packed weights may take of the disk where they are needed, unless somebody says
+
+
+def packed_bytes(asked: int | None, needed: bool) -> int:
+    """What packed weights may take of the disk."""
+    return (PACKED_CACHE if needed else 0) if asked is None else asked
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 from deepseek_cli.bench.load import Load, parse_loads
 from deepseek_cli.errors import UsageError
 from deepseek_cli.ops import SparseSpec
-from deepseek_cli.spec import PACKED_CACHE, Size, option, parse_share
+from deepseek_cli.spec import Size, option, parse_share
 
 FORMATS = (".json", ".md", ".csv", ".svg", ".xml")
 
@@ -22,8 +22,8 @@ class BenchSpec:
         None, help="measure each model again, attending to a part of its keys: tokens=N,heads=SHARE", metavar="tokens=N"
     )
     fast_prefill: bool = option(False, help="measure each model again, its prompts through a second, int8 form of the weights")
-    packed_cache: Size = option(
-        PACKED_CACHE, help="most bytes of weights that are kept packed for this machine; 0 keeps none", rare=True
+    packed_cache: Size | None = option(
+        None, help="keep weights packed for this machine, in so many bytes: less memory; --fast-prefill keeps 10GB", rare=True
     )
     rounds: int = option(8, help="measured rounds; every model takes its turn in each")
     quality: bool = option(False, help="KL divergence, agreement and perplexity, measured where no report card has them")

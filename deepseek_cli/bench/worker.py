@@ -22,6 +22,7 @@ from deepseek_cli.bench.metrics import decodings
 from deepseek_cli.bench.statistics import is_stable, rank
 from deepseek_cli.errors import DeepseekError, MemoryShort, UsageError
 from deepseek_cli.profile import memory
+from deepseek_cli.spec import packed_bytes
 
 if TYPE_CHECKING:
     from deepseek_cli.runtime.machine_cache import MachineCache
@@ -122,15 +123,16 @@ def _said(settings: dict[str, Any], name: str) -> list[str]:
 
 
 def prepared_cache(settings: dict[str, Any], model: Any, fast: bool) -> MachineCache | None:
-    """Where a cpu bundle's weights lie packed, as they do from its second run on; without sparse attention or a plan."""
+    """Where a cpu bundle's weights lie packed, if they are to; without sparse attention or a plan."""
     from deepseek_cli.runtime.machine_cache import MachineCache
     from deepseek_cli.runtime.packing import DECODE, PREFILL, packed
     from deepseek_cli.store import Store
 
     other = settings.get("sparse") or settings.get("most")
-    if not settings.get("packed_cache") or other or getattr(model, "target", "") != "cpu":
+    most = packed_bytes(settings.get("packed_cache"), fast)
+    if not most or other or getattr(model, "target", "") != "cpu":
         return None
-    cache = MachineCache(Store(Path(settings["home"])).packed, settings["packed_cache"])
+    cache = MachineCache(Store(Path(settings["home"])).packed, most)
     with contextlib.suppress(DeepseekError, OSError):  # it is measured as it runs where nothing can be kept
         for form in (DECODE, PREFILL)[: 1 + fast]:
             packed(model.root, form, cache)

@@ -14,7 +14,7 @@ from deepseek_cli.errors import UsageError
 from deepseek_cli.ops import SparseSpec
 from deepseek_cli.output import Result
 from deepseek_cli.sources import names_a_model
-from deepseek_cli.spec import PACKED_CACHE, Size, option
+from deepseek_cli.spec import Size, option, packed_bytes
 
 if TYPE_CHECKING:
     from deepseek_cli.runtime.chat_session import Chat
@@ -40,8 +40,8 @@ class RunSpec:
         None, help="attend to N keys a query, to the most active heads: tokens=N,heads=SHARE", metavar="tokens=N"
     )
     fast_prefill: bool = option(False, help="read prompts through a second, int8 form of the weights: faster, and less exact")
-    packed_cache: Size = option(
-        PACKED_CACHE, help="most bytes of weights that are kept packed for this machine; 0 keeps none", rare=True
+    packed_cache: Size | None = option(
+        None, help="keep weights packed for this machine, in so many bytes: less memory; --fast-prefill keeps 10GB", rare=True
     )
     think: Literal["auto", "on", "off"] = option("auto", help="thinking before the answer, of models that can switch", rare=True)
 
@@ -91,7 +91,7 @@ def _cache(call: Call) -> MachineCache | None:
     """Where packed weights lie; none for a run whose memory is capped or looked into."""
     from deepseek_cli.runtime.machine_cache import MachineCache
 
-    most, common = call.spec.packed_cache, call.common
+    most, common = packed_bytes(call.spec.packed_cache, call.spec.fast_prefill), call.common
     watched = not call.spec.fast_prefill and (common.memory or common.memory_profile)
     return MachineCache(store_of(call).packed, most, call.reporter) if most and not watched else None
 

@@ -38,7 +38,9 @@ MEASURING: dict[str, str] = {
     ),
     # packed weights, and prompts in int8
     "read prompts through a second, int8 form of the weights: faster, and less exact": "用权重的第二种 int8 形式读取提示：更快，但精度略低",
-    "most bytes of weights that are kept packed for this machine; 0 keeps none": "为本机保存的已打包权重最多占多少字节；0 为不保存",
+    "keep weights packed for this machine, in so many bytes: less memory; --fast-prefill keeps 10GB": (
+        "为本机保存已打包的权重，最多占这么多字节：占用内存较少；--fast-prefill 保存 10GB"
+    ),
     "{file} has no quantized products to make faster.": "{file} 中没有可加速的量化矩阵乘法。",
     "Leave --fast-prefill out.": "请去掉 --fast-prefill。",
     "Leave --fast-prefill or batch_int8 out.": "请去掉 --fast-prefill 或 batch_int8。",

@@ -88,7 +88,7 @@ def test_guesses_leave_the_text_as_it_is(cli: Cli, stock: Stock, model: str) -> 
 
 def test_a_prompt_comes_through_a_pipe(cli: Cli, stock: Stock, pipe: Pipe) -> None:
     pipe("Hello\n")
-    plain = ("--max-tokens", "4", "--set", "packed_cache=0")
+    plain = ("--max-tokens", "4")
     assert cli("run", BUNDLE, *plain) == cli("run", BUNDLE, "Hello", *plain)
 
 
