@@ -1,7 +1,7 @@
 """Decoding with lossless drafting beside plain decoding of the same bundle: `deepseek run --draft`, on three kinds of prompts.
 
     python benchmarks/drafting.py [--bundle FOLDER] [--threads 2] [--cpu-time]
-    python benchmarks/drafting.py --bundle NANO-BUNDLE --kinds asked,code,summary,chat      # with its layer for it, too
+    python benchmarks/drafting.py --bundle NANO-BUNDLE --kinds asked,code,summary,chat
 
 **code**: functions of Python's standard library, to be written again with a change. **summary**: paragraphs of the built-in
 evaluation text, to be summarised with quotations. **chat**: questions without any text to copy from. **asked**: what nano was

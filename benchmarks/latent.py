@@ -50,6 +50,7 @@ V2_LITE: dict[str, Any] = {
 ATTENTION_ONLY = {"n_routed_experts": None, "intermediate_size": 64, "vocab_size": 1024, "num_hidden_layers": 3}
 GROUP, CONTEXT, THREADS = 32, 9216, 2
 DEPTHS = (0, 2048, 8192)
+CODES = torch.randint(0, 256, (1 << 26,), dtype=torch.uint8)  # weights are pieces of it
 STEPS = 12  # tokens a round decodes
 PROMPTS = ((16, 0), (128, 0), (512, 0), (16, 2048), (64, 2048), (128, 2048), (256, 2048), (512, 2048))  # new tokens, depth
 
@@ -70,16 +71,15 @@ class Model:
         return round(sum(ref.size_bytes * share(name) for name, ref in self.weights.items()))
 
 
-def stack(**settings: Any) -> Model:
+def stack(group: int = GROUP, **settings: Any) -> Model:
     architecture = find_architecture("deepseek_v2")
     config = architecture.read_config(Fields({**V2_LITE, **settings}, Path("config.json")))
-    return Model(
-        architecture, config, {n: random_weight(n, shape, i) for i, (n, shape) in enumerate(architecture.weights(config))}
-    )
+    shapes = enumerate(architecture.weights(config))
+    return Model(architecture, config, {name: random_weight(name, shape, i, group) for i, (name, shape) in shapes})
 
 
-def random_weight(name: str, shape: tuple[int, ...], seed: int) -> TensorRef:
-    """int4 in groups of 32 and int8 for the latents' projection, as `quantize` plans by default; dense as it protects."""
+def random_weight(name: str, shape: tuple[int, ...], seed: int, group: int) -> TensorRef:
+    """int4 in groups and int8 for the latents' projection, as `quantize` plans by default; dense as it protects."""
     if len(shape) == 1 or "kv_b_proj" in name or "gate.weight" in name:
         size = 4 * int(np.prod(shape))
         return TensorRef(
@@ -88,11 +88,13 @@ def random_weight(name: str, shape: tuple[int, ...], seed: int) -> TensorRef:
     bits = 8 if "kv_a_proj" in name else 4
 
     def read() -> Weight:
-        codes = torch.randint(0, 256, (shape[0], shape[1] * bits // 8), dtype=torch.uint8, generator=seeded(seed))
-        scale = torch.full((shape[0], shape[1] // GROUP), shape[1] ** -0.5 * 3.5 / 2**bits).bfloat16().float()
-        return QuantizedTensor(codes, scale, bits, GROUP)
+        size = shape[0] * shape[1] * bits // 8
+        start = 4099 * seed % (len(CODES) - size)
+        codes = CODES[start : start + size].reshape(shape[0], -1)
+        scale = torch.full((shape[0], -(-shape[1] // group)), shape[1] ** -0.5 * 3.5 / 2**bits).bfloat16().float()
+        return QuantizedTensor(codes, scale, bits, group)
 
-    return TensorRef(name, shape, f"int{bits}-g{GROUP}", shape[0] * shape[1] * bits // 8 + 4 * shape[0] * shape[1] // GROUP, read)
+    return TensorRef(name, shape, f"int{bits}-g{group}", shape[0] * shape[1] * bits // 8 + 4 * shape[0] * shape[1] // group, read)
 
 
 def seeded(seed: int) -> torch.Generator:
@@ -205,15 +207,17 @@ def main() -> None:
     parser.add_argument("--only", choices=["whole", "forms"])
     parser.add_argument("--peers", action="store_true", help="beside llama.cpp alone")
     parser.add_argument("--threads", type=int, default=THREADS, help="with --peers")
+    parser.add_argument("--group", type=int, default=GROUP, help="with --peers: ours; a file of llama.cpp repeats wider scales")
     parser.add_argument("--clock", default="perf_counter", help="with --peers: process_time for processor time, of one thread")
     args = parser.parse_args()
     torch.set_num_threads(THREADS)
     if args.peers:
         from latent_peers import beside, written
 
-        model = stack(num_hidden_layers=args.layers)
+        model = stack(args.group, num_hidden_layers=args.layers)
         file = written(args.work / f"latent-gguf-{args.layers}", model, {"model_type": "deepseek_v2", **V2_LITE})
-        beside(bundle(args.work, model, "stack", threads=args.threads), file, args.threads, args.clock, args.rounds)
+        name = "stack" if args.group == GROUP else f"stack-g{args.group}"
+        beside(bundle(args.work, model, name, threads=args.threads), file, args.threads, args.clock, args.rounds)
         return
     if args.only != "forms":
         whole(args.work, args.layers, args.rounds)

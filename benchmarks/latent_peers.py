@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 import time
 from collections.abc import Mapping
 from functools import partial
@@ -78,4 +79,5 @@ def beside(session: OnnxSession, file: Path, threads: int, clock: str, rounds: i
             seen = interleave(arms, rounds)
             ratios = [b / a for a, b in zip(seen["ours"], seen["llama.cpp"], strict=True)]
             rows.append([depth, *(spread(times) for times in seen.values()), spread(ratios), f"{min(ratios):.2f}"])
+            print(*rows[-1], file=sys.stderr)
     show(["depth", "ours, ms a token", "llama.cpp", "ours over it, in speed", "lowest"], rows)

@@ -14,7 +14,18 @@ from deepseek_cli.runtime.memory_plan import MemoryPlan
 from deepseek_cli.runtime.onnx_session import OnnxSession
 
 LOOKBACK = 16  # of a text that it has not seen the layer is shown the end: it guesses as well, and all would take a while
+PARTS = 2  # of a model, where each layer is one, and the head: what a guess goes through
+MOST_SHARE = 0.2  # of a step, that a guess may take: with a row more to check it, more would not pay
 KEPT = 64  # states that it may yet be shown: those of wrong guesses are taken back
+
+
+def pays(config: Any) -> bool:
+    """Whether there are layers enough that one of them takes little of a step: otherwise even keeping states costs more."""
+    return share_of(config) <= MOST_SHARE
+
+
+def share_of(config: Any) -> float:
+    return float(PARTS / (config.layers + 1))
 
 
 class DraftingSession(OnnxSession):
@@ -26,7 +37,7 @@ class DraftingSession(OnnxSession):
         self, folder: Path, config: Any, context: int, threads: int | None = None, plan: MemoryPlan | None = None
     ) -> None:
         super().__init__(folder, config, context, threads, plan=plan)
-        self.layer = DraftLayer(folder, config, self.context)
+        self.layer, self.share = DraftLayer(folder, config, self.context), share_of(config)
         self.fed = list[int]()
         self.unseen = np.empty((0, config.hidden), np.float32)
 

@@ -7,7 +7,6 @@ from collections import deque
 MOST = 16  # guesses in a feed
 FADING = 0.9  # of what was seen, with each guess
 RISE = 0.25  # of one row's time, what a row more was seen to cost in MatMulNBits: 0.17 - 0.28
-DRAFT = 0.1  # of one row's time, what the model's own layer might take for a guess: a small model's takes 0.3
 OWN = 5  # the grade of guesses from there
 GAIN = 1.25  # tokens in a plain step's time that these must promise: all that they cost is not counted
 REMEMBERED = 15  # figures of a kind
@@ -38,7 +37,7 @@ class Pace:
     def __init__(self) -> None:
         self.right: dict[int, float] = {}
         self.tried: dict[int, float] = {}
-        self.steps, self.rises, self.drafts = Recent(), Recent(RISE), Recent(DRAFT)  # seconds of one row; the others in steps
+        self.steps, self.rises, self.drafts = Recent(), Recent(RISE), Recent()  # seconds of one row; the others in steps
         self.balance = CREDIT
 
     def cost(self, grade: int) -> float:
@@ -63,6 +62,11 @@ class Pace:
             if tokens / (1 + k * cost) > best:
                 count, best = k, tokens / (1 + k * cost)
         return count, best
+
+    def expect(self, share: float) -> None:
+        """So much of a step a guess of grade OWN will take, as long as none was seen to."""
+        if not self.drafts.figures:
+            self.drafts.add(share)
 
     def drafted(self, seconds: float) -> None:
         """To make a guess of grade OWN took so long."""

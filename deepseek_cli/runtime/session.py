@@ -97,9 +97,10 @@ def open_session(
 
             return SparseSession(model.root, model.config, context, threads, most=sparse.tokens)
         if drafts and not fast_prefill and model.target == "cpu" and (model.root / DRAFT).exists():
-            from deepseek_cli.runtime.onnx_draft import DraftingSession
+            from deepseek_cli.runtime.onnx_draft import DraftingSession, pays
 
-            return DraftingSession(model.root, model.config, context, threads, plan=plan)
+            if pays(model.config):
+                return DraftingSession(model.root, model.config, context, threads, plan=plan)
         if plan:
             from deepseek_cli.runtime.onnx_session import OnnxSession
 

@@ -20,6 +20,8 @@ from deepseek_cli.runtime.session import Session
 
 
 class DraftingSession(Session, Protocol):
+    share: float  # of a step, that a guess is expected to take
+
     def draft(self, token: int) -> int: ...
 
 
@@ -65,6 +67,8 @@ class Stepper:
         self.drafting = cast(DraftingSession, session) if getattr(session, "drafts", False) else None
         self.ahead: deque[tuple[int, np.ndarray]] = deque()  # guesses that were fed, and the logits behind each
         self.guesses = self.hits = 0
+        if drafter and self.drafting:
+            drafter.pace.expect(self.drafting.share)
 
     def __call__(self, token: int, most: int) -> np.ndarray:
         """float32 [vocabulary], valid until the next call; `most` tokens, at most, will be picked from now on."""

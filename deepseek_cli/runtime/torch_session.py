@@ -28,6 +28,8 @@ class TorchSession:
     attends to a part of its keys, and `attended` counts them; the layer that drafts attends to all of its own.
     """
 
+    share = 0.1  # of a step that a guess might take; the first one tells
+
     def __init__(
         self,
         handle: ModelHandle,

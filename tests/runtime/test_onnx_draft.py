@@ -34,6 +34,12 @@ PROMPT = list(range(3, 20))
 TURNS = [PROMPT, [7], [8, 9, 10], [11], [30, 31]]
 
 
+@pytest.fixture(autouse=True)
+def cheap(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if it were one layer of many."""
+    monkeypatch.setattr(onnx_draft, "PARTS", 0.1)
+
+
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[ModelHandle, Bundle]:
     """A quantized toy and its bundle."""
@@ -153,3 +159,11 @@ def test_the_server_reads_hidden_states_as_the_bundle_gives_them(built: tuple[Mo
 def test_run_drafts_with_it(quiet: tuple[ModelHandle, Bundle], cli: Callable[..., Outcome]) -> None:
     said = [cli("run", quiet[1].root, "ab", "--raw", "--max-tokens", 8, *more) for more in ((), ("--draft", "-v"))]
     assert said[0].out == said[1].out and "guesses were right" in said[1].err
+
+
+def test_in_a_model_of_few_layers_the_text_alone_guesses(
+    quiet: tuple[ModelHandle, Bundle], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert isinstance(open_session(quiet[1], context=64, threads=1, drafts=True), DraftingSession)
+    monkeypatch.setattr(onnx_draft, "PARTS", 2)
+    assert not isinstance(open_session(quiet[1], context=64, threads=1, drafts=True), DraftingSession)
