@@ -36,7 +36,8 @@ class Process:
 
 def run(*argv: object, expect: int = 0) -> Process:
     """Run to the end. The kernel counts the peak from this process's own size on, so these scripts stay small."""
-    env = {**os.environ, "HF_HUB_OFFLINE": "1", "DEEPSEEK_HOME": str(WORK / "home")}
+    env = {**os.environ, "HF_HUB_OFFLINE": "1", "DEEPSEEK_HOME": str(WORK / "home"), "PYTHONPYCACHEPREFIX": str(WORK / "pycache")}
+    env.pop("PYTHONDONTWRITEBYTECODE", None)  # what is installed is compiled once, not in every process
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         start = time.perf_counter()
         child = subprocess.Popen([str(word) for word in argv], stdout=out, stderr=err, env=env)

@@ -1,8 +1,11 @@
 """What is left of a model's predictions when parts of it go, or when it has to be so small: one table.
 
-`experts` drops half of the embedded model's experts: as `compress` ranks them, and at random beside it, each also after
-recovery. `depth` drops a fifth of SmolLM2's layers, and lets the others learn; run again, it goes on where it was stopped.
-KL divergence over the windows of the report card. `frontier` see frontier.py.
+`experts` takes half of the embedded model's experts: as `compress` chooses them, and at random beside it. KL divergence over the
+windows of the report card: those experts dropped; what stays fitted, in each of several ways; and the last of these recovered.
+Below the table stand the spread of what was random, and what the others are of its mean.
+
+`depth` drops a fifth of SmolLM2's layers, and lets the others learn; run again, it goes on where it was stopped.
+`frontier`: see frontier.py.
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import statistics
 import tempfile
 import time
 from dataclasses import dataclass, replace
@@ -20,32 +24,58 @@ from common import PACKAGE, WORK, show
 from frontier import frontier
 
 from deepseek_cli.compress import recover
-from deepseek_cli.compress.experts import cut
+from deepseek_cli.compress.experts import Ranks, dropped
 from deepseek_cli.compress.plan import Steps
+from deepseek_cli.compress.refit import fit
 from deepseek_cli.compress.shape import Context, Shape
 from deepseek_cli.evaluate import HandlePredictor, compare, cut_windows, evaluate_handle
 from deepseek_cli.handle import open_model
 from deepseek_cli.reporter import SILENT, Silent
 from deepseek_cli.store import Store
 
+WAYS = {  # of making good for what went
+    "refit": ("drop",),
+    "merge": ("merge",),
+    "better of both": ("drop", "merge"),
+    "and learn": ("drop", "merge", "learn"),
+}
 
-def experts(folder: Path, share: str, seeds: int, time: str) -> None:
+
+def experts(folder: Path, share: str, seeds: int, time: str, names: list[str]) -> None:
     nano = open_model("nano", Store(folder))
     ranking = Steps(nano, f"experts={share}", "builtin", folder, SILENT)
     ((_, step),) = ranking.steps
-    ranks = step.rank(ranking.shape, ranking.context)
-    orders = {"ranked": ranks}
-    for seed in range(seeds):
-        draws = random.Random(seed)
-        orders[f"random {seed}"] = {name: draws.sample(order, len(order)) for name, order in ranks.items()}
-    shapes = {name: cut(ranking.shape, order, share, ranking.context) for name, order in orders.items()}
+    chosen = step.rank(ranking.shape, ranking.context)
     windows = cut_windows(ranking.shape.tokenizer, most=8)
 
-    def kl(shape: Shape) -> str:
-        return f"{evaluate_handle(nano, shape.handle, windows)['kl']:.4f}"
+    def kl(shape: Shape) -> float:
+        return float(str(evaluate_handle(nano, shape.handle, windows)["kl"]))
 
-    rows = [[name, kl(shape), kl(again(shape, ranking.context, time))] for name, shape in shapes.items()]
-    show(["", "KL", f"after {time}"], rows)
+    bare, kept = dropped(ranking.shape, chosen, share)
+    shapes = [bare, *(fitted(ranking.shape, bare, kept, ranking.context, WAYS[way]) for way in names)]
+    if time:
+        shapes.append(again(shapes[-1], ranking.context, time))
+    rows = {"chosen": [kl(shape) for shape in shapes]}
+    for seed in range(seeds):
+        draws = random.Random(seed)
+        drawn = {name: draws.sample(sorted(order), len(order)) for name, order in chosen.items()}
+        rows[f"random {seed}"] = [kl(dropped(ranking.shape, drawn, share)[0])]
+    drops = [values[0] for name, values in rows.items() if name != "chosen"]
+    heads = ["", "drop", *names, *([f"after {time}"] if time else [])]
+    cells = {name: [f"{value:.4f}" for value in values] for name, values in rows.items()}
+    show(heads, [[name, *values, *[""] * (len(heads) - 1 - len(values))] for name, values in cells.items()])
+    if len(drops) > 1:
+        mean = statistics.mean(drops)
+        print(f"random: mean {mean:.4f}, standard deviation {statistics.stdev(drops):.4f}")
+        print(
+            "of that mean:",
+            ", ".join(f"{name} {value / mean:.2f}" for name, value in zip(heads[1:], rows["chosen"], strict=True)),
+        )
+
+
+def fitted(whole: Shape, bare: Shape, kept: Ranks, context: Context, ways: tuple[str, ...]) -> Shape:
+    tensors = {**bare.handle.tensors, **fit(whole, bare, kept, context, ways)}
+    return replace(bare, handle=replace(bare.handle, tensors=tensors))
 
 
 def again(shape: Shape, context: Context, time: str) -> Shape:
@@ -100,7 +130,8 @@ def main() -> None:
     parser.add_argument("what", choices=["experts", "depth", "frontier"])
     parser.add_argument("--share", help="by default 50%% of the experts, 20%% of the layers")
     parser.add_argument("--seeds", type=int, help="by default 3, of depth 1")
-    parser.add_argument("--time", help="of recovery, for each: by default 2m, of depth 60m; 60m:lora16 learns by adapters")
+    parser.add_argument("--ways", nargs="*", choices=WAYS, default=list(WAYS), help="to make good for experts")
+    parser.add_argument("--time", help="of recovery, none if empty: by default 10m, of depth 60m; 60m+lora16 learns by adapters")
     parser.add_argument("--model", default=PACKAGE, help="whose layers are dropped")
     parser.add_argument("--points", default="60%,70%,75%,80%", help="of the frontier: below BF16")
     parser.add_argument("--level", default="balanced", help="of the frontier")
@@ -112,7 +143,7 @@ def main() -> None:
         (WORK / "recover").mkdir(parents=True, exist_ok=True)
         return depth(WORK / "recover", args.model, args.share or "20%", args.seeds or 1, args.time or "60m")
     with tempfile.TemporaryDirectory() as folder:
-        experts(Path(folder), args.share or "50%", args.seeds or 3, args.time or "2m")
+        experts(Path(folder), args.share or "50%", args.seeds or 3, "10m" if args.time is None else args.time, args.ways)
 
 
 if __name__ == "__main__":

@@ -4,11 +4,11 @@
     python benchmarks/drafting.py --bundle NANO-BUNDLE --kinds asked,code,summary,chat      # with its layer for it, too
 
 **code**: functions of Python's standard library, to be written again with a change. **summary**: paragraphs of the built-in
-evaluation text, to be summarised with quotations. **chat**: questions without any text to copy from. **asked**: what nano was tuned
-to answer. Greedy; both arms have one
-session each and take turns, prompt by prompt. The ratio is that of seconds of decoding (the prefill is the same): the geometric
-mean, over all prompts of a kind, of the median over rounds, with a 95 % bootstrap interval over prompts; **lowest** is the worst
-prompt. `--cpu-time` compares the processor time of one thread, which a busy machine disturbs least.
+evaluation text, to be summarised with quotations. **chat**: questions without any text to copy from. **asked**: what nano was
+tuned to answer. Greedy; both arms have one session each and take turns, prompt by prompt. The ratio is that of seconds of
+decoding (the prefill is the same): the geometric mean, over all prompts of a kind, of the median over rounds, with a 95 %
+bootstrap interval over prompts; **lowest** is the worst prompt. `--cpu-time` compares the processor time of one thread, which a
+busy machine disturbs least.
 
 **equal**: texts that are those of plain decoding. Where two part, the margin of the likeliest token is compared with what
 rows fed one by one and all at once differ by over that very text: a margin above that noise ends this script.

@@ -1,5 +1,5 @@
-"""The stack of latent.py in llama.cpp: its file is our own gguf target's (Q4_0, and Q8_0 for the latents' projection; what is dense
-there is float16), its decoding takes turns with ours. `python benchmarks/latent.py --peers --threads 1 --clock process_time`
+"""The stack of latent.py in llama.cpp, whose decoding takes turns with ours. Its file is our own gguf target's: Q4_0, Q8_0 for
+the latents' projection, float16 for what is dense. `python benchmarks/latent.py --peers --threads 1 --clock process_time`
 compares processor time, which a busy machine disturbs least.
 """
 
@@ -38,9 +38,8 @@ def written(folder: Path, model: Any, raw: Mapping[str, Any]) -> Path:
         unfinished.mkdir(parents=True)
         symbols = sorted(ByteLevel.alphabet())
         build([*symbols, "ab"], ["a b"], "gpt-2", [NORMAL] * (len(symbols) + 1)).save(str(unfinished / "tokenizer.json"))
-        handle = ModelHandle(
-            "stack", "stack", unfinished, model.architecture, model.config, model.weights, Manifest("stack"), raw
-        )
+        parts = model.architecture, model.config, model.weights, Manifest("stack"), raw
+        handle = ModelHandle("stack", "stack", unfinished, *parts)
         record = gguf.emit_bundle(in_precision(handle, "fp16"), DeploySpec(target="gguf"), unfinished, model.config.context)
         print("dense there, of what is quantized:", ", ".join(record["dense_fallbacks"]) or "nothing")
         unfinished.rename(folder)

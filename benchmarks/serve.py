@@ -2,6 +2,7 @@
 
 python benchmarks/serve.py BUNDLE --clients 16 --rounds 3 --threads 2   # one client, many, and a session's decode, in turns
 python benchmarks/serve.py BUNDLE --peers                               # beside llama.cpp's server and OpenVINO GenAI
+python benchmarks/serve.py BUNDLE --steps                               # one step by its answers, in int4 and in int8
 python benchmarks/serve.py BUNDLE --stress 10000                        # short requests, 5 % cut mid-stream
 """
 
@@ -14,8 +15,9 @@ import random
 import statistics
 import time
 from functools import partial
-from pathlib import Path
 from typing import Any
+
+from common import WORK
 
 from deepseek_cli.bench.arms import Arm, ask, started
 from deepseek_cli.bench.client import Reply, connected, drive, model_at
@@ -101,11 +103,17 @@ def main() -> None:
     for name, value in (("clients", 16), ("rounds", 3), ("threads", 2), ("context", 1024), ("stress", 0), ("seconds", 180)):
         parser.add_argument(f"--{name}", type=int, default=value)
     parser.add_argument("--peers", action="store_true")
+    parser.add_argument("--steps", action="store_true")
     parser.add_argument("--batch-int8", action="store_true", help="serve with --set batch_int8=true")
     options = parser.parse_args()
-    settings = {"ref": options.bundle, "home": str(Path.home()), "slots": options.clients, "memory": None}
+    settings = {"ref": options.bundle, "home": str(WORK / "home"), "slots": options.clients, "memory": None}
     settings |= {"context": options.context, "threads": options.threads, "module": "deepseek_cli.bench.server"}
     settings["batch_int8"] = options.batch_int8
+    if options.steps:
+        from serve_steps import measure
+
+        measure(options)
+        return
     if options.peers:
         from serve_peers import compare
 
@@ -117,7 +125,7 @@ def main() -> None:
         if options.stress:
             asyncio.run(stress(arm, options))
         else:
-            bundle = open_any(options.bundle, Store(Path.home()))
+            bundle = open_any(options.bundle, Store(WORK / "home"))
             asyncio.run(measured(arm, options, open_session(bundle, context=options.context, threads=options.threads)))
 
 

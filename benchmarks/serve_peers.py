@@ -1,4 +1,4 @@
-"""Our server beside llama.cpp's and OpenVINO GenAI's continuous batching, under the same requests in turns: `serve.py --peers`."""
+"""Our server beside llama.cpp's and OpenVINO GenAI's continuous batching, the same requests in turns: `serve.py --peers`."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ def llama(settings: dict[str, Any]) -> tuple[dict[str, Any], None]:
 
     options = xllamacpp.CommonParams()
     options.model.path = settings["ref"]
-    options.hostname, options.port = "127.0.0.1", 0
+    options.hostnames, options.port = ["127.0.0.1"], 0
     options.n_parallel = settings["slots"]
     options.n_ctx = settings["slots"] * settings["context"]  # which its slots share
     options.cpuparams.n_threads = options.cpuparams_batch.n_threads = settings["threads"]

@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from deepseek_cli.compress.engine import compress
+from deepseek_cli.compress.page import write_page
 from deepseek_cli.compress.spec import CompressSpec
 from deepseek_cli.deploy.engine import deploy
 from deepseek_cli.deploy.spec import DeploySpec
 from deepseek_cli.eval_engine import evaluate
 from deepseek_cli.handle import Bundle, ModelHandle, open_any
 from deepseek_cli.handle import open_model as open_handle
+from deepseek_cli.i18n import language, say
 from deepseek_cli.quantize.engine import quantize
 from deepseek_cli.quantize.spec import QuantizeSpec
 from deepseek_cli.quantize.spread import find_engine
@@ -44,7 +46,10 @@ class Model:
         return open_model(done.path, self.store)
 
     def compress(self, output: Path | None = None, **options: Any) -> Model:
-        done = compress(open_handle(str(self.path), self.store), CompressSpec(**options), self.store, output, agreed=True)
+        handle, spec = open_handle(str(self.path), self.store), CompressSpec(**options)
+        done = compress(handle, spec, self.store, output, agreed=True)
+        if spec.html:
+            write_page(Path(spec.html), done, handle, self.store, spec.fit, say, language())
         return open_model(done.result.path, self.store)
 
     def deploy(self, output: Path | None = None, **options: Any) -> Model:

@@ -9,8 +9,6 @@ import signal
 import threading
 from collections.abc import Iterator
 
-import psutil
-
 from deepseek_cli.errors import MemoryShort
 from deepseek_cli.spec import format_size
 
@@ -20,11 +18,15 @@ _cap: int | None = None  # bytes; like the memory itself it belongs to the proce
 
 def resident_bytes() -> int:
     """What this process holds now, mapped files' pages included."""
+    import psutil
+
     return int(psutil.Process().memory_info().rss)
 
 
 def free_bytes() -> int:
     """What this process may still take: what the machine has free, within the cap."""
+    import psutil
+
     free = int(psutil.virtual_memory().available)
     return free if _cap is None else max(0, min(free, _cap - resident_bytes()))
 

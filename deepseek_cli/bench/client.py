@@ -93,50 +93,51 @@ async def ask(client: httpx2.AsyncClient, url: str, body: Mapping[str, Any], mos
 
     Events are read once the last has come: until then the server wants the processor.
     """
-    began, events = time.perf_counter(), list[tuple[float, str]]()
+    began, came = time.perf_counter(), list[tuple[float, bytes]]()
     body = {**body, "stream": True, "stream_options": {"include_usage": True}}
     try:
         async with client.stream("POST", f"{api_of(url)}/completions", json=body) as answer:
             if answer.status_code != 200:
                 return Reply(error=f"{answer.status_code}: {_reason(await answer.aread())}")
-            async for line in answer.aiter_lines():
-                if line.startswith("data:"):
-                    events.append((time.perf_counter() - began, line))
-                    if most_pieces is not None and len(list(_pieces(events))) >= most_pieces:
-                        break
-        return _reply(events, time.perf_counter() - began)
+            async for part in answer.aiter_bytes():
+                came.append((time.perf_counter() - began, part))
+                if most_pieces is not None and len(list(_pieces(came))) >= most_pieces:
+                    break
+        return _reply(came, time.perf_counter() - began)
     except FAILURES as error:
         return Reply(error=f"the connection broke: {str(error) or type(error).__name__}")
     except NO_EVENT:
         return Reply(error="what was sent is no stream of completions")
 
 
-def _reply(events: list[tuple[float, str]], whole: float) -> Reply:
-    chunks = [chunk for _, chunk in _chunks(events)]
+def _reply(parts: list[tuple[float, bytes]], whole: float) -> Reply:
+    chunks = [chunk for _, chunk in _chunks(parts)]
     if wrong := next((chunk for chunk in chunks if chunk.get("error")), None):
         return Reply(error=_reason(json.dumps(wrong).encode()))
-    pieces = list(_pieces(events))
+    pieces = list(_pieces(parts))
     came = [at for at, _ in pieces]
-    usage = next((chunk["usage"] for chunk in reversed(chunks) if chunk.get("usage")), {})
+    usage: dict[str, Any] = next((chunk["usage"] for chunk in reversed(chunks) if chunk.get("usage")), {})
     gaps = tuple(b - a for a, b in itertools.pairwise(came))
     new, prompt = int(usage.get("completion_tokens") or len(came)), int(usage.get("prompt_tokens") or 0)
     text = "".join(text for _, text in pieces)
     return Reply(came[0] if came else whole, came[-1] if came else whole, gaps, prompt, new, text)
 
 
-def _pieces(events: list[tuple[float, str]]) -> Iterator[tuple[float, str]]:
+def _pieces(parts: list[tuple[float, bytes]]) -> Iterator[tuple[float, str]]:
     """What there is of text, and when it came."""
-    for at, chunk in _chunks(events):
+    for at, chunk in _chunks(parts):
         if text := "".join(choice.get("text") or "" for choice in chunk.get("choices") or ()):
             yield at, text
 
 
-def _chunks(events: list[tuple[float, str]]) -> Iterator[tuple[float, dict[str, Any]]]:
-    """Of server-sent events, each one line of JSON in this API."""
-    for at, line in events:
-        data = line.removeprefix("data:").strip()
-        if data and data != "[DONE]":
-            yield at, json.loads(data)
+def _chunks(parts: list[tuple[float, bytes]]) -> Iterator[tuple[float, dict[str, Any]]]:
+    """Of server-sent events, each one line of JSON in this API, and when its end came."""
+    line = b""
+    for at, part in parts:
+        *whole, line = (line + part).split(b"\n")
+        for data in (each.removeprefix(b"data:").strip() for each in whole if each.startswith(b"data:")):
+            if data and data != b"[DONE]":
+                yield at, json.loads(data)
 
 
 def _reason(body: bytes) -> str:

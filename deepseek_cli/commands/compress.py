@@ -16,8 +16,6 @@ from deepseek_cli.output import Line, Result, Table
 
 if TYPE_CHECKING:
     from deepseek_cli.compress.plan import Candidate
-    from deepseek_cli.compress.result import Compressed
-    from deepseek_cli.handle import ModelHandle
 
 ARGUMENTS = ("model?",)
 COMMON = ("dry_run", "strict", "threads", "memory")
@@ -33,7 +31,7 @@ EXAMPLES = [
 def run(call: Call) -> Result:
     model = model_subject(call, "source")
     from deepseek_cli.compress.engine import compress
-    from deepseek_cli.compress.page import check_place
+    from deepseek_cli.compress.page import check_place, write_page
     from deepseek_cli.compress.result import record
 
     limit_threads(call.common.threads)
@@ -52,7 +50,7 @@ def run(call: Call) -> Result:
     )
     result = done.result
     if html and not common.dry_run:
-        _write_page(call, done, model)
+        write_page(html, done, model, store_of(call), call.spec.fit, say, language())
     data = {
         "name": result.name,
         "path": result.path,
@@ -62,7 +60,7 @@ def run(call: Call) -> Result:
         "frontier": record(done),
         "decisions": list(done.decisions),
         "report": result.manifest.report if result.manifest else None,
-        "html": html,
+        "html": None if common.dry_run else html,
     }
     sentence = (
         "{name}: {mb} MB, within the goal of {goal} MB."
@@ -81,15 +79,6 @@ def run(call: Call) -> Result:
     quiet = shown(call, result.name, result.path)
     code = 0 if done.met and not failed else 1
     return Result(data, lines, quiet=quiet, exit_code=code, next=f"deepseek deploy {quiet} --target cpu")
-
-
-def _write_page(call: Call, done: Compressed, original: ModelHandle) -> None:
-    from deepseek_cli.compress.page import write_page
-    from deepseek_cli.handle import open_model
-
-    small = open_model(str(done.result.path), store_of(call))
-    words = lambda template, **facts: say(template, facts)  # noqa: E731
-    write_page(call.spec.html, done, original, small, call.spec.fit, words, "zh-CN" if language() == "zh" else "en")
 
 
 def _checks(report: Mapping[str, Any]) -> Iterator[Line]:

@@ -44,7 +44,9 @@ class ServeSpec:
     queue: int = option(256, help="most requests that wait", rare=True)
     body_size: Size = option(4_000_000, help="most bytes of a request", rare=True)
     drain_seconds: float = option(30.0, help="for what is under way when SIGTERM comes", rare=True)
-    batch_int8: bool = option(False, help="prompts, and many answers at once, through int8 weights: faster, and less exact", rare=True)
+    batch_int8: bool = option(
+        False, help="prompts, and many answers at once, through int8 weights: faster, and less exact", rare=True
+    )
 
     def __post_init__(self) -> None:
         count = int(self.slots) if self.slots.isascii() and self.slots.isdecimal() and len(self.slots) < 4 else 0

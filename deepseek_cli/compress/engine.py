@@ -12,7 +12,7 @@ from pathlib import Path
 from deepseek_cli.compress import costs
 from deepseek_cli.compress.accuracy import accuracy_gate, tell_tokens
 from deepseek_cli.compress.candidates import Planned, Planner, seconds_to_make
-from deepseek_cli.compress.loop import SHAPES, Attempt, improve, in_order, misses_quality, tell
+from deepseek_cli.compress.loop import SHAPES, Attempt, improve, in_order, tell
 from deepseek_cli.compress.plan import LADDER, REPORT_BYTES, Steps, beside
 from deepseek_cli.compress.quality import divergence, report_card
 from deepseek_cli.compress.result import Compressed, folder_bytes, frontier_of, known_result, manifest_of
@@ -243,17 +243,16 @@ def _source(asked: Asked, planned: Planned, work: Path) -> ModelHandle:
 def search_further(
     asked: Asked, planners: list[Planner], best: Attempt, attempts: list[Attempt], work: Path, name: str
 ) -> tuple[Attempt, list[Attempt]]:
-    """The same with one more attempt where --time leaves a search for it, and that finds a recipe that promises more."""
-    spec = asked.spec
-    took = (time.monotonic() - asked.started) / len(attempts)
-    left = (spec.seconds or 0.0) - (time.monotonic() - asked.started)
-    if left < WORTH * took or best.folder_bytes > asked.goal or (spec.gated and not misses_quality(best.report, spec)):
+    """The same with one more attempt, where --time leaves a search for it that finds what promises more."""
+    spec, goal, passed = asked.spec, asked.goal - REPORT_BYTES, time.monotonic() - asked.started
+    took, left = passed / len(attempts), (spec.seconds or 0.0) - passed
+    over, missed, _ = best.misses(goal, spec)
+    if left < WORTH * took or over or (spec.gated and not missed):
         return best, attempts
-    planner = next(p for p in planners if p.shape is best.planned.shape)
-    source = _source(asked, best.planned, work)
+    planner, source = next(p for p in planners if p.shape is best.planned.shape), _source(asked, best.planned, work)
     found = search(asked.handle, source, planner, best.planned, asked.texts, asked.store, work, left - took, asked.reporter)
     if found is None:
         return best, attempts
     tell(found.candidate, asked.goal, asked.reporter)
     attempts = [*attempts, _attempt(asked, found, work, name)]
-    return min(attempts, key=lambda a: a.misses(asked.goal - REPORT_BYTES, spec)), attempts
+    return min(attempts, key=lambda a: a.misses(goal, spec)), attempts

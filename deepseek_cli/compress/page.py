@@ -12,7 +12,7 @@ from deepseek_cli.compress.plan import Candidate
 from deepseek_cli.compress.result import Compressed
 from deepseek_cli.compress.sanity import MOST
 from deepseek_cli.compress.spec import GATE
-from deepseek_cli.handle import ModelHandle
+from deepseek_cli.handle import ModelHandle, open_model
 from deepseek_cli.profile.devices import Device, find_device, memory_here
 from deepseek_cli.profile.estimate import fit_on, footprint
 from deepseek_cli.profile.operators import layer_of
@@ -21,6 +21,7 @@ from deepseek_cli.profile.plain import Axis, render_plain
 from deepseek_cli.profile.report import check_writable, write
 from deepseek_cli.profile.sketch import sketch_of
 from deepseek_cli.runtime.context import DEFAULT_CONTEXT
+from deepseek_cli.store import Store
 
 MARK = "deepseek.compress/1"
 TEMPLATE = Path(__file__).parent / "page.html"
@@ -33,7 +34,7 @@ LAYER = re.compile(r"^model\.(?:layers\.\d+\.(?:self_attn\.|mlp\.)?)?")
 EXPERT = re.compile(r"\bexperts\.\d+\.")
 BITS = re.compile(r"\d+")
 
-Say = Callable[..., str]  # (template, **facts): in the reader's language
+Say = Callable[[str, dict[str, object]], str]  # a template and its facts, in the reader's language
 
 
 def check_place(path: Path, force: bool) -> None:
@@ -42,9 +43,10 @@ def check_place(path: Path, force: bool) -> None:
 
 
 def write_page(
-    path: Path, done: Compressed, original: ModelHandle, small: ModelHandle, device: str | None, say: Say, language: str
+    path: Path, done: Compressed, original: ModelHandle, store: Store, device: str | None, say: Say, language: str
 ) -> None:
     """`device` is what it is to run on, this machine where it is None. Raises ResourceError for a file that cannot be written."""
+    small = open_model(str(done.result.path), store)
     write(path, render(done, original, small, find_device(device) if device else memory_here(), say, language))
 
 
@@ -55,8 +57,8 @@ def render(done: Compressed, original: ModelHandle, small: ModelHandle, device: 
         TEMPLATE,
         STYLE,
         MARK,
-        t=say,
-        language=language,
+        t=lambda template, **facts: say(template, facts),
+        language={"zh": "zh-CN"}.get(language, language),
         original=original,
         name=done.result.name,
         done=done,

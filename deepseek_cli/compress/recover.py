@@ -1,4 +1,4 @@
-"""What is left learns from the original for a time: "20m", or "20m:lora16" by adapters of rank 16.
+"""What is left learns from the original for a time: "20m", or "20m+lora16" by adapters of rank 16.
 
 The weights learn when they are first read: plans that are only weighed cost nothing.
 """
@@ -21,18 +21,18 @@ from deepseek_cli.tensors import dense
 
 DEFAULT = "10m"
 HIDDEN = 0.0  # what the states within weigh beside the predictions
-AMOUNT = re.compile(r"(\d+(?:\.\d+)?)(s|m|h)(?::lora([1-9]\d*))?(?::hidden(\d+(?:\.\d+)?))?")
+AMOUNT = re.compile(r"(\d+(?:\.\d+)?)(s|m|h)(?:\+lora([1-9]\d*))?(?:\+hidden(\d+(?:\.\d+)?))?")
 SECONDS = {"s": 1, "m": 60, "h": 3600}
 LEARNED = re.compile(r"model\.layers\.\d+\..*\.weight")
 
 
 def parse_amount(text: str) -> Amount:
-    """Read "20m", "20m:lora16" or "20m:lora16:hidden0.5". Raises UsageError."""
+    """Read "20m", "20m+lora16" or "20m+lora16+hidden0.5". Raises UsageError."""
     found = AMOUNT.fullmatch(text)
     if not found or not float(found[1]):
         raise UsageError(
-            "--steps recover={text} is no time, with :loraRANK or :hiddenWEIGHT behind it.",
-            hint="For example: --steps depth=20%,recover=20m, or recover=20m:lora16 to learn with less memory.",
+            "--steps recover={text} is no time, with +loraRANK or +hiddenWEIGHT behind it.",
+            hint="For example: --steps depth=20%,recover=20m, or recover=20m+lora16 to learn with less memory.",
             text=text,
         )
     seconds = float(found[1]) * SECONDS[found[2]]

@@ -108,14 +108,14 @@ def answer(session: Session, tokenizer: Tokenizer, prompt: str) -> Answer:
         for _ in generate_tokens(session, ids, MOST, Sampling(), tokenizer.eos, made):
             pass
     shown = tokenizer.decode(made.tokens, special=True)
-    hidden = [tokenizer.fast.id_to_token(i) for i in tokenizer.stream().hidden]
+    hidden, added = tokenizer.stream().hidden, tokenizer.fast.get_added_tokens_decoder()
     distinct = distinct_share(made.tokens)
     return Answer(
         tokenizer.decode(made.tokens),
         made.finish == "stop",
         distinct,
         goes_round(made.tokens) or distinct < 0.5,
-        any(token in shown for token in hidden),
+        any(added[i].content in shown for i in hidden),
         tokenizer.decode(ids, special=True).endswith(text.lstrip()),
     )
 

@@ -19,7 +19,7 @@ QUANTIZE = "quantize"  # always the last; named to be asked for alone
 STEPS: dict[str, tuple[str, str]] = {  # in the order in which they are taken
     "mtp": ("deepseek_cli.compress.mtp:STEP", "drop the layer that drafts tokens ahead"),
     "vocabulary": ("deepseek_cli.compress.vocabulary:STEP", "drop tokens that the calibration text does not use"),
-    "experts": ("deepseek_cli.compress.experts:STEP", "drop the experts that contribute least"),
+    "experts": ("deepseek_cli.compress.experts:STEP", "drop experts, or merge them into those that stay, which are fitted anew"),
     "depth": ("deepseek_cli.compress.depth:STEP", "drop the layers whose absence changes predictions least"),
     "width": ("deepseek_cli.compress.width:STEP", "drop channels of the MLPs, the others making good for them"),
     "heads": ("deepseek_cli.compress.heads:STEP", "drop attention heads, in groups that share keys and values"),

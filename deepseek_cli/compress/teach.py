@@ -29,8 +29,8 @@ from deepseek_cli.quantize.student import POSITIONS, Student
 from deepseek_cli.refs import TensorRef
 from deepseek_cli.tensors import HeldWeights, dense
 
-RATE = 0.005  # of a weight's root mean square, a step
-ADAPTER_RATE = 0.02
+RATE = 0.002  # of a weight's root mean square, a step
+ADAPTER_RATE = 0.004
 TOKENS = 262_144  # of text at most
 BATCH = 2  # windows a step
 MOST_STEPS = 16_000
@@ -174,7 +174,7 @@ def require_memory(shape: Shape, names: list[str], amount: Amount, original: Mod
     if needed > free:
         raise MemoryShort(
             "--steps recover needs {needed} MB, and {free} MB are free.",
-            hint="Learn by adapters, as in recover=20m:lora16, or leave it out.",
+            hint="Learn by adapters, as in recover=20m+lora16, or leave it out.",
             needed=needed // 1_000_000,
             free=free // 1_000_000,
         )

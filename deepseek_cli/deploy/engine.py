@@ -131,7 +131,7 @@ def bundle_bytes(handle: ModelHandle, target: str = "") -> int:
     refs, carried = {**handle.weights, **handle.draft_weights}.values(), CARRIED_BY.get(target, CARRIED)
 
     def held(ref: TensorRef) -> bool:
-        return ref.stored.startswith(carried) and (target in CORRECTED or "-r" not in ref.stored)
+        return ref.stored.startswith(carried) and (target in CORRECTED or "-r" not in ref.stored)  # as in int4-g64-r16
 
     return sum(2 * ref.size_bytes if held(ref) else 4 * ref.values for ref in refs)
 

@@ -77,15 +77,14 @@ MAKING: dict[str, str] = {
     "{tensor} has {inputs} inputs, which are no runs of four.": "{tensor} 有 {inputs} 个输入，不是四的倍数。",
     "Use a share, such as sparsity=50%.": "请用比例，例如 sparsity=50%。",
     "prune": "剪枝",
-    "--steps recover={text}: that is no time.": "--steps recover={text}：这不是时间。",
-    "--steps recover={text} is no time, with :loraRANK or :hiddenWEIGHT behind it.": (
-        "--steps recover={text}：这不是时间，也不是后面带 :lora秩 或 :hidden权重 的时间。"
+    "--steps recover={text} is no time, with +loraRANK or +hiddenWEIGHT behind it.": (
+        "--steps recover={text}：这不是时间，也不是后面带 +lora秩 或 +hidden权重 的时间。"
     ),
-    "For example: --steps depth=20%,recover=20m, or recover=20m:lora16 to learn with less memory.": (
-        "例如：--steps depth=20%,recover=20m；或 recover=20m:lora16，学习时占用较少内存。"
+    "For example: --steps depth=20%,recover=20m, or recover=20m+lora16 to learn with less memory.": (
+        "例如：--steps depth=20%,recover=20m；或 recover=20m+lora16，学习时占用较少内存。"
     ),
     "--steps recover needs {needed} MB, and {free} MB are free.": "--steps recover 需要 {needed} MB，而可用的只有 {free} MB。",
-    "Learn by adapters, as in recover=20m:lora16, or leave it out.": "请用适配器学习，例如 recover=20m:lora16；或者不做这一步。",
+    "Learn by adapters, as in recover=20m+lora16, or leave it out.": "请用适配器学习，例如 recover=20m+lora16；或者不做这一步。",
     "Recovery, {percent:.0f} % of the time: KL divergence {before:.4g} → {now:.4g} on held-out text.": (
         "恢复训练，时间已用 {percent:.0f} %：在留出的文本上，KL 散度 {before:.4g} → {now:.4g}。"
     ),
@@ -147,6 +146,14 @@ MAKING: dict[str, str] = {
     ),
     "Choose a larger device.": "请选择更大的设备。",
     "rank layers": "为层排序",
+    "try experts": "逐个试去专家",
+    "fit experts": "重新拟合专家",
+    "Experts that stay were fitted: KL divergence {before:.4g} → {after:.4g} on held-out text.": (
+        "留下的专家已重新拟合：留出文本上的 KL 散度 {before:.4g} → {after:.4g}。"
+    ),
+    "Fitting the experts that stay did not help: KL divergence {before:.4g} → {after:.4g}. Left out.": (
+        "重新拟合留下的专家没有帮助：KL 散度 {before:.4g} → {after:.4g}。未采用。"
+    ),
     "rank experts": "为专家排序",
     "rank channels": "为通道排序",
     "rank heads": "为注意力头排序",

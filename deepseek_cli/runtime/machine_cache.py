@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import importlib.metadata
 import json
 import os
 import platform
@@ -92,11 +91,13 @@ class MachineCache:
 
 def key_of(bundle: Path, form: str) -> list[Any]:
     """All that an entry depends on. The bundle's bytes are known by its manifest, and by its files' sizes and times."""
+    import onnxruntime
+
     manifest = read_manifest(bundle)
     files = sorted(file for file in bundle.iterdir() if file.is_file() and file.name != FILE)
     stamps = [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in files if file.name.startswith("model.onnx")]
     digests = sorted(str(file.get("sha256")) for file in manifest.files) if manifest else []
-    return [form, stamps, digests, importlib.metadata.version("onnxruntime"), platform.machine(), *processor()]
+    return [form, stamps, digests, onnxruntime.__version__, platform.machine(), *processor()]
 
 
 def processor() -> tuple[str, str]:

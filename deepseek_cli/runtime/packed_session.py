@@ -35,10 +35,12 @@ def open_packed(
     return FastPrefillSession(decode, PrefillSession(entry, config, decode.context, threads, plan=plan, cache=decode.cache))
 
 
-def packed_for_batches(folder: Path, cache: MachineCache) -> Path | None:
+def packed_for_batches(folder: Path, cache: MachineCache) -> Path:
     """The folder of a cpu bundle's form for many tokens at once. Raises what open_packed does with `fast_prefill`."""
     require_dot_products("batch_int8")
-    return packed(folder, BATCH, cache)
+    entry = packed(folder, BATCH, cache)
+    assert entry
+    return entry
 
 
 class FastPrefillSession:

@@ -18,7 +18,7 @@ from deepseek_cli.errors import DeepseekError, ResourceError
 from deepseek_cli.fields import read_json
 from deepseek_cli.handle import read_config
 from deepseek_cli.runtime.machine_cache import MachineCache
-from deepseek_cli.runtime.onnx_session import GRAPH, OnnxSession, load, session_options
+from deepseek_cli.runtime.onnx_session import GRAPH, OnnxSession, Rewrite, load, session_options
 
 DATA = f"{GRAPH}.data"
 DECODE, PREFILL, BATCH = "decode", "prefill", "batch"
@@ -37,6 +37,11 @@ main(request)
 
 class PrefillSession(OnnxSession):
     """Appends tokens to another session's cache, and gives no logits."""
+
+    def _load(self, path: Path, options: Any, accuracy_level: int | None, rewrite: Rewrite | None) -> Any:
+        """Behind a run its threads would poll for another 30 ms, on the cores that the other session decodes with."""
+        options.add_session_config_entry("session.force_spinning_stop", "1")
+        return super()._load(path, options, accuracy_level, rewrite)
 
     def append(self, tokens: Sequence[int], position: int) -> None:
         self.position = position

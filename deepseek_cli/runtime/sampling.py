@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -48,7 +49,11 @@ class Sampler:
 
     def __init__(self, sampling: Sampling) -> None:
         self.sampling = sampling
-        self.random = np.random.default_rng(sampling.seed)
+
+    @cached_property
+    def random(self) -> np.random.Generator:
+        """numpy.random takes a while to import, and the likeliest token needs none of it."""
+        return np.random.default_rng(self.sampling.seed)
 
     def pick(self, logits: np.ndarray, seen: Sequence[int] = ()) -> int:
         """The next token from float32 logits [vocabulary]; `seen` are the tokens that the penalty falls on."""

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-from packaging.requirements import Requirement
-from packaging.specifiers import SpecifierSet
 
 from deepseek_cli import plugins
 from deepseek_cli.errors import MemoryShort, MissingExtra, ModelUnsupported, UsageError
@@ -20,6 +17,9 @@ from deepseek_cli.ops.drafting import DRAFT
 from deepseek_cli.runtime.context import DEFAULT_CONTEXT, check_context
 from deepseek_cli.runtime.machine_cache import MachineCache
 from deepseek_cli.runtime.memory_plan import MemoryPlan, read_plan
+
+if TYPE_CHECKING:
+    from packaging.specifiers import SpecifierSet
 
 # By target, what opens its bundles: (folder, config, context, threads, exact) -> Session. `exact` leaves activations as they are.
 SESSIONS = {
@@ -69,10 +69,10 @@ def open_session(
     cache: MachineCache | None = None,
     fast_prefill: bool = False,
 ) -> Session:
-    """A session over a bundle (ONNX Runtime) or a model folder (PyTorch); one that `drafts` guesses tokens further, where the
-    model has a layer for it, whose states prompts leave out under `fast_prefill`. A cpu bundle's `plan` is the one that its
-    manifest holds, if there is no other. Without one its weights may come from the `cache`, as a second form of them does that
-    `fast_prefill` runs prompts through.
+    """A session over a bundle (ONNX Runtime) or a model folder (PyTorch); one that `drafts` guesses a token further, where the
+    model has a layer for it. A cpu bundle's `plan` is the one that its manifest holds, if there is no other. Without one its
+    weights may come from the `cache`, as a second form of them does that `fast_prefill` runs prompts through: these give no
+    hidden states, which that layer would need.
 
     Raises UsageError for a context beyond what the model was made for, for a bundle that cannot attend sparsely, for one
     that should draft meanwhile, and for heads that cannot be left out.
@@ -203,6 +203,8 @@ def require(
     hint: str = "Install it: pip install 'deepseek-cli[{extra}]'. A bundle can be written without: deploy --verify weights",
 ) -> str:
     """Name and version of an installed distribution. Raises MissingExtra, where it is another version than needed too."""
+    import importlib.metadata
+
     try:
         found = importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:
@@ -227,5 +229,10 @@ def require(
 
 def needed_versions(distribution: str) -> SpecifierSet:
     """What this package's own metadata asks for; any version where it asks for none."""
+    import importlib.metadata
+
+    from packaging.requirements import Requirement
+    from packaging.specifiers import SpecifierSet
+
     wanted = map(Requirement, importlib.metadata.requires("deepseek-cli") or ())
     return next((each.specifier for each in wanted if each.name == distribution), SpecifierSet())

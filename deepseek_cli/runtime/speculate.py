@@ -1,6 +1,6 @@
 """Speculative decoding: the model checks several tokens at once, the first picked, the others guessed (arXiv 2211.17192).
 
-Guesses come from the text itself (prompt lookup), or from the model's own multi-token-prediction layer (DeepSeek-V3,
+Guesses come from the text itself (prompt lookup), or one from the model's own multi-token-prediction layer (DeepSeek-V3,
 arXiv 2412.19437, section 5.4.3). A guess only saves time: each token is picked from logits that the model itself gave for
 the same text.
 """

@@ -15,7 +15,8 @@ from deepseek_cli.serve.seats import Seat, Seats
 from deepseek_cli.serve.slots import Slots
 from deepseek_cli.serve.waiting import Waiting
 
-BESIDE = 32  # tokens of a prompt that are read at once where answers wait for their next token meanwhile
+BESIDE = 48  # tokens of a prompt that are read at once where answers wait for their next token meanwhile
+BESIDE_WIDE = 96  # the same in int8, which takes no longer
 
 Deliver = Callable[[Sequence[tuple[Job, Event]]], object]
 
@@ -29,6 +30,8 @@ class Engine(threading.Thread):
         self.waiting, self.inbox = Waiting(), deque[Job]()
         self.outbox: list[tuple[Job, Event]] = []
         self.wake, self.closed = threading.Event(), False
+        slots.before_run = self._flush  # other threads can do something about it while the model runs, and hardly before
+        self.beside = BESIDE if slots.wide is slots.session else BESIDE_WIDE
         self.told = (0, 0, 0)  # queued, seated, left so far
 
     @property
@@ -54,7 +57,8 @@ class Engine(threading.Thread):
                 self.round()
             except Exception as error:  # whatever the runtime says, nobody may be left waiting
                 self._fail_all(error)
-            self._flush()
+            if not self.seats.taken:  # nothing will run
+                self._flush()
         self._fail_all(RuntimeError("the server stopped"))
         self._flush()
 
@@ -99,8 +103,8 @@ class Engine(threading.Thread):
         seat = min(reading, key=lambda seat: (seat.reused is None, seat.job.created))
         if seat.reused is None:
             self.seats.begin(seat)
-        done = int(self.slots.lengths[seat.slot])
-        most = self.slots.chunk if len(reading) == len(self.seats.taken) else min(BESIDE, self.slots.chunk)
+        done = self.slots.lengths[seat.slot]
+        most = self.slots.chunk if len(reading) == len(self.seats.taken) else min(self.beside, self.slots.chunk)
         chunk = seat.job.prompt[done : done + (most if self.slots.grain == 1 else self.slots.grain)]
         self.seats.held[seat.slot] += chunk
         last = done + len(chunk) == len(seat.job.prompt)

@@ -74,7 +74,7 @@ def merged(front: Metrics, replicas: Iterable[tuple[str, Iterable[Metric]]]) -> 
             if family.samples:
                 kept = found.setdefault(family.name, Metric(family.name, family.documentation, family.type))
                 kept.samples += [sample._replace(labels={**sample.labels, "replica": name}) for sample in family.samples]
-    return generate_latest(_Collected(tuple(found.values())))  # type: ignore[arg-type]
+    return generate_latest(_Collected(tuple(found.values())))
 
 
 @dataclass(frozen=True, slots=True)

@@ -98,7 +98,7 @@ def _deployed(bundle: Bundle, wanted: Replicas, threads: int, drain_seconds: flo
 
     logging.getLogger("ray.serve").setLevel(QUIET["log_level"])
     told = {"slots": wanted.slots, "context": wanted.context, "memory": wanted.memory, "threads": threads, "rules": wanted.rules}
-    deployment = serve.deployment(
+    deployment: Any = serve.deployment(
         Replica,
         name="replica",
         **_scaling(wanted),
@@ -203,7 +203,10 @@ class Passage:
     async def _metrics(self, scope: Scope, receive: Receive, send: Send) -> None:
         from starlette.responses import PlainTextResponse
 
-        found = await self.handle.broadcast("measured").results_async(timeout_s=LOOK_SECONDS, return_exceptions=True)
+        try:
+            found = await self.handle.broadcast("measured").results_async(timeout_s=LOOK_SECONDS, return_exceptions=True)
+        except TimeoutError:
+            raise Refused(503, "No replica answers now.", code="no_replica", retry_after=LOOK_SECONDS) from None
         each = [one for one in found if not isinstance(one, BaseException)]
         scope["endpoint"] = None
         await PlainTextResponse(merged(self.metrics, each), media_type="text/plain; version=0.0.4")(scope, receive, send)

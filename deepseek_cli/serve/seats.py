@@ -85,8 +85,8 @@ class Seats:
         slot = seat.slot
         del self.taken[slot]
         kept = len(seat.job.prompt) if self.slots.grain > 1 else self.slots.context - 1
-        self.slots.cut(slot, min(int(self.slots.lengths[slot]), kept))
-        self.held[slot] = self.held[slot][: int(self.slots.lengths[slot])]
+        self.slots.cut(slot, min(self.slots.lengths[slot], kept))
+        self.held[slot] = self.held[slot][: self.slots.lengths[slot]]
         self.leavings += 1
         self.used[slot] = self.leavings
 
@@ -102,7 +102,7 @@ class Seats:
         self.taken[gap] = self.taken.pop(last)
         self.taken[gap].slot = gap
         for slot in (gap, last):
-            self.slots.cut(slot, int(self.slots.lengths[slot]))
+            self.slots.cut(slot, self.slots.lengths[slot])
 
     def _worth(self, job: Job, slot: int) -> int:
         """Tokens that a slot saves the request, but for its last."""

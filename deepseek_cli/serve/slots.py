@@ -29,7 +29,7 @@ from deepseek_cli.runtime.onnx_session import (
 CHUNK = 128  # most tokens of a prompt in one run
 GRAIN = 64  # of latents that are attended as they lie
 BOUND = 64  # ranges of slots whose buffers stay bound
-WIDE = 4  # answers at once that are computed by the form for many
+WIDE = 8  # answers at once that are computed by the form for many
 
 
 class Slots:
@@ -41,6 +41,7 @@ class Slots:
     what else is served, all prompts are cut, and reused, at multiples of `grain`; elsewhere it is 1.
 
     `wide` is the folder of another form of the same weights, which prompts and steps of WIDE slots or more run through.
+    `before_run` is called when all is ready for the model to run.
     """
 
     def __init__(
@@ -65,14 +66,17 @@ class Slots:
         self.batches = self.kinds != LATENT
         self.chunk = min(CHUNK, plan.chunk or CHUNK)
         self.grain = 1 if self.batches else min(GRAIN, self.chunk)
-        self.lengths = np.zeros(count, np.int64)
-        self.written = np.zeros(count, np.int64)  # rows that may be resident
+        self.lengths = [0] * count
+        self.written = [0] * count  # rows that may be resident
         self.cache = self._reserve(config)
         self.token_bytes = self.cache[:, :, 0, :, 0].nbytes
         self.keep = np.ones(1, np.int64)
+        self.before_run: Callable[[], object] = lambda: None
         self.bound: dict[tuple[Any, ...], Bound] = {}  # what was not used for longest first
         self.logits = np.empty((count, 1, self.vocabulary), np.float32)
-        self.fed = np.empty((count, 1), np.int64)
+        self.logits_of = [self.logits[:n] for n in range(count + 1)]  # the same arrays at every step: they stay bound
+        self.fed_to = [np.empty((n, 1), np.int64) for n in range(count + 1)]
+        self.ones, self.places = np.ones((1, self.context), np.int64), np.arange(self.context)[None]
 
     def _reserve(self, config: Any) -> np.ndarray:
         """[layers, kinds, slots, heads, rows, channels]; of latents, which are keys and values at once, one kind and one head."""
@@ -85,7 +89,7 @@ class Slots:
 
     def extend(self, slot: int, tokens: Sequence[int]) -> np.ndarray:
         """Append at most `chunk` tokens to one slot; float32 logits [vocabulary] of the last, valid until the next run."""
-        self._run(self.wide, slot, np.array([tokens], np.int64), {"logits": self.logits[:1]})
+        self._run(self.wide, slot, np.array([tokens], np.int64), {"logits": self.logits_of[1]})
         self.lengths[slot] += len(tokens)
         return self.logits[0, 0]
 
@@ -104,20 +108,19 @@ class Slots:
         if not self.batches:
             return {slot: self._step_alone(slot, token) for slot, token in tokens.items()}
         first, last = min(tokens), max(tokens)
-        row = self.fed[: last - first + 1]
+        row = self.fed_to[last - first + 1]
         row[:] = 0
         for slot, token in tokens.items():
             row[slot - first] = token
         session = self.wide if len(row) >= WIDE else self.session
-        self._run(session, first, row, {"logits": self.logits[: len(row)]})
+        self._run(session, first, row, {"logits": self.logits_of[len(row)]})
         for slot in tokens:
             self.lengths[slot] += 1
         return {slot: self.logits[slot - first, 0] for slot in tokens}
 
     def _step_alone(self, slot: int, token: int) -> np.ndarray:
         logits = self.logits[slot : slot + 1]
-        self.fed[0] = token
-        self._run(self.session, slot, self.fed[:1], {"logits": logits})
+        self._run(self.session, slot, np.array([[token]], np.int64), {"logits": logits})
         self.lengths[slot] += 1
         return logits[0, 0]
 
@@ -128,16 +131,16 @@ class Slots:
         self.written[target] = max(length, self.written[target])
 
     def exchange(self, a: int, b: int) -> None:
-        rows = int(max(self.lengths[a], self.lengths[b]))
+        rows = max(self.lengths[a], self.lengths[b])
         held = self.cache[:, :, a, :, :rows].copy()
         self.cache[:, :, a, :, :rows] = self.cache[:, :, b, :, :rows]
         self.cache[:, :, b, :, :rows] = held
-        self.lengths[[a, b]] = self.lengths[[b, a]]
-        self.written[[a, b]] = max(rows, *self.written[[a, b]])
+        self.lengths[a], self.lengths[b] = self.lengths[b], self.lengths[a]
+        self.written[a] = self.written[b] = max(self.written[a], self.written[b])
 
     def cut(self, slot: int, length: int) -> None:
         """Forget the tokens behind `length`, and give their memory back where the system takes it."""
-        self.lengths[slot] = length = min(length, int(self.lengths[slot]))
+        self.lengths[slot] = length = min(length, self.lengths[slot])
         if self.written[slot] <= length:
             return
         self.written[slot] = length
@@ -149,15 +152,21 @@ class Slots:
     def _run(self, session: Any, first: int, tokens: np.ndarray, outputs: dict[str, np.ndarray]) -> None:
         """tokens int64 [slots, new], for neighbouring slots from `first` on"""
         count, new = tokens.shape
-        lengths = np.minimum(self.lengths[first : first + count] + new, self.context)  # a slot between may be full
-        self.written[first : first + count] = np.maximum(self.written[first : first + count], lengths)
-        mask = (np.arange(lengths.max()) < lengths[:, None]).astype(np.int64)
+        lengths = [min(length + new, self.context) for length in self.lengths[first : first + count]]  # one between may be full
+        self.written[first : first + count] = map(max, lengths, self.written[first : first + count])
+        mask = self._mask(lengths)
         bound = self._bound(session, first, count, *outputs)
         bound.inputs(input_ids=tokens, attention_mask=mask, **{KEEP: self.keep})
         bound.outputs(**outputs)
         for layer, kinds in enumerate(self.cache[:, :, first : first + count] if self.kinds == LATENT else ()):
             bound.cache(layer, LATENT[0], kinds[0, :, 0, : mask.shape[1]])  # the rows that the graph is shown grow
+        self.before_run()
         session.run_with_iobinding(bound.binding)
+
+    def _mask(self, lengths: list[int]) -> np.ndarray:
+        """int64 [slots, longest]"""
+        places = self.places[:, : max(lengths)]
+        return self.ones[:, : max(lengths)] if len(lengths) == 1 else (places < np.array(lengths)[:, None]).astype(np.int64)
 
     def _bound(self, session: Any, first: int, count: int, *outputs: str) -> Bound:
         """Buffers of neighbouring slots. To bind all layers takes longer than all else beside a step: what was bound stays so."""
@@ -177,11 +186,11 @@ class Slots:
 
 
 class Bound:
-    """What ONNX Runtime is told of memory once, and again only where it is other memory."""
+    """What ONNX Runtime is told of arrays once, and again only where it is another one."""
 
     def __init__(self, session: Any) -> None:
         self.binding = session.io_binding()
-        self.places: dict[str, tuple[Any, ...]] = {}
+        self.arrays: dict[str, np.ndarray] = {}
 
     def inputs(self, **arrays: np.ndarray) -> None:
         for name, array in arrays.items():
@@ -197,10 +206,9 @@ class Bound:
         self._tell(self.binding.bind_output, f"present.{layer}.{kind}", rows)
 
     def _tell(self, bind: Callable[..., None], name: str, array: np.ndarray) -> None:
-        place = array.shape, array.ctypes.data
-        if self.places.get(name) != place:
-            bind(name, "cpu", 0, array.dtype.type, *place)
-            self.places[name] = place
+        if self.arrays.get(name) is not array:
+            bind(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
+            self.arrays[name] = array
 
 
 def with_hidden(model: Any) -> None:

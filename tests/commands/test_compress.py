@@ -59,6 +59,16 @@ def test_the_same_again_changes_nothing(cli: Cli, stock: Stock) -> None:
     assert stock.tree() == before
 
 
+def test_a_page_shows_what_was_made_now_or_before(cli: Cli, toy: Path) -> None:
+    words = ("compress", toy, "--to-size", "1MB", "-o", "out", "--html", "page.html", "--json")
+    assert cli(*words).json["html"] == "page.html"
+    first = Path("page.html").read_text(encoding="utf-8")
+    assert cli(*words).code == 0 and Path("page.html").read_text(encoding="utf-8") == first
+    Path("page.html").write_text("mine", encoding="utf-8")
+    refused = cli(*words)
+    assert refused.code == 2 and "is not a report" in refused.json["error"]["message"]
+
+
 def test_layers_and_channels_go_and_the_result_opens_everywhere(cli: Cli, toy: Path) -> None:
     done = cli("compress", toy, "--to-size", "1MB", "--steps", "depth=50%,width=30%,heads=50%", "-o", "out", "--json").json
     config = json.loads(Path("out", "config.json").read_text(encoding="utf-8"))
@@ -130,6 +140,8 @@ def test_a_gate_on_quality_says_no(cli: Cli, toy: Path) -> None:
         (["toy", "--fit", "abacus"], 2, "neither a device nor a size"),
         (["toy", "--fit", "8GB", "--to-size", "1MB"], 2, "--to-size or --fit, one of them"),
         (["toy", "--to-size", "1MB", "--calibration", "short.txt"], 2, "windows of 256 tokens, and calibration needs 4"),
+        (["toy", "--to-size", "1MB", "--text", "nowhere.txt"], 2, "no file nowhere.txt"),
+        (["toy", "--to-size", "1MB", "--text", "a.txt", "--calibration", "a.txt"], 2, "not judged by what it was fitted to"),
         (["nowhere", "--smaller", "85%"], 3, "no model nowhere"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

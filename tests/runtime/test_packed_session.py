@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,15 @@ def plain(bundle: Bundle) -> OnnxSession:
 def test_packed_weights_give_the_same_logits(bundle: Bundle, fast: FastPrefillSession) -> None:
     fast.rewind(0)
     assert np.array_equal(fast.feed(TOKENS, keep=0), plain(bundle).feed(TOKENS, keep=0))
+
+
+def test_threads_of_prompts_rest_behind_them(bundle: Bundle) -> None:
+    """Polling for more they would take the cores from the session that decodes."""
+    session = PrefillSession(bundle.root, bundle.config, CONTEXT, 2)
+    session.append(TOKENS, 0)
+    start = time.process_time()
+    time.sleep(0.1)
+    assert time.process_time() - start < 0.01
 
 
 def test_a_second_session_runs_from_the_cache(bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import socket
@@ -13,6 +14,7 @@ import pytest
 
 from deepseek_cli.handle import Bundle
 from deepseek_cli.serve import connections
+from deepseek_cli.serve.app import make_app
 from deepseek_cli.serve.gate import Limits
 from deepseek_cli.serve.server import Place
 from deepseek_cli.serve.service import Rules
@@ -176,17 +178,34 @@ def _received(client: socket.socket) -> bytes:
         return b""
 
 
-def test_a_slow_reader_is_left_and_others_answered(toy: Bundle) -> None:
-    """More is answered than sockets hold, and nobody reads it."""
-    body = json.dumps({"prompt": "abc", "max_tokens": 200, "n": 16, "logprobs": 20, "stream": True, "ignore_eos": True}).encode()
-    head = f"POST {TEXT} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
-    with running(toy, Place(limits=Limits(send_seconds=0.2))) as server, socket.socket() as slow:
-        slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        slow.connect(("127.0.0.1", server.port))
-        slow.sendall(head.encode() + body)
-        server.until(lambda: [record for record in server.log if record["path"] == TEXT])
+def test_a_slow_reader_holds_nobody_up_and_is_given_up(toy: Bundle) -> None:
+    """One that takes the beginning of its answer and nothing more, which the server's side of a full connection looks like."""
+    body, taken, log = json.dumps({"prompt": "x", "stream": True}).encode(), list[str](), list[dict[str, Any]]()
+
+    sent = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def receive() -> dict[str, Any]:
+        if not sent:
+            await asyncio.Event().wait()
+        return sent.pop()
+
+    async def send(message: dict[str, Any]) -> None:
+        taken.append(message["type"])
+        if message["type"] == "http.response.body":
+            await asyncio.Event().wait()
+
+    scope = {"type": "http", "asgi": {"spec_version": "2.3"}, "method": "POST", "path": TEXT, "query_string": b""}
+    scope |= {"headers": [(b"host", b"localhost"), (b"content-type", b"application/json")]}
+    with running(toy, rules=Rules(new_tokens=20)) as server:
+        gate = make_app(server.service, (), Limits(send_seconds=0.5), log.append)
+        assert server.service.loop
+        slow = asyncio.run_coroutine_threadsafe(gate(scope, receive, send), server.service.loop)
+        server.until(lambda: len(taken) == 2)
+        assert post(server, TEXT, {"prompt": "y", "max_tokens": 20}).status_code == 200
+        slow.result(PATIENCE)
         server.until(lambda: not server.service.engine.seats.taken)
-        assert post(server, "/generate", {"prompt": "x", "max_length": 1}).status_code == 200
+    assert taken == ["http.response.start", "http.response.body"]
+    assert [record["status"] for record in log] == [200]
 
 
 def test_what_the_document_says_is_what_happens(server: Running) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import time
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -13,7 +14,7 @@ from deepseek_cli.runtime.generate import generate_tokens
 from deepseek_cli.runtime.sampling import Sampling
 from deepseek_cli.runtime.session import open_session
 from deepseek_cli.runtime.tokenizer import open_tokenizer
-from deepseek_cli.serve.engine import Engine
+from deepseek_cli.serve.engine import BESIDE, Engine
 from deepseek_cli.serve.job import End, Event, Failed, Job, Picker, Piece, Writer
 from deepseek_cli.serve.metrics import Metrics
 from deepseek_cli.serve.seats import rows
@@ -150,7 +151,29 @@ def test_a_long_prompt_stops_no_answer(toy: Bundle) -> None:
         bench.round()
         reading += 1
         assert len(tokens(short)) == 1
-    assert (before, reading) == (2, 4)
+    assert (before, reading) == (2, -(-100 // BESIDE))
+
+
+def test_tokens_are_handed_over_before_the_next_step(toy: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench, given, runs = Bench(toy), list[Event](), list[int]()
+    bench.engine.deliver = lambda batch: given.extend(event for _, event in batch)
+    session = bench.engine.slots.session
+
+    class Watched:
+        io_binding = session.io_binding
+
+        def run_with_iobinding(self, binding: object) -> None:
+            runs.append(len(given))
+            session.run_with_iobinding(binding)
+
+    monkeypatch.setattr(bench.engine.slots, "session", Watched())
+    monkeypatch.setattr(bench.engine.slots, "wide", bench.engine.slots.session)
+    bench.engine.submit(bench.job([5, 6, 7], new=4))
+    bench.engine.start()
+    while not any(isinstance(event, End) for event in given):
+        time.sleep(0.002)
+    bench.engine.close()
+    assert runs == [0, 1, 2, 3]
 
 
 def test_clients_take_turns() -> None:
