@@ -116,7 +116,7 @@ def _reply(parts: list[tuple[float, bytes]], whole: float) -> Reply:
         return Reply(error=_reason(json.dumps(wrong).encode()))
     pieces = list(_pieces(parts))
     came = [at for at, _ in pieces]
-    usage = next((chunk["usage"] for chunk in reversed(chunks) if chunk.get("usage")), {})
+    usage: dict[str, Any] = next((chunk["usage"] for chunk in reversed(chunks) if chunk.get("usage")), {})
     gaps = tuple(b - a for a, b in itertools.pairwise(came))
     new, prompt = int(usage.get("completion_tokens") or len(came)), int(usage.get("prompt_tokens") or 0)
     text = "".join(text for _, text in pieces)
