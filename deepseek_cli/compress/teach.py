@@ -29,8 +29,8 @@ from deepseek_cli.quantize.student import POSITIONS, Student
 from deepseek_cli.refs import TensorRef
 from deepseek_cli.tensors import HeldWeights, dense
 
-RATE = 0.002  # of a weight's root mean square, a step
-ADAPTER_RATE = 0.004
+RATE = 0.001  # of a weight's root mean square, a step
+ADAPTER_RATE = 0.002
 TOKENS = 262_144  # of text at most
 BATCH = 2  # windows a step
 MOST_STEPS = 16_000
