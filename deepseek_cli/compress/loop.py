@@ -15,6 +15,7 @@ from deepseek_cli.quantize.method import LONG_SECONDS
 from deepseek_cli.reporter import Reporter
 
 MOST = 4  # candidates that are carried out
+SPARE = 512  # bytes by which manifests of two mixtures of one size may differ
 SHAPES = 3  # that fit and are measured, from the largest on: the smaller the shape, the more bits fit
 
 
@@ -66,7 +67,7 @@ def improve(
             break
         if over > 0 and planned.candidate.fits and planned.distribution:
             planner = next(p for p in planners if p.shape is planned.shape)
-            waiting = _within(planner, planned, planned.budget - over, waiting)
+            waiting = _within(planner, planned, planned.budget - over - SPARE, waiting)
         elif over > 0 and not planned.candidate.fits:
             break  # the smallest there is
     return min(done, key=lambda a: a.misses(goal, spec)), done

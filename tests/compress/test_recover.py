@@ -30,13 +30,14 @@ KILLED = f"""
 import os, sys
 from pathlib import Path
 import torch
-from deepseek_cli.compress import teach
+from deepseek_cli.compress import experts, refit, teach
 from deepseek_cli.handle import open_model
 from deepseek_cli.quantize import distill
 from deepseek_cli.reporter import Silent
 from deepseek_cli.store import Store
 from tests.compress.test_recover import smaller, values
 torch.set_num_threads(1)
+experts.TRIED, refit.fit = 2, lambda *_: dict()
 teach.MOST_STEPS, teach.TOKENS, distill.SAVE_SECONDS = {STEPS}, {TOKENS}, 0.0
 teach.RATE, teach.ADAPTER_RATE = {RATES}
 class Killer(Silent):
