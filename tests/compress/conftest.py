@@ -1,20 +1,8 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
-import torch
 
 from deepseek_cli.compress import experts, refit
-
-
-@pytest.fixture
-def one_thread() -> Iterator[None]:
-    """Toys are too small for more, which only wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(autouse=True)

@@ -225,7 +225,7 @@ def test_absurd_configs_are_refused_at_once(tmp_path: Path, cli: Cli, change: di
 @pytest.mark.parametrize(
     ("options", "word"),
     [
-        (["--scheme", "int3"], "int3"),
+        (["--scheme", "int5"], "int5"),
         (["--context", "1000000"], "--context"),
         (["--batch", "0"], "--batch"),
         (["--kv", "int2"], "int2"),

@@ -107,7 +107,7 @@ def test_a_leak_is_found_by_its_slope() -> None:
     assert profile.document
     found = profile.document["leak"]
     assert found["leaks"]
-    assert 3.5 * MIB < found["slope_bytes"] < 4.5 * MIB  # a million floats a step
+    assert 3 * MIB < found["slope_bytes"] < 6 * MIB  # a million floats a step, and what the allocator does beside them
     assert found["low_bytes"] <= found["slope_bytes"] <= found["high_bytes"]
 
 
