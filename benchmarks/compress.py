@@ -5,6 +5,7 @@ windows of the report card: those experts dropped; what stays fitted, in each of
 Below the table stand the spread of what was random, and what the others are of its mean.
 
 `depth` drops a fifth of SmolLM2's layers, and lets the others learn; run again, it goes on where it was stopped.
+`zeros` prunes a model to 2:4 and to half, the others making good for what went, and beside it the smallest alone.
 `frontier`: see frontier.py.
 """
 
@@ -20,18 +21,21 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import torch
 from common import PACKAGE, WORK, show
 from frontier import frontier
 
-from deepseek_cli.compress import recover
+from deepseek_cli.compress import recover, sparsity
 from deepseek_cli.compress.experts import Ranks, dropped
 from deepseek_cli.compress.plan import Steps
 from deepseek_cli.compress.refit import fit
 from deepseek_cli.compress.shape import Context, Shape
 from deepseek_cli.evaluate import HandlePredictor, compare, cut_windows, evaluate_handle
 from deepseek_cli.handle import open_model
+from deepseek_cli.refs import TensorRef
 from deepseek_cli.reporter import SILENT, Silent
 from deepseek_cli.store import Store
+from deepseek_cli.tensors import dense
 
 WAYS = {  # of making good for what went
     "refit": ("drop",),
@@ -125,14 +129,30 @@ def depth(folder: Path, model: str, share: str, seeds: int, time_given: str) -> 
     show(["seed", "KL", f"after {time_given}", "recovered"], rows)
 
 
+def zeros(folder: Path, model: str) -> None:
+    original, rows = open_model(model, Store(folder)), []
+    for text in ("2:4", "50%"):
+        ((_, ours),) = Steps(original, f"sparsity={text}", "builtin", folder / text, SILENT).plans()
+        smallest = {name: _smallest(original.stored[name], sparsity.parse_pattern(text)) for name in sparsity.names_in(ours)}
+        alone = ours.with_model({}, {**original.stored, **smallest})
+        windows = cut_windows(ours.tokenizer, most=8)
+        rows.append([text, *(f"{evaluate_handle(original, shape.handle, windows)['kl']:.4f}" for shape in (ours, alone))])
+    show(["zeros", "KL", "KL of the smallest alone"], rows)
+
+
+def _smallest(ref: TensorRef, pattern: sparsity.Pattern) -> TensorRef:
+    """Inputs that do not depend on each other cannot make good for any other."""
+    return replace(ref, read=lambda: sparsity.pruned(dense(ref.read()), torch.eye(ref.shape[1]), pattern))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["experts", "depth", "frontier"])
+    parser.add_argument("what", choices=["experts", "depth", "zeros", "frontier"])
     parser.add_argument("--share", help="by default 50%% of the experts, 20%% of the layers")
     parser.add_argument("--seeds", type=int, help="by default 3, of depth 1")
     parser.add_argument("--ways", nargs="*", choices=WAYS, default=list(WAYS), help="to make good for experts")
     parser.add_argument("--time", help="of recovery, none if empty: by default 10m, of depth 60m; 60m+lora16 learns by adapters")
-    parser.add_argument("--model", default=PACKAGE, help="whose layers are dropped")
+    parser.add_argument("--model", default=PACKAGE, help="whose layers are dropped, or weights pruned")
     parser.add_argument("--points", default="60%,70%,75%,80%", help="of the frontier: below BF16")
     parser.add_argument("--level", default="balanced", help="of the frontier")
     parser.add_argument("--accuracy", type=int, default=0, help="tokens that the frontier's accuracy is measured on")
@@ -143,6 +163,8 @@ def main() -> None:
         (WORK / "recover").mkdir(parents=True, exist_ok=True)
         return depth(WORK / "recover", args.model, args.share or "20%", args.seeds or 1, args.time or "60m")
     with tempfile.TemporaryDirectory() as folder:
+        if args.what == "zeros":
+            return zeros(Path(folder), args.model)
         experts(Path(folder), args.share or "50%", args.seeds or 3, "10m" if args.time is None else args.time, args.ways)
 
 

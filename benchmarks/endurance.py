@@ -1,6 +1,6 @@
 """Mixed load at a share of what a server can do, for as long as wanted: wrong answers, memory, and the budget of its KV cache.
 
-    python -m benchmarks.endurance BUNDLE --minutes 60 --memory 300MB
+    python benchmarks/endurance.py BUNDLE --minutes 60 --memory 300MB
 
 What it can do is measured at the beginning, and again every few minutes, since other work on the machine comes and goes.
 Between, requests come at random times. They differ in length, sampling and prefix; some clients leave. Every answer is

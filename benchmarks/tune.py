@@ -1,6 +1,6 @@
 """How much of the front each sampler finds in equally many trials, against the scheduler that mixes them.
 
-python -m benchmarks.tune [MODEL] [--trials 24] [--seeds 3]
+python benchmarks/tune.py [MODEL] [--trials 24] [--seeds 3]
 
 Every recipe of a small space is measured once, when a sampler first proposes it: then a trial costs next to nothing.
 """
