@@ -50,9 +50,9 @@ MEASURING: dict[str, str] = {
         "{option} 需要能做字节乘法（VNNI）的处理器，而无法确认本机支持。"
     ),
     "{path} may take {most} MB, and {needed} MB are needed.": "{path} 最多可占 {most} MB，而需要 {needed} MB。",
-    "Use --set packed_cache=SIZE.": "请用 --set packed_cache=大小。",
+    "Use --set packed_cache=SIZE, or leave batch_int8 out.": "请用 --set packed_cache=大小，或不用 batch_int8。",
     "The process that packs weights failed: {reason}": "打包权重的进程失败：{reason}",
-    "Use --set packed_cache=0.": "请用 --set packed_cache=0。",
+    "Leave out what it is for: --fast-prefill, packed_cache or batch_int8.": "请不要使用需要它的选项：--fast-prefill、packed_cache 或 batch_int8。",
     "ONNX Runtime does not give the same from packed weights.": "ONNX Runtime 用已打包的权重得不到相同的结果。",
     "--fast-prefill is for cpu bundles, and {model} is none.": "--fast-prefill 用于 cpu 部署包，而 {model} 不是。",
     "--fast-prefill runs neither with sparse attention nor by a memory plan.": "--fast-prefill 不能与稀疏注意力或内存方案同用。",

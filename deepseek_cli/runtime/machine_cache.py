@@ -54,7 +54,7 @@ class MachineCache:
             if needed > self.most:
                 raise DiskFull(
                     "{path} may take {most} MB, and {needed} MB are needed.",
-                    hint="Use --set packed_cache=SIZE.",
+                    hint="Use --set packed_cache=SIZE, or leave batch_int8 out.",
                     path=self.folder,
                     most=self.most // 1_000_000,
                     needed=needed // 1_000_000,

@@ -65,7 +65,7 @@ def _make_apart(form: str, folder: Path, staging: Path) -> None:
     if done.returncode:
         raise DeepseekError(
             "The process that packs weights failed: {reason}",
-            hint="Use --set packed_cache=0.",
+            hint="Leave out what it is for: --fast-prefill, packed_cache or batch_int8.",
             reason=(done.stderr.strip().splitlines() or ["it left no message"])[-1],
         )
     if error := json.loads(done.stdout):
@@ -126,7 +126,10 @@ def _config(folder: Path) -> Any:
 def _require_equal(plain: np.ndarray, packed: np.ndarray) -> None:
     """Raises ResourceError where packed weights do not compute the very same: they must never change an answer."""
     if not np.array_equal(plain, packed):
-        raise ResourceError("ONNX Runtime does not give the same from packed weights.", hint="Use --set packed_cache=0.")
+        raise ResourceError(
+            "ONNX Runtime does not give the same from packed weights.",
+            hint="Leave out what it is for: --fast-prefill, packed_cache or batch_int8.",
+        )
 
 
 MAKERS: dict[str, Callable[[Path, Path], None]] = {DECODE: make_decode, PREFILL: make_prefill, BATCH: make_batch}
