@@ -37,6 +37,7 @@ OURS: dict[str, tuple[list[str], list[str]]] = {  # name → quantize's options,
     "int4-g32, head int8": (["--scheme", "int4-g32"], []),
     "int4-g64, head int4, cache int8": (["--scheme", "int4-g64", "--rule", "lm_head=int4-g64"], ["--kv", "int8"]),
     "int4-g32, head int8, cache int8": (["--scheme", "int4-g32"], ["--kv", "int8"]),
+    "int4-g128, head int4": (["--scheme", "int4-g128", "--rule", "lm_head=int4-g128"], []),
 }
 WINDOWS, WINDOW = 16, 256  # for the KL divergence: how many, and their tokens
 
@@ -117,10 +118,15 @@ def workers(plans: Mapping[str, dict[str, Any]]) -> Iterator[dict[str, Arm]]:
     """Those that start; the others are said."""
     with contextlib.ExitStack() as stack:
         arms = {name: stack.enter_context(started(plan["ref"], plan, plan["command"])) for name, plan in plans.items()}
-        for name, arm in arms.items():
-            if arm.error:
-                print(f"{name} is left out: {arm.error}", file=sys.stderr)
-        yield {name: arm for name, arm in arms.items() if not arm.error}
+        yield well(arms)
+
+
+def well(arms: Mapping[str, Arm]) -> dict[str, Arm]:
+    """Those without an error; the others are said."""
+    for name, arm in arms.items():
+        if arm.error:
+            print(f"{name} is left out: {arm.error}", file=sys.stderr)
+    return {name: arm for name, arm in arms.items() if not arm.error}
 
 
 def counts(text: str) -> list[int]:
@@ -130,7 +136,7 @@ def counts(text: str) -> list[int]:
 def parsed() -> Any:
     parser = arguments(__doc__, rounds=10)
     parser.add_argument("--model", type=Path, help="another bf16 folder of Llama shape")
-    parser.add_argument("--arms", default=",".join(str(i) for i in range(len(OURS))), help="which of our bundles, by number")
+    parser.add_argument("--arms", default="0,1,2,3,4,5", help="which of our bundles, by number")
     parser.add_argument("--prompts", type=counts, default=[512], help="tokens of the prompts, such as 512,2048")
     parser.add_argument("--depths", type=counts, default=[0, 512], help="where decoding starts, such as 0,512,2048")
     parser.add_argument("--starts", type=int, default=3, help="processes for the time from start to first token")
@@ -162,7 +168,7 @@ def main() -> None:
             print(reason, file=sys.stderr)
             continue
         path = artefact(peer, args.work, model)
-        own = {} if args.as_they_come else fastest(peer, path, settings)
+        own = {} if args.as_they_come else fastest(peer, path, {**settings, "prompt_tokens": args.prompts[:1], "depths": args.depths[:2]})
         peers[peer.name] = (peer, own)
         plans[peer.name] = {**settings, "ref": str(path), "name": peer.name, "command": command(peer, own), **home}
     for name in (list(OURS)[int(i)] for i in args.arms.split(",")):
@@ -172,6 +178,7 @@ def main() -> None:
     starts = dict(zip(plans, start_in_turn(list(plans.values()), files, args.starts, SilentWithWarnings()), strict=True))
     with workers(plans) as arms:
         measure(list(arms.values()), args.rounds, SilentWithWarnings())
+        arms = well(arms)
         for name, arm in arms.items():
             arm.starts, arm.missing = starts[name]
             arm.about = ask(arm, {"do": "about"}) if name in OURS else {}
@@ -184,9 +191,9 @@ def main() -> None:
     for row, record in zip(rows, found["arms"], strict=True):
         told = dict(zip(HEADERS, row, strict=True))
         record |= {"ref": row[0], "name": row[0], "quantization": None, "head": told["head"], "differences": told}
-    report(arms, list(peers), found, rows)
     if args.save:
         save({**found, "kl": kl}, args.save)
+    report(arms, list(peers), found, rows)
 
 
 def files_in(path: Path) -> list[Path]:

@@ -38,11 +38,11 @@ def write_int8(source: Path, folder: Path, *, head: bool) -> Path:
     with (folder / DATA).open("wb") as data:
         store = Store(model.graph, data, weights)
         nodes = list(model.graph.node if head else _without_head(model.graph))
-        turned = [new for node in nodes for new in (_product(store, node) if _turns(node, weights) else [node])]
-        if len(turned) == len(nodes) and any(node.op_type == PRODUCT for node in nodes):
+        if any(node.op_type == PRODUCT for node in nodes):
             raise ModelUnsupported(
                 "{file} multiplies in int8 as it is.", hint="Leave --fast-prefill or batch_int8 out.", file=source
             )
+        turned = [new for node in nodes for new in (_product(store, node) if _turns(node, weights) else [node])]
         if len(turned) == len(nodes):
             raise ModelUnsupported(
                 "{file} has no quantized products to make faster.", hint="Leave --fast-prefill or batch_int8 out.", file=source

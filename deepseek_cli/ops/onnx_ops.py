@@ -24,7 +24,7 @@ from deepseek_cli.ops.onnx_latent import Step, latent_attention
 from deepseek_cli.ops.onnx_lazy import Part, Product, Sum
 from deepseek_cli.ops.onnx_low_rank import corrected
 from deepseek_cli.ops.onnx_rows import gather_rows
-from deepseek_cli.ops.onnx_tokens import has_row_scales, token_product
+from deepseek_cli.ops.onnx_tokens import IN_BLOCKS, has_row_scales, token_product
 from deepseek_cli.ops.onnx_weights import FLOAT, WeightOps
 from deepseek_cli.ops.rounded_cache import BETWEEN, BY_CHANNEL
 from deepseek_cli.ops.torch_ops import rope_table
@@ -115,7 +115,11 @@ class OnnxOps(WeightOps):
 
     def linears(self, x: Any, names: Sequence[str]) -> list[Any]:
         weights = [self._weight(name) for name in names]
-        if len({w.layout if isinstance(w, NBits) else w.shape[1] for w in weights}) > 1:
+        kinds = {
+            (w.layout if isinstance(w, NBits) else w.shape[1], self._by_token(name, w))
+            for name, w in zip(names, weights, strict=True)
+        }
+        if len(kinds) > 1:
             return [self._product(x, [name], [weight]) for name, weight in zip(names, weights, strict=True)]
         product = Product(self._product(x, names, weights), [len(w) for w in weights])
         return [Part(product, i) for i in range(len(names))]
@@ -242,7 +246,7 @@ class OnnxOps(WeightOps):
         """x @ [rows of all weights]ᵀ + bias; the weights share one layout."""
         label, bias = ",".join(names), self._bias(names)
         packed = [w for w in weights if isinstance(w, NBits)]
-        if packed and self.rounds_tokens and has_row_scales(packed):
+        if all(self._by_token(name, w) for name, w in zip(names, weights, strict=True)):
             y = token_product(self, self._value(x), label, packed)
             y = y if bias is None else self.graph.node("Add", [y, bias], f"{label}.biased", weights=label)
         elif packed:
@@ -258,6 +262,9 @@ class OnnxOps(WeightOps):
         y = corrected(self, y, self._value(x), names) if packed else y
         self._done(*names)
         return y
+
+    def _by_token(self, name: str, weight: Rows | NBits) -> bool:
+        return self.rounds_tokens and isinstance(weight, NBits) and has_row_scales(weight) and not name.endswith(IN_BLOCKS)
 
     def _lengths(self) -> tuple[ir.Value, ir.Value]:
         """seqlens_k int32 [batch], one less than each row's length, and the longest row's length, int32."""

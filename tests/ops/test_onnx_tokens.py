@@ -64,6 +64,23 @@ def test_a_bias_is_added_to_the_whole(tmp_path: Path) -> None:
     assert error(written(tmp_path, bias=bias), bias=bias.numpy()) < 0.01
 
 
+def test_queries_and_keys_are_rounded_by_token_and_values_in_blocks(tmp_path: Path) -> None:
+    names = [f"self_attn.{part}_proj" for part in "qkv"]
+    tensors = {f"{name}.weight": ref(f"{name}.weight", weight()) for name in names}
+    with Graph(tmp_path / "model.onnx") as graph:
+        x = graph.input("x", DTYPES[torch.float32], [1, "tokens", INPUTS])
+        ops = OnnxOps(graph, tensors, 8, rounds_tokens=True)
+        graph.inputs[:] = [x]
+        for name, y in zip(names, ops.linears(x, names), strict=True):
+            graph.output(ops._value(y), name, DTYPES[torch.float32], [1, "tokens", OUTPUTS])
+    nodes = onnx.load(tmp_path / "model.onnx", load_external_data=False).graph.node
+    assert [node.op_type for node in nodes if node.op_type in (PRODUCT, "MatMulNBits")] == [PRODUCT, PRODUCT, "MatMulNBits"]
+    assert sum(node.op_type == "QuantizeLinear" for node in nodes) == 1  # of what both read, once
+    session, exact = load(tmp_path / "model.onnx", session_options(1), None), X @ weight().dequantize().numpy().T
+    for found in session.run(names, {"x": X}):
+        assert np.abs(found - exact).max() < 0.01 * np.abs(exact).max()
+
+
 def test_without_rounding_the_product_is_exact(tmp_path: Path) -> None:
     assert error(written(tmp_path), accuracy_level=0) < 1e-6
 
