@@ -98,7 +98,7 @@ def command(peer: Peer, own: Mapping[str, Any]) -> list[str]:
 
 
 def fastest(peer: Peer, path: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Of the settings that are tried those of the greatest product of rates, the median of warm rounds; as it comes where all fail."""
+    """Of the settings that are tried those of the greatest product of rates, the median of warm rounds; the first if all fail."""
     rates = {}
     for index, own in enumerate(peer.tried):
         with started(str(path), {**settings, "ref": str(path), "name": peer.name}, command(peer, own)) as arm:

@@ -163,12 +163,13 @@ def main() -> None:
     home = {"home": str(WORK / "home")}  # which is not part of what is kept
     plans: dict[str, dict[str, Any]] = {}
     peers: dict[str, tuple[Peer, dict[str, Any]]] = {}
+    tried = {**settings, "prompt_tokens": args.prompts[:1], "depths": args.depths[:2]}
     for peer in contenders(threads):
         if reason := obstacle(peer):
             print(reason, file=sys.stderr)
             continue
         path = artefact(peer, args.work, model)
-        own = {} if args.as_they_come else fastest(peer, path, {**settings, "prompt_tokens": args.prompts[:1], "depths": args.depths[:2]})
+        own = {} if args.as_they_come else fastest(peer, path, tried)
         peers[peer.name] = (peer, own)
         plans[peer.name] = {**settings, "ref": str(path), "name": peer.name, "command": command(peer, own), **home}
     for name in (list(OURS)[int(i)] for i in args.arms.split(",")):

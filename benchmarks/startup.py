@@ -34,15 +34,20 @@ def loaded(argv: list[str]) -> str:
     return out.rpartition("loaded:")[2].strip() or "none"
 
 
-args = arguments(__doc__, rounds=15).parse_args()
-arms = {"python -c pass": lambda: run(sys.executable, "-c", "pass").seconds}
-for title, (words, code) in COMMANDS.items():
-    arms[title] = lambda words=words, code=code: run(*DEEPSEEK, *words, expect=code).seconds
-interleave(arms, 1)  # compile the byte code
-seen = interleave(arms, args.rounds)
-rows = []
-for title, seconds in seen.items():
-    beyond = median([a - b for a, b in zip(seconds, seen["python -c pass"], strict=True)])
-    heavy = loaded(COMMANDS[title][0]) if title in COMMANDS else "none"
-    rows.append([title, f"{1000 * median(seconds):.0f}", f"{1000 * beyond:.0f}", heavy])
-show(["command", "ms", "ms beyond bare Python", "heavy packages"], rows)
+def main() -> None:
+    args = arguments(__doc__, rounds=15).parse_args()
+    arms = {"python -c pass": lambda: run(sys.executable, "-c", "pass").seconds}
+    for title, (words, code) in COMMANDS.items():
+        arms[title] = lambda words=words, code=code: run(*DEEPSEEK, *words, expect=code).seconds
+    interleave(arms, 1)  # compile the byte code
+    seen = interleave(arms, args.rounds)
+    rows = []
+    for title, seconds in seen.items():
+        beyond = median([a - b for a, b in zip(seconds, seen["python -c pass"], strict=True)])
+        heavy = loaded(COMMANDS[title][0]) if title in COMMANDS else "none"
+        rows.append([title, f"{1000 * median(seconds):.0f}", f"{1000 * beyond:.0f}", heavy])
+    show(["command", "ms", "ms beyond bare Python", "heavy packages"], rows)
+
+
+if __name__ == "__main__":
+    main()

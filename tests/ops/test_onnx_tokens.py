@@ -72,12 +72,12 @@ def test_queries_and_keys_are_rounded_by_token_and_values_in_blocks(tmp_path: Pa
         ops = OnnxOps(graph, tensors, 8, rounds_tokens=True)
         graph.inputs[:] = [x]
         for name, y in zip(names, ops.linears(x, names), strict=True):
-            graph.output(ops._value(y), name, DTYPES[torch.float32], [1, "tokens", OUTPUTS])
+            graph.output(ops._value(y), f"{name}.y", DTYPES[torch.float32], [1, "tokens", OUTPUTS])
     nodes = onnx.load(tmp_path / "model.onnx", load_external_data=False).graph.node
     assert [node.op_type for node in nodes if node.op_type in (PRODUCT, "MatMulNBits")] == [PRODUCT, PRODUCT, "MatMulNBits"]
     assert sum(node.op_type == "QuantizeLinear" for node in nodes) == 1  # of what both read, once
     session, exact = load(tmp_path / "model.onnx", session_options(1), None), X @ weight().dequantize().numpy().T
-    for found in session.run(names, {"x": X}):
+    for found in session.run(None, {"x": X}):
         assert np.abs(found - exact).max() < 0.01 * np.abs(exact).max()
 
 
