@@ -10,6 +10,7 @@ from deepseek_cli.commands._call import Call
 from deepseek_cli.commands._report import report_lines
 from deepseek_cli.commands._subject import model_subject, shown, store_of
 from deepseek_cli.commands.quantize import limit_threads
+from deepseek_cli.i18n import language, say
 from deepseek_cli.output import Line, Result, Table
 from deepseek_cli.tune.spec import TuneSpec
 
@@ -47,7 +48,7 @@ def run(call: Call) -> Result:
     else:
         done, made = apply(model, spec, store, common.output, force=common.force, reporter=call.reporter)
     if spec.html and not common.dry_run:
-        write_page(spec.html, done, named, spec)
+        write_page(spec.html, done, named, spec, say, language())
     quiet = shown(call, made.name, made.path) if made else str(done.file)
     following = f"deepseek deploy {quiet} --target cpu" if made else f"deepseek tune {named} --apply TRIAL"
     return Result(_data(done, made, named, spec), list(_lines(done, made, named, spec)), quiet=quiet, next=following)

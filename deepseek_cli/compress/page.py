@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from deepseek_cli.profile.devices import Device, find_device, memory_here
 from deepseek_cli.profile.estimate import fit_on, footprint
 from deepseek_cli.profile.operators import layer_of
 from deepseek_cli.profile.parts import ESTIMATED
-from deepseek_cli.profile.plain import Axis, render_plain
+from deepseek_cli.profile.plain import Axis, Say, render_plain
 from deepseek_cli.profile.report import check_writable, write
 from deepseek_cli.profile.sketch import sketch_of
 from deepseek_cli.runtime.context import DEFAULT_CONTEXT
@@ -25,7 +25,6 @@ from deepseek_cli.store import Store
 
 MARK = "deepseek.compress/1"
 TEMPLATE = Path(__file__).parent / "page.html"
-STYLE = TEMPLATE.with_suffix(".css")
 WIDTH, HEIGHT, LEFT, BOTTOM, TOP, EDGE = 860, 420, 76, 48, 28, 16
 LEAST_KL = 1e-6  # that a logarithmic axis shows
 MOST_NAMED = 16  # of a list of what was kept
@@ -33,8 +32,6 @@ BAR, FAR = 640, 3  # of the memory's picture: its width, and how far beyond the 
 LAYER = re.compile(r"^model\.(?:layers\.\d+\.(?:self_attn\.|mlp\.)?)?")
 EXPERT = re.compile(r"\bexperts\.\d+\.")
 BITS = re.compile(r"\d+")
-
-Say = Callable[[str, dict[str, object]], str]  # a template and its facts, in the reader's language
 
 
 def check_place(path: Path, force: bool) -> None:
@@ -55,12 +52,12 @@ def render(done: Compressed, original: ModelHandle, small: ModelHandle, device: 
     parts, rows = _schemes(small)
     return render_plain(
         TEMPLATE,
-        STYLE,
         MARK,
-        t=lambda template, **facts: say(template, facts),
-        language={"zh": "zh-CN"}.get(language, language),
+        "compress",
+        done.result.name,
+        say,
+        language,
         original=original,
-        name=done.result.name,
         done=done,
         report=report,
         gate=report.get(GATE),

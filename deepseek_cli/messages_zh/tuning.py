@@ -3,6 +3,24 @@
 TUNING: dict[str, str] = {
     "Search for the recipes that lose least at each size.": "搜索各种大小下损失最小的方案组合。",
     "trial": "试验",
+    "{count} trials for {objectives}; {front} of them are on the front. Hypervolume {volume:.4f}.": (
+        "针对 {objectives} 的 {count} 次试验，其中 {front} 次在前沿上。超体积 {volume:.4f}。"
+    ),
+    "KL divergence against {across}, a point a trial; the table below holds the front": (
+        "KL 散度与{across}；每个点是一次试验，下表列出前沿"
+    ),
+    "read for a token, MB": "每词元读取量，MB",
+    "filled and joined: the front": "实心并相连的点：前沿",
+    "The front": "前沿",
+    "All trials": "全部试验",
+    "Who proposed": "由谁提出",
+    "hypervolume gained": "超体积增益",
+    "command": "命令",
+    "recipe": "方案",
+    "ended early": "提前结束",
+    "failed": "失败",
+    "interrupted": "中断",
+    "still running": "仍在运行",
     "MB read a token": "每词元读取 MB",
     "agreement": "一致率",
     "sampler": "采样器",

@@ -1,9 +1,9 @@
-"""Pages without a script: a template, one style, and a policy that lets nothing run or load beside it."""
+"""Pages without a script: one frame and style, what a template adds, and a policy that lets nothing run or load beside it."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,25 @@ STYLE = TEMPLATES / "plain.css"
 MOST_TICKS = 7
 
 
-def render_plain(template: Path, style: Path, mark: str, **values: Any) -> str:
-    """The page; `style` comes behind what all these pages share. `mark` says whose it is, near its start."""
-    css = STYLE.read_text(encoding="utf-8") + style.read_text(encoding="utf-8")
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    return environment.from_string(template.read_text(encoding="utf-8")).render(
+Say = Callable[[str, dict[str, object]], str]  # a template and its facts, in the reader's language
+
+
+def render_plain(template: Path, mark: str, command: str, name: str, say: Say, language: str, **values: Any) -> str:
+    """The page of a `command` about what has this `name`; the style beside the template comes behind what all these pages share.
+
+    `mark` says whose it is, near its start. Templates say things by `t`, which is `say` with facts by name.
+    """
+    css = STYLE.read_text(encoding="utf-8") + template.with_suffix(".css").read_text(encoding="utf-8")
+    loader = jinja2.FileSystemLoader([template.parent, TEMPLATES])
+    environment = jinja2.Environment(
+        loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    return environment.get_template(template.name).render(
         mark=mark,
+        command=command,
+        name=name,
+        t=lambda said, **facts: say(said, facts),
+        language={"zh": "zh-CN"}.get(language, language),
         policy=f"default-src 'none'; style-src {digest(css)}; base-uri 'none'; form-action 'none'",
         style=Markup(css),
         **values,

@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from deepseek_cli.profile.plain import Axis, render_plain
+from deepseek_cli.profile.plain import Axis, Say, render_plain
 from deepseek_cli.profile.report import check_writable, write
 from deepseek_cli.tune.engine import Tuned
 from deepseek_cli.tune.front import Trial
@@ -15,9 +15,7 @@ from deepseek_cli.tune.spec import TuneSpec
 
 MARK = "deepseek.tune/1"
 TEMPLATE = Path(__file__).parent / "page.html"
-STYLE = TEMPLATE.with_suffix(".css")
 WIDTH, HEIGHT, LEFT, BOTTOM, EDGE = 860, 460, 64, 48, 16
-ACROSS = {"size": "size, MB", "speed": "read for a token, MB"}
 
 
 def check_place(path: Path, force: bool) -> None:
@@ -25,17 +23,19 @@ def check_place(path: Path, force: bool) -> None:
     check_writable(path, force, MARK)
 
 
-def write_page(path: Path, tuned: Tuned, model: str, spec: TuneSpec) -> None:
+def write_page(path: Path, tuned: Tuned, model: str, spec: TuneSpec, say: Say, language: str) -> None:
     """Raises ResourceError where it cannot be written."""
-    write(path, render(tuned, model, spec))
+    write(path, render(tuned, model, spec, say, language))
 
 
-def render(tuned: Tuned, model: str, spec: TuneSpec) -> str:
+def render(tuned: Tuned, model: str, spec: TuneSpec, say: Say, language: str) -> str:
     return render_plain(
         TEMPLATE,
-        STYLE,
         MARK,
-        model=model,
+        "tune",
+        model,
+        say,
+        language,
         objectives=", ".join(spec.objectives),
         chart=_chart(tuned, "size" if "size" in spec.objectives or "speed" not in spec.objectives else "speed"),
         front=[(trial, command_line(model, trial.recipe)) for trial in tuned.front],
@@ -62,7 +62,7 @@ def _chart(tuned: Tuned, across: str) -> dict[str, Any]:
         "right": WIDTH - EDGE,
         "top": EDGE,
         "bottom": HEIGHT - BOTTOM,
-        "across": ACROSS[across],
+        "across": across,
         "points": sorted(points, key=lambda p: p["best"]),
         "line": " ".join(f"{p['x']},{p['y']}" for p in line),
         "columns": [(round(x.at(v), 1), f"{v:g}") for v in x.ticks],

@@ -38,7 +38,12 @@ def words(model: Path, space: Path, *more: object) -> tuple[object, ...]:
     return ("tune", model, "--space", space, "--windows", 2, "--study", "toy.journal", *more)
 
 
-def test_the_front_is_made_of_what_none_dominates_and_can_be_made(cli: Cli, toy: Path, space: Path) -> None:  # noqa: F811
+def test_the_front_is_made_of_what_none_dominates_and_can_be_made(
+    cli: Cli,
+    toy: Path,  # noqa: F811
+    space: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     done = cli(*words(toy, space, "--trials", 12, "--html", "front.html", "--json")).json
     trials = {trial["number"]: trial for trial in done["trials"]}
     assert len(trials) == 12 and {trial["state"] for trial in trials.values()} <= {"complete", "pruned"}
@@ -53,6 +58,11 @@ def test_the_front_is_made_of_what_none_dominates_and_can_be_made(cli: Cli, toy:
     page = html.unescape(Path("front.html").read_text(encoding="utf-8"))
     assert re.search(r'content="default-src \'none\'; style-src \'sha256-[^\']+\';', page)
     assert page.count("<circle") == len(points) and "<script" not in page and "style=" not in page
+    monkeypatch.setenv("DEEPSEEK_LANG", "zh")
+    cli(*words(toy, space, "--trials", 12, "--html", "前沿.html"))
+    monkeypatch.delenv("DEEPSEEK_LANG")
+    chinese = Path("前沿.html").read_text(encoding="utf-8")
+    assert '<html lang="zh-CN">' in chinese and "<h2>全部试验</h2>" in chinese
 
     chosen = trials[done["front"][-1]]
     made = cli(*words(toy, space, "--apply", chosen["number"], "-o", "made", "--json")).json
