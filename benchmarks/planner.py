@@ -2,9 +2,8 @@
 
     python benchmarks/planner.py [--model MODEL] [--plans 20] [--level fast]
 
-Plans are carried out in a seeded order. Divergence is predicted before a plan is carried out, times the ratio that the plans
-before it came to, as the loop does: the first is the anchor, and does not count. What was measured of weights is kept between
-runs, in the benchmarks' folder.
+Plans are carried out in a seeded order. Divergence is predicted before any is carried out, and again, as the loop does, by what
+those before it came to. What was measured of weights is kept between runs, in the benchmarks' folder.
 """
 
 from __future__ import annotations
@@ -21,6 +20,7 @@ from common import WORK, show
 
 from deepseek_cli.compress import costs
 from deepseek_cli.compress.candidates import Planned, Planner
+from deepseek_cli.compress.loop import expected
 from deepseek_cli.compress.plan import TOKENS, beside
 from deepseek_cli.compress.shape import Shape
 from deepseek_cli.evaluate import HandlePredictor, Windows, compare, cut_windows
@@ -93,28 +93,31 @@ def main() -> None:
     planner = planner_of(handle, args.level, re.sub(r"\W+", "-", handle.name), args.windows)
     assert planner.costs
     print(f"all at once {planner.costs.together:.4f}, one by one {planner.costs.alone:.4f}", flush=True)
-    rows, measured, predicted, off = [], 0.0, 0.0, list[tuple[float, float]]()
-    headers = ["MB", "size off by", "sum of single KLs", "predicted KL", "times ratio so far", "measured KL", "KL off by"]
+    rows, known, off = [], list[tuple[float, float]](), list[tuple[float, float, float]]()
+    headers = [
+        "MB",
+        "size off by",
+        "sum of single KLs",
+        "predicted KL",
+        "by those before",
+        "measured KL",
+        "KL off by",
+        "by those before",
+    ]
     for made in carried_out(planner, spread_goals(planner, args.plans, args.seed), store):
         said, size = made.planned.candidate.kl or 0.0, made.size_bytes / made.planned.candidate.size_bytes - 1
-        expected = said * measured / predicted if predicted else None
-        if expected is not None:
-            off.append((size, expected / made.kl - 1))
-        row = [f"{made.size_bytes / 1e6:.1f}", f"{size:+.2%}", f"{made.alone:.4f}", f"{said:.4f}"]
-        row += ["-", f"{made.kl:.4f}", "anchor"] if expected is None else [
-            f"{expected:.4f}", f"{made.kl:.4f}", f"{off[-1][1]:+.0%}"
-        ]  # fmt: skip
-        rows.append(row)
-        print(row, flush=True)
-        measured, predicted = measured + made.kl, predicted + said
+        again = expected(said, known)
+        off.append((size, said / made.kl - 1, again / made.kl - 1))
+        kls = [f"{kl:.4f}" for kl in (made.alone, said, again, made.kl)]
+        rows.append([f"{made.size_bytes / 1e6:.1f}", f"{size:+.2%}", *kls, *(f"{far:+.0%}" for far in off[-1][1:])])
+        print(rows[-1], flush=True)
+        known.append((said, made.kl))
     show(headers, sorted(rows, key=lambda row: float(row[0])))
-    far = [kl for _, kl in off]
-    inside = sum(abs(kl) <= WITHIN for kl in far)
-    print(
-        f"\nsizes within {max(abs(size) for size, _ in off):.2%}; divergence within {WITHIN:.0%} in {inside} of {len(far)}, ",
-        end="",
-    )
-    print(f"from {min(far):+.0%} to {max(far):+.0%}")
+    sizes, *kinds = zip(*off, strict=True)
+    print(f"\nsizes within {max(map(abs, sizes)):.2%}")
+    for kind, far in zip(("as predicted", "by those before"), kinds, strict=True):
+        inside = sum(abs(kl) <= WITHIN for kl in far)
+        print(f"divergence within {WITHIN:.0%} {kind} in {inside} of {len(far)}, from {min(far):+.0%} to {max(far):+.0%}")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -99,14 +100,19 @@ def _worth_it(planned: Planned, done: Sequence[Attempt], goal: int, spec: Compre
     best = min(done, key=lambda a: a.misses(goal, spec))
     if best.folder_bytes > goal or planned.candidate.level != best.planned.candidate.level:
         return True
-    ratio = corrected(done)
-    return ratio is None or planned.candidate.kl is None or ratio * planned.candidate.kl < best.report["kl"]
+    return planned.candidate.kl is None or expected(planned.candidate.kl, predictions(done)) < best.report["kl"]
 
 
-def corrected(done: Sequence[Attempt]) -> float | None:
-    """Measured over predicted divergence, of all attempts together."""
-    pairs = [(a.report["kl"], a.planned.candidate.kl) for a in done if a.planned.candidate.kl and "kl" in a.report]
-    return sum(m for m, _ in pairs) / sum(p for _, p in pairs) if pairs else None
+def predictions(done: Sequence[Attempt]) -> list[tuple[float, float]]:
+    """The divergences that were predicted, and those that were measured."""
+    return [(a.planned.candidate.kl, a.report["kl"]) for a in done if a.planned.candidate.kl and a.report.get("kl")]
+
+
+def expected(kl: float, known: Sequence[tuple[float, float]]) -> float:
+    """A predicted divergence times what others came to, those near it before all; that it is right as it is counts as one."""
+    shares = [min(predicted, kl) / max(predicted, kl) for predicted, _ in known]
+    logs = (share * math.log(measured / predicted) for share, (predicted, measured) in zip(shares, known, strict=True))
+    return kl * math.exp(math.fsum(logs) / (1 + math.fsum(shares)))
 
 
 def tell(chosen: Candidate, goal: int, reporter: Reporter) -> None:

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from deepseek_cli.compress import costs
+from deepseek_cli.compress.loop import expected
 from deepseek_cli.compress.plan import Steps
 from deepseek_cli.compress.quality import OfKept
 from deepseek_cli.compress.shape import Context, Shape
@@ -104,3 +105,10 @@ def test_a_token_that_is_gone_counts_as_the_one_it_begins_with(nano: Shape, tmp_
     alike = [other for other in range(len(begins)) if begins[other] == place]
     assert torch.allclose(left[:, place], whole[:, alike].sum(-1), atol=1e-6)
     assert judged.lost / judged.positions == pytest.approx(float((1 - whole[:, kept].sum(-1)).mean()), abs=1e-5)
+
+
+def test_a_prediction_goes_by_what_others_near_it_came_to() -> None:
+    assert expected(0.1, []) == 0.1
+    assert expected(0.1, [(0.1, 0.2)]) == pytest.approx(0.1 * 2**0.5)  # half way: that it is right counts as much
+    assert expected(0.1, [(0.1, 0.2), (0.001, 0.0005)]) > expected(0.1, [(0.1, 0.2), (0.1, 0.05)]) == pytest.approx(0.1)
+    assert expected(0.1, [(0.1, 0.2)] * 100) == pytest.approx(0.2, rel=0.01)
