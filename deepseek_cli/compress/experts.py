@@ -23,11 +23,13 @@ from deepseek_cli.errors import UsageError
 from deepseek_cli.ops import GateSpec
 from deepseek_cli.ops.torch_experts import Routes, choose
 from deepseek_cli.ops.torch_ops import TorchOps
+from deepseek_cli.quantize.calibration import read_calibration
 from deepseek_cli.refs import TensorRef
 
 MOST = 1 << 17  # outputs of single experts for single tokens, a layer
 FEWEST = 256  # tokens
 TRIED = 6  # experts of the least change, each time
+TOKENS = 16_384  # of text, in windows
 LENGTH = 256  # tokens of each window, on which they are tried
 WORK = 2e13  # products that all trials may take
 
@@ -44,6 +46,8 @@ def refuse(shape: Shape, amount: str) -> None:
 
 def rank(shape: Shape, context: Context) -> Ranks:
     """The order in which the experts of each layer leave, of the layer that drafts too."""
+    if how_many(more := with_text(shape, context)) > 1:
+        shape = more
     found = dict[str, tuple[Tensor, Seen]]()
     for seen, weights in each_mixture(shape, context):
         few = _few(seen)
@@ -61,6 +65,11 @@ def rank(shape: Shape, context: Context) -> Ranks:
         else:
             ranks[name] = leaving(*found[name])
     return ranks
+
+
+def with_text(shape: Shape, context: Context) -> Shape:
+    """The same with more text: which experts are missed least hangs on it more than on anything else."""
+    return replace(shape, windows=read_calibration(shape.tokenizer, context.source, TOKENS, shape.handle.config.context).windows)
 
 
 def how_many(shape: Shape) -> int:

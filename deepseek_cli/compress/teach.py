@@ -29,8 +29,8 @@ from deepseek_cli.quantize.student import POSITIONS, Student
 from deepseek_cli.refs import TensorRef
 from deepseek_cli.tensors import HeldWeights, dense
 
-RATE = 0.001  # of a weight's root mean square, a step
-ADAPTER_RATE = 0.002
+RATE = 0.048  # of a weight's root mean square, a step, over the root of the hidden size (arXiv 2203.03466, table 3)
+ADAPTER_RATE = 2 * RATE
 TOKENS = 262_144  # of text at most
 BATCH = 2  # windows a step
 MOST_STEPS = 16_000
@@ -127,7 +127,7 @@ def recovered(shape: Shape, names: list[str], amount: Amount, context: Context) 
         student.step(windows[chosen], last, rate, within, amount.hidden)
 
     before = score()
-    rate = RATE if amount.rank is None else ADAPTER_RATE
+    rate = (RATE if amount.rank is None else ADAPTER_RATE) / math.sqrt(handle.config.hidden)
     marks = _told(score, before, context)
     learn(student, count, step, rate, checkpoint, context.reporter, MOST_STEPS, amount.seconds, context.seed, BATCH, marks)
     facts = {"before": before, "after": (after := score())}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from statistics import geometric_mean
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +15,8 @@ from deepseek_cli.handle import ModelHandle
 from deepseek_cli.ops import GateSpec
 from deepseek_cli.ops.torch_experts import Routes, choose
 from deepseek_cli.ops.torch_ops import TorchOps
+
+LEAST = 1e-9  # nats, below which a divergence is rounding
 
 
 def choose_among(left: Sequence[int], logits: Tensor, bias: Tensor | None, spec: GateSpec) -> Routes:
@@ -57,6 +60,9 @@ class Trials(Runs):
         self.layer = layer
 
     def divergence_with(self, router: str, left: Sequence[int]) -> float:
-        """The KL divergence from the whole model's predictions with these experts of the current layer."""
+        """The KL divergence from the whole model's predictions with these experts of the current layer: its geometric mean over
+        windows, or those that lose most, such as conversation, would choose for all."""
         self.left[router] = left
-        return self.divergences([self.through(self.x, self._above)[-1]], self.original)[0]
+        outputs = self.through(self.x, self._above)[-1]
+        each = zip(outputs.split(1), self.original.split(1), strict=True)
+        return geometric_mean([max(self.divergences([own], original)[0], LEAST) for own, original in each])

@@ -25,7 +25,6 @@ from tests.toys import DEPLOYABLE
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 STEPS, TOKENS = 16, 1024
-RATES = 0.005, 0.01  # random weights bear more than trained ones
 KILLED = f"""
 import os, sys
 from pathlib import Path
@@ -39,7 +38,6 @@ from tests.compress.test_recover import smaller, values
 torch.set_num_threads(1)
 experts.TRIED, refit.fit = 2, lambda *_: dict()
 teach.MOST_STEPS, teach.TOKENS, distill.SAVE_SECONDS = {STEPS}, {TOKENS}, 0.0
-teach.RATE, teach.ADAPTER_RATE = {RATES}
 class Killer(Silent):
     def progress(self, step, done, total, unit=""):
         if step == "distill" and done > 5:
@@ -61,8 +59,6 @@ class Heard(Silent):
 def few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(teach, "MOST_STEPS", STEPS)
     monkeypatch.setattr(teach, "TOKENS", TOKENS)
-    monkeypatch.setattr(teach, "RATE", RATES[0])
-    monkeypatch.setattr(teach, "ADAPTER_RATE", RATES[1])
 
 
 def smaller(handle: ModelHandle, steps: str, folder: Path, reporter: Reporter = SILENT) -> Shape:
