@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,11 +21,13 @@ EXACT = {
     "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0",
     "KV_CACHE_PRECISION": "f32",
 }
+WITHOUT_AMX = ("ONEDNN_MAX_CPU_ISA", "AVX512_CORE_FP16")  # with it 2026.4 divides by zero on small shapes, and the process dies
 ROUNDED = 8  # bytes of scale and zero point beside a head's channels, where the cache holds bytes
 
 
 def runtime() -> str:
     """Name and version. Raises MissingExtra where it is not installed, or another version than needed."""
+    os.environ.setdefault(*WITHOUT_AMX)
     return require("openvino", "openvino", INSTALL)
 
 
