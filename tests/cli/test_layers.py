@@ -56,6 +56,7 @@ READS_ENVIRONMENT = {"main.py", "output.py", "i18n.py", "plugins.py", "api.py"}
 READS_ENVIRONMENT |= {"demo.py"}  # hands it on to the commands that it starts
 READS_ENVIRONMENT |= {"cluster.py"}  # tells Ray to be quiet, and knocks at RAY_ADDRESS, in the variables that are Ray's own
 READS_ENVIRONMENT |= {"origins.py"}  # the variables that choose the hub and ModelScope, and their tokens, are those clients' own
+READS_ENVIRONMENT |= {"openvino_session.py"}  # oneDNN takes the instructions that it may use from its own variable alone
 
 
 def layer_of(file: Path) -> str:
