@@ -264,7 +264,7 @@ class OnnxOps(WeightOps):
         return y
 
     def _by_token(self, name: str, weight: Rows | NBits) -> bool:
-        return self.rounds_tokens and isinstance(weight, NBits) and has_row_scales(weight) and not name.endswith(IN_BLOCKS)
+        return self.rounds_tokens and not name.endswith(IN_BLOCKS) and isinstance(weight, NBits) and has_row_scales(weight)
 
     def _lengths(self) -> tuple[ir.Value, ir.Value]:
         """seqlens_k int32 [batch], one less than each row's length, and the longest row's length, int32."""
