@@ -14,7 +14,7 @@ from deepseek_cli.deploy.gguf_metadata import PROBE
 from deepseek_cli.deploy.target import require
 from deepseek_cli.errors import ModelUnsupported
 from deepseek_cli.runtime.gguf_tokenizer import GPT_2
-from deepseek_cli.runtime.openvino_session import INSTALL
+from deepseek_cli.runtime.openvino_session import INSTALL, compiled
 from deepseek_cli.runtime.tokenizer import Tokenizer
 
 TOKENIZER, DETOKENIZER = "openvino_tokenizer.xml", "openvino_detokenizer.xml"
@@ -63,11 +63,9 @@ def write_tokenizer(tokenizer: Tokenizer, folder: Path, name: str) -> None:
 def difference(tokenizer: Tokenizer, folder: Path) -> str:
     """What the models in `folder` do otherwise than the tokenizer; "" where a probing text goes there and back alike."""
     import openvino_tokenizers  # noqa: F401  (whose operators the models are made of)
-    from openvino import Core
 
-    core = Core()
     try:
-        encode, decode = (core.compile_model(folder / file, "CPU") for file in (TOKENIZER, DETOKENIZER))
+        encode, decode = (compiled(folder / file) for file in (TOKENIZER, DETOKENIZER))
     except RuntimeError:
         return "it does not load there"
     if encode([SAMPLE])["input_ids"][0].tolist() != tokenizer.encode(SAMPLE, special=True):

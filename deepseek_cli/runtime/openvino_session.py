@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +21,29 @@ EXACT = {
     "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0",
     "KV_CACHE_PRECISION": "f32",
 }
-WITHOUT_AMX = ("ONEDNN_MAX_CPU_ISA", "AVX512_CORE_FP16")  # with it 2026.4 divides by zero on small shapes, and the process dies
+INSTRUCTIONS = "ONEDNN_MAX_CPU_ISA"  # read once by OpenVINO's oneDNN, and once by PyTorch's, which is another
 ROUNDED = 8  # bytes of scale and zero point beside a head's channels, where the cache holds bytes
 
 
 def runtime() -> str:
     """Name and version. Raises MissingExtra where it is not installed, or another version than needed."""
-    os.environ.setdefault(*WITHOUT_AMX)
     return require("openvino", "openvino", INSTALL)
+
+
+def compiled(model: Any, settings: Mapping[str, Any] | None = None) -> Any:
+    """A model, or the file of one, for this CPU, without AMX: 2026.4's kernels for it divide by zero on small shapes.
+
+    An environment that says which instructions to use is heeded.
+    """
+    import openvino
+
+    told = INSTRUCTIONS in os.environ
+    os.environ.setdefault(INSTRUCTIONS, "AVX512_CORE_FP16")
+    try:
+        return openvino.Core().compile_model(model, "CPU", dict(settings or {}))
+    finally:
+        if not told:
+            del os.environ[INSTRUCTIONS]
 
 
 def open_folder(folder: Path, config: Any, context: int, threads: int | None, exact: bool) -> OpenvinoSession:
@@ -46,10 +61,10 @@ class OpenvinoSession:
         settings: dict[str, Any] = {"INFERENCE_NUM_THREADS": threads} if threads else {}
         model = read_graph(folder)
         cut_logits(model)
-        compiled = openvino.Core().compile_model(model, "CPU", settings | (EXACT if exact else {}))
-        self.request, self.tensor = compiled.create_infer_request(), openvino.Tensor
+        runs = compiled(model, settings | (EXACT if exact else {}))
+        self.request, self.tensor = runs.create_infer_request(), openvino.Tensor
         self.context, self.position = context, 0
-        cached = compiled.get_property("KV_CACHE_PRECISION")
+        cached = runs.get_property("KV_CACHE_PRECISION")
         row = config.head_dim * cached.size + (ROUNDED if cached.size == 1 else 0)
         self.token_bytes = 2 * config.layers * config.kv_heads * row
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections import Counter
 from importlib import metadata
@@ -144,6 +145,19 @@ def test_the_plugin_fuses_what_we_wrote(built: tuple[ModelHandle, Bundle]) -> No
         "ScaledDotProductAttention": 2,
         "MatMul": 0,
     }
+
+
+@pytest.mark.parametrize("told", [None, "AVX2"])
+def test_what_pytorch_and_workers_compute_with_is_left_alone(
+    built: tuple[ModelHandle, Bundle], monkeypatch: pytest.MonkeyPatch, told: str | None
+) -> None:
+    """Their oneDNN reads the same variable: without AMX it rounds otherwise than in a process that has begun with it."""
+    monkeypatch.delenv("ONEDNN_MAX_CPU_ISA", raising=False)
+    if told:
+        monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", told)
+    assert not difference(open_tokenizer(built[0].root), built[1].root)
+    open_folder("openvino", built[1].root, built[1].config, 8, 1, exact=True)
+    assert os.environ.get("ONEDNN_MAX_CPU_ISA") == told
 
 
 def test_a_session_forgets_and_counts(built: tuple[ModelHandle, Bundle]) -> None:
