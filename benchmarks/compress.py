@@ -4,7 +4,9 @@
 windows of the report card: those experts dropped; what stays fitted, in each of several ways; and the last of these recovered.
 Below the table stand the spread of what was random, and what the others are of its mean.
 
-`depth` drops a fifth of SmolLM2's layers, and lets the others learn; run again, it goes on where it was stopped.
+`depth` drops a fifth of SmolLM2's layers, and lets the others learn, from more text with `--corpus build/nano/train.jsonl`, which
+`python -m nano.corpus` makes (its held-out documents are what the report card's second text is cut from); run again, it goes on
+where it was stopped.
 `zeros` prunes a model to 2:4 and to half, the others making good for what went, and beside it the smallest alone.
 `frontier`: see frontier.py.
 """
@@ -103,7 +105,17 @@ class Told(Silent):
         print(f"{minutes[0]:5.1f} min, {minutes[1]:5.1f} of processors: {message.format(**facts)}", flush=True)
 
 
-def depth(folder: Path, model: str, share: str, seeds: int, time_given: str) -> None:
+def plain(corpus: str, folder: Path) -> str:
+    """The documents of a corpus that nano/corpus.py built, in a file as `--calibration` takes it; "builtin" is none."""
+    if corpus == "builtin":
+        return corpus
+    text = folder / "corpus.txt"
+    rows = (json.loads(line) for line in Path(corpus).read_text(encoding="utf-8").splitlines())
+    text.write_text("\n\n".join(row["text"] for row in rows), encoding="utf-8")
+    return str(text)
+
+
+def depth(folder: Path, model: str, share: str, seeds: int, time_given: str, corpus: str) -> None:
     original = open_model(model, Store(folder))
     ranking = Steps(original, f"depth={share}", "builtin", folder, SILENT, folder)
     ((_, step),) = ranking.steps
@@ -123,7 +135,8 @@ def depth(folder: Path, model: str, share: str, seeds: int, time_given: str) -> 
     print("without layers", *sorted(decision["layer"] for decision in shape.decisions))
     before, rows = kl(shape), []
     for seed in range(seeds):
-        context = replace(ranking.context, seed=seed, reporter=Told(time.monotonic(), time.process_time()))
+        told = Told(time.monotonic(), time.process_time())
+        context = replace(ranking.context, source=plain(corpus, folder), seed=seed, reporter=told)
         after = kl(recover.cut(shape, None, time_given, context))
         rows.append([seed, f"{before:.4f}", f"{after:.4f}", f"{1 - after / before:.1%}"])
     show(["seed", "KL", f"after {time_given}", "recovered"], rows)
@@ -153,6 +166,7 @@ def main() -> None:
     parser.add_argument("--ways", nargs="*", choices=WAYS, default=list(WAYS), help="to make good for experts")
     parser.add_argument("--time", help="of recovery, none if empty: by default 10m, of depth 60m; 60m+lora16 learns by adapters")
     parser.add_argument("--model", default=PACKAGE, help="whose layers are dropped, or weights pruned")
+    parser.add_argument("--corpus", default="builtin", help="a train.jsonl of nano/corpus.py for layers to learn from")
     parser.add_argument("--points", default="60%,70%,75%,80%", help="of the frontier: below BF16")
     parser.add_argument("--level", default="balanced", help="of the frontier")
     parser.add_argument("--accuracy", type=int, default=0, help="tokens that the frontier's accuracy is measured on")
@@ -161,7 +175,7 @@ def main() -> None:
         return frontier(args.points.split(","), args.level, args.accuracy)
     if args.what == "depth":
         (WORK / "recover").mkdir(parents=True, exist_ok=True)
-        return depth(WORK / "recover", args.model, args.share or "20%", args.seeds or 1, args.time or "60m")
+        return depth(WORK / "recover", args.model, args.share or "20%", args.seeds or 1, args.time or "60m", args.corpus)
     with tempfile.TemporaryDirectory() as folder:
         if args.what == "zeros":
             return zeros(Path(folder), args.model)

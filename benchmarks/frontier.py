@@ -3,13 +3,16 @@
     python benchmarks/compress.py frontier [--points 60%,70%,75%,80%] [--level balanced] [--accuracy 100000]
 
 All are judged on the windows of the report card, against the bf16 model: llama.cpp's files by its own logits. Sizes are those
-of all files of a model. 70 % below BF16 is 85 % below FP32, where accuracy is asked for.
+of all files of a model. 70 % below BF16 is 85 % below FP32, where accuracy is asked for. Run again, it goes on where it was
+stopped: what was made is in the folder `frontier` of the benchmarks' cache, and made anew where that is deleted.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -52,8 +55,18 @@ class Made:
         return [point, self.name, f"{self.size_bytes / 1e6:.1f}{above}", *figures, "-" if lost is None else f"{lost:.2%}"]
 
 
+def once(name: str, make: Callable[[], Made | None]) -> Made | None:
+    """What an earlier run made, or what is made now."""
+    known = WORK / "frontier" / f"{name}.json"
+    if not known.is_file():
+        made = make()
+        known.write_text(json.dumps(made and asdict(made), default=str))
+    fields = json.loads(known.read_text())
+    return fields and Made(**{**fields, "folder": fields["folder"] and Path(fields["folder"])})
+
+
 def compressed(source: Path, point: str, steps: str, level: str) -> Made:
-    place = WORK / "frontier" / f"ours-{point[:-1]}"
+    place = WORK / "frontier" / f"ours-{point[:-1]}-{level}"
     options = ("--smaller", point, "--relative-to", "bf16", "--steps", steps, "--level", level, "--yes", "--force", "-o", place)
     said = json.loads(run(*DEEPSEEK, "compress", source, *options, "--json").out)
     return Made(f"compress --steps {steps}", said["bytes"], said["report"], place)
@@ -69,7 +82,7 @@ def quantized(model: ModelHandle, goal: int, point: str, level: str, store: Stor
     found = planner.mixture() or [p for p in three if p.candidate.fits]
     if not found:
         return None
-    place = WORK / "frontier" / f"quantized-{point[:-1]}"
+    place = WORK / "frontier" / f"quantized-{point[:-1]}-{level}"
     quantize(model, found[0].spec, store, place, distribution=found[0].distribution, force=True, agreed=True)
     cut = cut_windows(open_tokenizer(model.root), most=REPORT_WINDOWS)
     small = HandlePredictor(open_model(str(place), store), cut.tokens)
@@ -111,15 +124,20 @@ def beside(files: list[Made], goal: int) -> Made:
 def frontier(points: list[str], level: str, tokens: int) -> None:
     source, store = subject(WORK), Store(WORK / "home")
     (WORK / "frontier").mkdir(parents=True, exist_ok=True)
-    ours = {point: compressed(source, point, STEPS[point], level) for point in points}  # while this process is small
+    ours = {  # while this process is small
+        point: once(f"ours-{point}-{level}", partial(compressed, source, point, STEPS[point], level)) for point in points
+    }
     model = open_model(str(source), store)
     goals = {point: int(model.parameters * 2 * (1 - float(point[:-1]) / 100)) for point in points}
-    alone = {point: quantized(model, goals[point], point, level, store) for point in points}
+    alone = {
+        point: once(f"quantized-{point}-{level}", partial(quantized, model, goals[point], point, level, store))
+        for point in points
+    }
     files = llama_files(model)
     rows = []
     for point, goal in goals.items():
-        arms = [ours[point], *([alone[point]] if alone[point] else []), beside(files, goal)]
-        rows += [arm.row(point, goal) for arm in arms]
+        arms = (ours[point], alone[point], beside(files, goal))
+        rows += [arm.row(point, goal) for arm in arms if arm]
     show(["smaller", "", "MB", "KL", "agreement", "perplexity", "of tokens that are gone"], rows)
     if tokens:
         judged = [made for point in points for made in (alone[point],) if made and made.folder]

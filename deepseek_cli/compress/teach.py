@@ -31,7 +31,9 @@ from deepseek_cli.tensors import HeldWeights, dense
 
 RATE = 0.048  # of a weight's root mean square, a step, over the root of the hidden size (arXiv 2203.03466, table 3)
 ADAPTER_RATE = 2 * RATE
-TOKENS = 262_144  # of text at most
+TOKENS = 4_194_304  # of text at most
+HELD_OUT_MOST = 32  # windows
+REMEMBERED = 262_144  # tokens; what the teacher says of more text is computed anew
 BATCH = 2  # windows a step
 MOST_STEPS = 16_000
 PLACES = 4  # blocks whose input is compared
@@ -77,7 +79,7 @@ class Apprentice(Student):
 
 
 class Teacher:
-    """What the original computes for windows of text: each when first asked, and alone, so that bits do not hang on the order.
+    """What the original computes for windows of text: each alone, so that bits do not hang on the order.
 
     `places` names blocks of the student by the original's whose input theirs should be.
     """
@@ -94,29 +96,33 @@ class Teacher:
 
     @torch.no_grad()
     def _of(self, window: int) -> list[Tensor]:
-        if window not in self.known:
-            ops, xs = TorchOps(self.weights), list[Tensor]()
-            x = self.arch.embed(ops, self.config, self.windows[window, None])
-            for block in range(self.config.layers):
-                xs.append(x)
-                x = self.arch.block(ops, self.config, x, block)
-            self.known[window] = [self.arch.norm(ops, self.config, x)[0], *(xs[place][0] for place in self.places.values())]
+        if window in self.known:
+            return self.known[window]
+        ops, within = TorchOps(self.weights), dict[int, Tensor]()
+        x = self.arch.embed(ops, self.config, self.windows[window, None])
+        for block in range(self.config.layers):
+            if block in self.places.values():
+                within[block] = x[0]
+            x = self.arch.block(ops, self.config, x, block)
+        said = [self.arch.norm(ops, self.config, x)[0], *(within[place] for place in self.places.values())]
+        if (len(self.known) + 1) * self.windows.shape[1] <= REMEMBERED:
+            self.known[window] = said
             if len(self.known) == len(self.windows):
                 self.weights.forget()
-        return self.known[window]
+        return said
 
 
 def recovered(shape: Shape, names: list[str], amount: Amount, context: Context) -> Apprentice | None:
     """None where it predicts held-out text no better than before. Raises MemoryShort."""
     assert context.original
     original, handle, dtype = context.original, shape.handle, fastest_dtype()
-    checkpoint = _checkpoint(shape, amount, context)
-    windows = read_calibration(shape.tokenizer, context.source, TOKENS, handle.config.context).windows
+    calibration = read_calibration(shape.tokenizer, context.source, TOKENS, handle.config.context)
+    windows, checkpoint = calibration.windows, _checkpoint(shape, amount, context, calibration.sha256)
     whole = windows if shape.kept is None else shape.kept[windows]
     teacher = Teacher(original, whole, matched(shape, original) if amount.hidden else {}, dtype)
     student = Apprentice(handle, {name: handle.weights[name] for name in names}, dtype, amount.rank)
     student.keeps_graphs = graph_bytes(handle, windows.shape[1]) < free_bytes() / 2
-    count = len(windows) - max(len(windows) // HELD_OUT, 1)
+    count = len(windows) - min(max(len(windows) // HELD_OUT, 1), HELD_OUT_MOST)
     held_out = torch.arange(count, len(windows))
 
     def score() -> float:
@@ -146,10 +152,10 @@ def matched(shape: Shape, original: ModelHandle) -> dict[int, int]:
     return {block: left[block] for block in sorted(blocks)}
 
 
-def _checkpoint(shape: Shape, amount: Amount, context: Context) -> Checkpoint:
+def _checkpoint(shape: Shape, amount: Amount, context: Context, text: str) -> Checkpoint:
     assert context.original
     decided = [{field: value for field, value in d.items() if not isinstance(value, float)} for d in shape.decisions]
-    given = {"original": context.original.digest, "decisions": decided, "calibration": context.source}
+    given = {"original": context.original.digest, "decisions": decided, "text": text}
     asked = {**given, **asdict(amount), "seed": context.seed}
     kind = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:12]
     return Checkpoint((context.work or context.folder) / f"recover-{kind}", asked)
@@ -181,10 +187,10 @@ def require_memory(shape: Shape, names: list[str], amount: Amount, original: Mod
 
 
 def needed_bytes(handle: ModelHandle, names: list[str], amount: Amount, original: ModelHandle) -> int:
-    """Both models, what the weights learn with, one block's graph, and what the teacher says of the longest text."""
+    """Both models, what the weights learn with, one block's graph, and what the teacher remembers."""
     width = fastest_dtype().itemsize
     state = sum(state_bytes(handle.weights[name].shape, amount.rank) for name in names)
-    said = TOKENS * handle.config.hidden * (1 + (PLACES if amount.hidden else 0))
+    said = REMEMBERED * handle.config.hidden * (1 + (PLACES if amount.hidden else 0))
     block = graph_bytes(handle, WINDOW) // handle.config.layers
     return state + width * (original.parameters + handle.parameters + said) + block + 6 * 4 * POSITIONS * handle.config.vocabulary
 

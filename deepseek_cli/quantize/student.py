@@ -131,7 +131,8 @@ class Student:
             with torch.set_grad_enabled(learn):
                 ours = self.arch.head(ops, self.config, self.arch.norm(ops, self.config, part))
             with torch.no_grad():
-                p, q, value = divergence(self.arch.head(ops, self.config, wanted[None, rows]), ours.detach())
+                said = self.arch.head(ops, self.config, wanted[rows][None])  # [None, rows] goes by batches, which copies the head
+                p, q, value = divergence(said, ours.detach())
             total += value
             if learn:
                 ours.backward(q.sub_(p))

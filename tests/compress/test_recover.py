@@ -101,9 +101,10 @@ def test_what_was_learned_with_other_words_is_not_gone_on_with(tmp_path: Path) -
     shape = smaller(mixture(tmp_path / "toy"), "experts=50%", tmp_path)
     context = Context(tmp_path, original=shape.handle)
     amounts = [recover.parse_amount(text) for text in ("1h", "1h+lora4", "1h+hidden1", "2h")]
-    folders = {teach._checkpoint(shape, amount, context).folder for amount in amounts}
-    folders.add(teach._checkpoint(shape, amounts[0], replace(context, seed=1)).folder)
-    assert len(folders) == 5
+    folders = {teach._checkpoint(shape, amount, context, "text").folder for amount in amounts}
+    folders.add(teach._checkpoint(shape, amounts[0], replace(context, seed=1), "text").folder)
+    folders.add(teach._checkpoint(shape, amounts[0], context, "another").folder)
+    assert len(folders) == 6
 
 
 @pytest.mark.parametrize(
@@ -153,6 +154,16 @@ def test_the_teacher_says_what_the_whole_model_computes(tmp_path: Path) -> None:
     assert within[1].shape == last.shape
     again, _ = teach.Teacher(handle, windows, {}, torch.float32)(torch.tensor([0, 1, 2]))
     assert torch.equal(last, again[[2, 0]])
+
+
+def test_of_more_text_the_teacher_remembers_a_part_and_says_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    handle, windows = mixture(tmp_path / "toy"), torch.randint(0, 200, (3, 32), generator=torch.Generator().manual_seed(0))
+    monkeypatch.setattr(teach, "REMEMBERED", 64)
+    teacher = teach.Teacher(handle, windows, {0: 1}, torch.float32)
+    said = [teacher(torch.tensor(chosen)) for chosen in ([2, 0], [2, 0, 1], [1, 2, 0])]
+    assert sorted(teacher.known) == [0, 2]
+    for (last, within), order in zip(said[1:], ([0, 1], [1, 2]), strict=True):
+        assert torch.equal(last[order], said[0][0]) and torch.equal(within[0][order], said[0][1][0])
 
 
 def test_it_is_told_now_and_then_how_far_learning_came(tmp_path: Path) -> None:
