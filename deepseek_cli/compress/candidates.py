@@ -59,19 +59,19 @@ class Planner:
         spec = self.spec("int4", level=level)
         kl = None if self.lost is None else self.lost + found.kl
         size = found.size_bytes + self.beside
-        candidate = Candidate(MIXED, MIXED, size, size <= self.goal, self.steps, spec.level, kl)
+        candidate = Candidate(MIXED, MIXED, size, size <= self.goal, self.steps, level_of(spec), kl)
         return [self._predicted(Planned(candidate, self.shape, spec, found.record(), budget))]
 
     def spec(self, scheme: str, embeddings: str = "int8", level: str = "") -> QuantizeSpec:
         text = "builtin" if scheme.startswith("int8") else self.calibration
-        how: dict[str, Any] = {"level": level or self.level, "algorithm": self.algorithm, "calibration": text}
-        return QuantizeSpec(scheme=scheme, embeddings=embeddings, **how, report=False)
+        how: dict[str, Any] = {"qat": True} if level == "qat" else {"level": level or self.level, "algorithm": self.algorithm}
+        return QuantizeSpec(scheme=scheme, embeddings=embeddings, calibration=text, **how, report=False)
 
     def _planned(self, spec: QuantizeSpec) -> Planned:
         plan = make_plan(self.shape.handle, spec)
         size = plan.bytes_with(self.shape.handle.tensors) + self.beside
         kl = self.lost + self.costs.kl_of(plan) if self.costs and self.lost is not None else None
-        candidate = Candidate(str(spec.scheme), spec.embeddings, size, size <= self.goal, self.steps, spec.level, kl)
+        candidate = Candidate(str(spec.scheme), spec.embeddings, size, size <= self.goal, self.steps, level_of(spec), kl)
         return self._predicted(Planned(candidate, self.shape, spec))
 
     def _predicted(self, planned: Planned) -> Planned:
@@ -82,8 +82,12 @@ class Planner:
         memory = None
         if self.fewest_bits > 3:
             memory = planned.candidate.size_bytes - self.beside + beside_weights(sketch_of(self.shape.handle))
-        seconds = 0.0 if planned.candidate.scheme.startswith("int8") else self.seconds.get(planned.spec.level)
+        seconds = 0.0 if planned.candidate.scheme.startswith("int8") else self.seconds.get(planned.candidate.level)
         return replace(planned, candidate=replace(planned.candidate, memory_bytes=memory, seconds=seconds))
+
+
+def level_of(spec: QuantizeSpec) -> str:
+    return "qat" if spec.qat else spec.level
 
 
 def seconds_to_make(handle: ModelHandle, spec: QuantizeSpec) -> float:

@@ -247,7 +247,7 @@ def search_further(
     spec, goal, passed = asked.spec, asked.goal - REPORT_BYTES, time.monotonic() - asked.started
     took, left = passed / len(attempts), (spec.seconds or 0.0) - passed
     over, missed, _ = best.misses(goal, spec)
-    if left < WORTH * took or over or (spec.gated and not missed):
+    if left < WORTH * took or over or (spec.gated and not missed) or best.planned.spec.qat:
         return best, attempts
     planner, source = next(p for p in planners if p.shape is best.planned.shape), _source(asked, best.planned, work)
     found = search(asked.handle, source, planner, best.planned, asked.texts, asked.store, work, left - took, asked.reporter)

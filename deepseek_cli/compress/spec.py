@@ -62,9 +62,9 @@ class CompressSpec:
 
     @property
     def levels(self) -> tuple[str, ...]:
-        """Those that are tried: more work follows where the usual one misses a goal of quality."""
+        """Those that are tried: more work follows where the usual one misses a goal of quality, in the end learning."""
         goes_on = self.gated and self.level == "balanced" and not self.algorithm
-        return ("balanced", "best") if goes_on else (self.level,)
+        return ("balanced", "best", "qat") if goes_on else (self.level,)
 
     def most_bytes(self, parameters: int) -> int:
         """The goal in bytes, for a model of so many parameters."""
