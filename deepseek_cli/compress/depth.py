@@ -94,7 +94,7 @@ class Runs:
         sums = [0.0] * len(xs)
         for rows, *parts in zip(*(x.flatten(0, 1).split(POSITIONS) for x in (original, *xs)), strict=True):
             wanted = self._logits(rows)
-            sums = [total + divergence(wanted, self._logits(part))[2] for total, part in zip(sums, parts, strict=True)]
+            sums = [total + divergence(wanted, self._logits(part)) for total, part in zip(sums, parts, strict=True)]
         return [total / original.shape[:2].numel() for total in sums]
 
     def _logits(self, x: Tensor) -> Tensor:

@@ -192,7 +192,8 @@ def needed_bytes(handle: ModelHandle, names: list[str], amount: Amount, original
     state = sum(state_bytes(handle.weights[name].shape, amount.rank) for name in names)
     said = REMEMBERED * handle.config.hidden * (1 + (PLACES if amount.hidden else 0))
     block = graph_bytes(handle, WINDOW) // handle.config.layers
-    return state + width * (original.parameters + handle.parameters + said) + block + 6 * 4 * POSITIONS * handle.config.vocabulary
+    logits = 3 * POSITIONS * handle.config.vocabulary
+    return state + width * (original.parameters + handle.parameters + said + logits) + block
 
 
 def graph_bytes(handle: ModelHandle, length: int) -> int:

@@ -130,7 +130,7 @@ def needed_bytes(handle: ModelHandle, method: Method) -> int:
     block = 3 * width * values // config.layers  # its weights, their gradients, and one copy on the way
     tokens = BATCH * windows.shape[1]
     held = windows.numel() + max(PART * windows.shape[1], tokens) * (config.layers + WORK * BATCH)
-    logits = 6 * 4 * POSITIONS * config.vocabulary
+    logits = 3 * width * POSITIONS * config.vocabulary
     return codes + 16 * scales + dense + block + width * held * config.hidden + logits
 
 

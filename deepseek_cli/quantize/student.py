@@ -24,6 +24,7 @@ from deepseek_cli.tensors import CorrectedTensor, HeldWeights, QuantizedTensor, 
 
 PART = 4  # windows that are computed at once where nothing is learned
 POSITIONS = 128  # whose logits are held at once
+ROWS = 8  # of these whose probabilities are: so many stay in the cache from one operation to the next
 NOTHING: Mapping[int, Tensor] = MappingProxyType({})
 
 
@@ -34,6 +35,13 @@ class Run:
     x: Tensor
     weights: Mapping[str, Tensor]
     y: Tensor
+
+
+class NarrowOps(TorchOps):
+    """Logits as they come out of the product, not widened."""
+
+    def head(self, x: Tensor, name: str) -> Tensor:
+        return F.linear(x, self._weight(name))
 
 
 class Student:
@@ -122,7 +130,7 @@ class Student:
 
     def _loss(self, x: Tensor, original: Tensor, learn: bool) -> tuple[float, Tensor]:
         """The loss of what comes out of the last block, [batch, length, hidden], and its gradient."""
-        ops, total = TorchOps(self._frozen), 0.0
+        ops, total = NarrowOps(self._frozen), 0.0
         gradient = torch.empty_like(x) if learn else x
         flat, wanted, slopes = x.flatten(0, 1), original.flatten(0, 1), gradient.flatten(0, 1)
         for start in range(0, len(flat), POSITIONS):
@@ -132,10 +140,10 @@ class Student:
                 ours = self.arch.head(ops, self.config, self.arch.norm(ops, self.config, part))
             with torch.no_grad():
                 said = self.arch.head(ops, self.config, wanted[rows][None])  # [None, rows] goes by batches, which copies the head
-                p, q, value = divergence(said, ours.detach())
-            total += value
+                slope = said if learn else None  # its memory, no longer needed where the gradient goes
+                total += divergence(said, ours.detach(), slope)
             if learn:
-                ours.backward(q.sub_(p))
+                ours.backward(slope)
                 slopes[rows] = part.grad[0] / len(flat)  # type: ignore[index]
         return total / len(flat), gradient
 
@@ -160,12 +168,21 @@ def apart(x: Tensor, aim: Tensor) -> tuple[float, Tensor]:
     return float(distance.detach()), gradient.to(x.dtype)
 
 
-def divergence(original: Tensor, ours: Tensor) -> tuple[Tensor, Tensor, float]:
-    """Both predictions, from logits [..., vocabulary], and the sum over positions of the KL divergence."""
-    p, q = original.softmax(-1), ours.softmax(-1)
-    cross = (original - ours).mul_(p).sum(-1)  # linalg.vecdot would copy both
-    value = cross - _log_sum(original, p) + _log_sum(ours, q)
-    return p, q, float(value.sum())
+def divergence(original: Tensor, ours: Tensor, slope: Tensor | None = None) -> float:
+    """The sum over positions of the KL divergence, from logits [..., vocabulary]; its gradient by `ours` goes into `slope`.
+
+    That may be the memory of `original`.
+    """
+    total = 0.0
+    flat = [t.flatten(0, -2) for t in (original, ours, original if slope is None else slope)]
+    for wanted, given, place in zip(*(t.split(ROWS) for t in flat), strict=True):
+        a, b = wanted.float(), given.float()
+        p, q = a.softmax(-1), b.softmax(-1)
+        value = _log_sum(b, q) - _log_sum(a, p)
+        total += float((value + (a - b).mul_(p).sum(-1)).sum())  # linalg.vecdot would copy both
+        if slope is not None:
+            place.copy_(q.sub_(p))
+    return total
 
 
 def _log_sum(logits: Tensor, softmax: Tensor) -> Tensor:

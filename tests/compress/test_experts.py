@@ -156,7 +156,7 @@ def test_the_order_of_leaving_is_that_of_trying_each() -> None:
 
 
 def kl(handle: ModelHandle, other: ModelHandle, windows: Tensor) -> float:
-    return divergence(logits(handle, windows), logits(other, windows))[2]
+    return divergence(logits(handle, windows), logits(other, windows))
 
 
 def halves(tmp_path: Path) -> tuple[Steps, Mapping[str, list[int]]]:
