@@ -11,6 +11,7 @@ from typing import Any
 from deepseek_cli.compress.candidates import Planned, Planner
 from deepseek_cli.compress.plan import Candidate
 from deepseek_cli.compress.spec import GATE, CompressSpec
+from deepseek_cli.errors import MemoryShort
 from deepseek_cli.quantize.engine import Quantized
 from deepseek_cli.quantize.method import LONG_SECONDS
 from deepseek_cli.reporter import Reporter
@@ -52,7 +53,7 @@ def improve(
     reporter: Reporter,
     started: float,
 ) -> tuple[Attempt, list[Attempt]]:
-    """The best attempt, and all of them in their order."""
+    """The best attempt, and all of them in their order. Raises MemoryShort where there is too little for any."""
     waiting = in_order([p for planner in planners for p in (*planner.mixture(), *planner.ladder())])
     waiting += [p for level in spec.levels[1:] for planner in planners for p in planner.mixture(level=level)]
     done: list[Attempt] = []
@@ -61,7 +62,13 @@ def improve(
         if done and not _worth_it(planned, done, goal, spec, started):
             continue
         tell(planned.candidate, goal, reporter)
-        done.append(attempt(planned))
+        try:
+            done.append(attempt(planned))
+        except MemoryShort as error:  # of learning; what was made without it stays
+            if not done:
+                raise
+            reporter.note(error.message, **error.facts)
+            continue
         _, missed, _ = done[-1].misses(goal, spec)
         over = done[-1].folder_bytes - goal
         if over <= 0 and not missed:

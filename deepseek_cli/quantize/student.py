@@ -140,7 +140,7 @@ class Student:
                 ours = self.arch.head(ops, self.config, self.arch.norm(ops, self.config, part))
             with torch.no_grad():
                 said = self.arch.head(ops, self.config, wanted[rows][None])  # [None, rows] goes by batches, which copies the head
-                slope = said if learn else None  # its memory, no longer needed where the gradient goes
+                slope = said if learn else None  # the gradient may have its memory
                 total += divergence(said, ours.detach(), slope)
             if learn:
                 ours.backward(slope)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from deepseek_cli.compress.plan import REPORT_BYTES
-from deepseek_cli.quantize import method
+from deepseek_cli.quantize import distill, method
 from tests.commands.conftest import Stock
 from tests.conftest import Outcome
 
@@ -119,6 +119,14 @@ def test_a_missed_gate_is_tried_again_with_more_work_and_the_best_is_kept(
     tried = [c for c in done.json["frontier"] if c["measured_kl"] is not None]
     assert done.code == 1 and {c["level"] for c in tried} == {"balanced", "best", "qat"}
     assert done.json["report"]["kl"] == min(c["measured_kl"] for c in tried if c["measured_bytes"] <= most)
+    assert not Path("out.work").exists()
+
+
+def test_more_work_that_memory_has_no_room_for_is_left_out(cli: Cli, toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(distill, "free_bytes", lambda: 0)
+    done = cli("compress", toy, "--to-size", "100kB", "--max-kld", "0", "-o", "out", "--json")
+    assert done.code == 1 and "Distilling toy needs" in done.err and Path("out", "model.safetensors").is_file()
+    assert {c["level"] for c in done.json["frontier"] if c["measured_kl"] is not None} == {"balanced", "best"}
     assert not Path("out.work").exists()
 
 
