@@ -4,9 +4,9 @@
 windows of the report card: those experts dropped; what stays fitted, in each of several ways; and the last of these recovered.
 Below the table stand the spread of what was random, and what the others are of its mean.
 
-`depth` drops a fifth of SmolLM2's layers, and lets the others learn, from more text with `--corpus build/nano/train.jsonl`, which
-`python -m nano.corpus` makes (its held-out documents are what the report card's second text is cut from); run again, it goes on
-where it was stopped.
+`depth` drops a fifth of SmolLM2's layers, and lets the others learn; run again, it goes on where it was stopped. More text comes
+with `--corpus build/nano/train.jsonl /usr/share/doc/anarchism/html`: documents that `python -m nano.corpus` fetches (the report
+card's second text is cut from those it holds out), and essays (`apt-get install anarchism`).
 `zeros` prunes a model to 2:4 and to half, the others making good for what went, and beside it the smallest alone.
 `frontier`: see frontier.py.
 """
@@ -22,10 +22,12 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import torch
 from common import PACKAGE, WORK, show
 from frontier import frontier
+from quality import pages
 
 from deepseek_cli.compress import recover, sparsity
 from deepseek_cli.compress.experts import Ranks, dropped
@@ -105,17 +107,24 @@ class Told(Silent):
         print(f"{minutes[0]:5.1f} min, {minutes[1]:5.1f} of processors: {message.format(**facts)}", flush=True)
 
 
-def plain(corpus: str, folder: Path) -> str:
-    """The documents of a corpus that nano/corpus.py built, in a file as `--calibration` takes it; "builtin" is none."""
-    if corpus == "builtin":
-        return corpus
-    text = folder / "corpus.txt"
-    rows = (json.loads(line) for line in Path(corpus).read_text(encoding="utf-8").splitlines())
-    text.write_text("\n\n".join(row["text"] for row in rows), encoding="utf-8")
+def plain(corpora: list[str], folder: Path) -> str:
+    """All documents, mixed, in a file as `--calibration` takes it; "builtin" where there are none."""
+    if not corpora:
+        return "builtin"
+    text, documents = folder / "corpus.txt", [document for corpus in corpora for document in documents_of(Path(corpus))]
+    random.Random(0).shuffle(documents)
+    text.write_text("\n\n".join(documents), encoding="utf-8")
     return str(text)
 
 
-def depth(folder: Path, model: str, share: str, seeds: int, time_given: str, corpus: str) -> None:
+def documents_of(corpus: Path) -> list[str]:
+    """Of a file that nano/corpus.py built, or the web pages of a folder."""
+    if corpus.is_dir():
+        return pages(corpus)
+    return [json.loads(line)["text"] for line in corpus.read_text(encoding="utf-8").splitlines()]
+
+
+def depth(folder: Path, model: str, share: str, seeds: int, time_given: str, corpora: list[str]) -> None:
     original = open_model(model, Store(folder))
     ranking = Steps(original, f"depth={share}", "builtin", folder, SILENT, folder)
     ((_, step),) = ranking.steps
@@ -129,17 +138,18 @@ def depth(folder: Path, model: str, share: str, seeds: int, time_given: str, cor
     windows = cut_windows(ranking.shape.tokenizer)
     reference = HandlePredictor(original, windows.tokens)
 
-    def kl(shape: Shape) -> float:
-        return float(str(compare(reference, HandlePredictor(shape.handle, windows.tokens), windows)["kl"]))
+    def kls(shape: Shape) -> dict[str, float]:
+        card: Any = compare(reference, HandlePredictor(shape.handle, windows.tokens), windows)
+        return {"all": card["kl"], **{text["text"]: text["kl"] for text in card["texts"]}}
 
     print("without layers", *sorted(decision["layer"] for decision in shape.decisions))
-    before, rows = kl(shape), []
+    before, rows = kls(shape), []
     for seed in range(seeds):
         told = Told(time.monotonic(), time.process_time())
-        context = replace(ranking.context, source=plain(corpus, folder), seed=seed, reporter=told)
-        after = kl(recover.cut(shape, None, time_given, context))
-        rows.append([seed, f"{before:.4f}", f"{after:.4f}", f"{1 - after / before:.1%}"])
-    show(["seed", "KL", f"after {time_given}", "recovered"], rows)
+        context = replace(ranking.context, source=plain(corpora, folder), seed=seed, reporter=told)
+        after = kls(recover.cut(shape, None, time_given, context))
+        rows += [[seed, text, f"{kl:.4f}", f"{after[text]:.4f}", f"{1 - after[text] / kl:.1%}"] for text, kl in before.items()]
+    show(["seed", "text", "KL", f"after {time_given}", "recovered"], rows)
 
 
 def zeros(folder: Path, model: str) -> None:
@@ -166,7 +176,7 @@ def main() -> None:
     parser.add_argument("--ways", nargs="*", choices=WAYS, default=list(WAYS), help="to make good for experts")
     parser.add_argument("--time", help="of recovery, none if empty: by default 10m, of depth 60m; 60m+lora16 learns by adapters")
     parser.add_argument("--model", default=PACKAGE, help="whose layers are dropped, or weights pruned")
-    parser.add_argument("--corpus", default="builtin", help="a train.jsonl of nano/corpus.py for layers to learn from")
+    parser.add_argument("--corpus", nargs="*", default=[], help="for layers to learn from: train.jsonl files, folders of pages")
     parser.add_argument("--points", default="60%,70%,75%,80%", help="of the frontier: below BF16")
     parser.add_argument("--level", default="balanced", help="of the frontier")
     parser.add_argument("--accuracy", type=int, default=0, help="tokens that the frontier's accuracy is measured on")

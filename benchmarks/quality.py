@@ -78,11 +78,16 @@ ARMS: dict[str, tuple[str, ...]] = {
 
 def handbook() -> str:
     """The text as peers are judged on it: tags and runs of blanks taken out."""
-    pages = sorted(HANDBOOK.glob("*.html"))
-    if not pages:
+    found = pages(HANDBOOK)
+    if not found:
         raise SystemExit("no text: apt-get install debian-handbook")
-    text = " ".join(re.sub(r"(?is)<(script|style|head|nav).*?</\1>", " ", p.read_text(encoding="utf-8")) for p in pages)
-    return re.sub(r"\s+", " ", html.unescape(re.sub(r"<[^>]+>", " ", text)))
+    return " ".join(found)
+
+
+def pages(folder: Path) -> list[str]:
+    """The plain text of a folder's web pages."""
+    bodies = (re.sub(r"(?is)<(script|style|head|nav).*?</\1>", " ", p.read_text("utf-8")) for p in sorted(folder.glob("*.html")))
+    return [re.sub(r"\s+", " ", html.unescape(re.sub(r"<[^>]+>", " ", body))).strip() for body in bodies]
 
 
 def windows(model: ModelHandle, text: str, count: int) -> torch.Tensor:

@@ -38,7 +38,7 @@ def main() -> None:
     args = arguments(__doc__, rounds=15).parse_args()
     arms = {"python -c pass": lambda: run(sys.executable, "-c", "pass").seconds}
     for title, (words, code) in COMMANDS.items():
-        arms[title] = lambda words=words, code=code: run(*DEEPSEEK, *words, expect=code).seconds
+        arms[title] = lambda words=words, code=code: run(*DEEPSEEK, *words, expect=(code,)).seconds
     interleave(arms, 1)  # compile the byte code
     seen = interleave(arms, args.rounds)
     rows = []

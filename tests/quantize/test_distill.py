@@ -91,8 +91,9 @@ def test_eight_bits_learn_too(llama: Path, tmp_path: Path) -> None:
 
 
 def test_the_model_that_comes_along_comes_closer(tmp_path: Path) -> None:
-    run("nano", tmp_path / "before", steps=0)
-    run("nano", tmp_path / "after", steps=8)
+    """Over so much text; with a quarter of it and half of the steps, bfloat16's rounding decides whether anything is gained."""
+    run("nano", tmp_path / "before", steps=0, tokens=4 * TOKENS)
+    run("nano", tmp_path / "after", steps=16, tokens=4 * TOKENS)
     assert kl("nano", tmp_path / "after") < 0.97 * kl("nano", tmp_path / "before")
 
 
