@@ -17,6 +17,7 @@ from torch import Tensor
 from deepseek_cli.errors import UsageError
 from deepseek_cli.handle import ModelHandle
 from deepseek_cli.ops.torch_ops import TorchOps
+from deepseek_cli.ops.torch_parts import product_rate
 from deepseek_cli.reporter import SILENT, Reporter
 from deepseek_cli.runtime.session import Session
 from deepseek_cli.runtime.tokenizer import Tokenizer
@@ -151,15 +152,7 @@ def _compare(reference: Predictor, candidate: Predictor, tokens: Tensor, window:
 
 def seconds_for(handle: ModelHandle, tokens: int) -> float:
     """A rough time for `tokens` through the PyTorch interpreter, from this machine's own matrix rate."""
-    import time
-
-    a = torch.randn(512, 512)
-    a @ a
-    start = time.perf_counter()
-    for _ in range(8):
-        a @ a
-    rate = 8 * 2 * 512**3 / (time.perf_counter() - start)
-    return 2 * handle.parameters * tokens / (0.5 * rate)
+    return 2 * handle.parameters * tokens / (0.5 * product_rate(torch.float32))
 
 
 def evaluate_handle(

@@ -59,7 +59,9 @@ def improve(
     done: list[Attempt] = []
     while waiting and len(done) < MOST:
         planned = waiting.pop(0)
-        if done and not _worth_it(planned, done, goal, spec, started):
+        if done and not _in_time(planned, spec, started, reporter):
+            continue
+        if done and not _worth_it(planned, done, goal, spec):
             continue
         tell(planned.candidate, goal, reporter)
         try:
@@ -99,11 +101,21 @@ def in_order(planned: Sequence[Planned]) -> list[Planned]:
     return sorted(fit, key=lambda p: (p.candidate.kl or 0.0) if known else -p.candidate.size_bytes)
 
 
-def _worth_it(planned: Planned, done: Sequence[Attempt], goal: int, spec: CompressSpec, started: float) -> bool:
-    """Whether there is time for it, and its prediction, corrected by what predictions came to so far, beats the best by then."""
-    left = (spec.seconds or LONG_SECONDS) - (time.monotonic() - started)
-    if (planned.candidate.seconds or 0.0) > left:
-        return False
+def _in_time(planned: Planned, spec: CompressSpec, started: float, reporter: Reporter) -> bool:
+    """Whether there is time for it; where there is none for a level's work, that is said."""
+    left, needed = (spec.seconds or LONG_SECONDS) - (time.monotonic() - started), planned.candidate.seconds or 0.0
+    if needed > left and planned.candidate.level != spec.level:
+        reporter.note(
+            "Level {level} would take about {minutes:.0f} minutes, and {left:.0f} are left: left out.",
+            level=planned.candidate.level,
+            minutes=needed / 60,
+            left=max(left, 0.0) / 60,
+        )
+    return needed <= left
+
+
+def _worth_it(planned: Planned, done: Sequence[Attempt], goal: int, spec: CompressSpec) -> bool:
+    """Whether its prediction, corrected by what predictions came to so far, beats the best by then."""
     best = min(done, key=lambda a: a.misses(goal, spec))
     if best.folder_bytes > goal or planned.candidate.level != best.planned.candidate.level:
         return True

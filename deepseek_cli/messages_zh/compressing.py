@@ -24,6 +24,7 @@ COMPRESSING: dict[str, str] = {
     "{after} of {count} prompts are the same text again behind their tokens, and {before} with the original's.": (
         "{count} 个提示中有 {after} 个经词元还原后不变，原模型为 {before} 个。"
     ),
+    "Level {level} would take about {minutes:.0f} minutes, and {left:.0f} are left: left out.": "级别 {level} 约需 {minutes:.0f} 分钟，只剩 {left:.0f} 分钟：略过。",
     "For {minutes:.1f} minutes, recipes around the best plan are tried.": "用 {minutes:.1f} 分钟尝试最佳方案附近的配方。",
     "search": "搜索",
     "No distribution of schemes is that small.": "没有哪种方案分配能这么小。",

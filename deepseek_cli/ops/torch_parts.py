@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,17 @@ from deepseek_cli.ops.torch_ops import TorchOps
 def fastest_dtype() -> torch.dtype:
     """What this machine multiplies fastest: bfloat16 where its processor has it."""
     return torch.bfloat16 if torch.ops.mkldnn._is_mkldnn_bf16_supported() else torch.float32
+
+
+def product_rate(dtype: torch.dtype) -> float:
+    """Operations a second of large products on this machine: the fastest of some, since any may have had to wait."""
+    x, weight = torch.randn(2048, 1024).to(dtype), torch.randn(1024, 1024).to(dtype)
+    seconds = list[float]()
+    for _ in range(5):
+        start = time.perf_counter()
+        x @ weight
+        seconds.append(time.perf_counter() - start)
+    return 2 * x.numel() * weight.shape[1] / min(seconds)
 
 
 class Spool:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, replace
 from typing import Any
-
-import torch
 
 from deepseek_cli.errors import UsageError
 from deepseek_cli.handle import ModelHandle
 from deepseek_cli.ops.cost import count, count_draft
-from deepseek_cli.ops.torch_parts import fastest_dtype
+from deepseek_cli.ops.torch_parts import fastest_dtype, product_rate
 from deepseek_cli.quantize.algorithms import LEVELS, QAT, Algorithm, find_algorithm
 from deepseek_cli.quantize.calibration import Calibration, read_calibration
 from deepseek_cli.quantize.plan import Item, Plan
@@ -133,7 +130,7 @@ def seconds_for(handle: ModelHandle, method: Method) -> float:
     rounding = sum(4 * item.shape[0] * item.shape[1] ** 2 for item in method.calibrated)
     correcting = sum(EIGENVECTORS * min(item.shape) ** 3 for item in method.calibrated if item.scheme.rank)
     learning = 8 * handle.parameters * method.steps * BATCH * method.calibration.windows.shape[1]  # blocks go forward twice
-    return OVERHEAD * (forward + hessians + rounding + correcting + learning) / _rate()
+    return OVERHEAD * (forward + hessians + rounding + correcting + learning) / product_rate(fastest_dtype())
 
 
 def _inputs(method: Method) -> dict[str, int]:
@@ -144,13 +141,3 @@ def _inputs(method: Method) -> dict[str, int]:
         shared = "in" if projection in ("q_proj", "k_proj", "v_proj", "gate_proj", "up_proj") else projection
         widths[f"{place}.{shared}"] = item.shape[1]
     return widths
-
-
-def _rate() -> float:
-    """Operations a second of products as calibration makes them."""
-    x, weight = torch.randn(2048, 1024, dtype=fastest_dtype()), torch.randn(1024, 1024, dtype=fastest_dtype())
-    x @ weight
-    start = time.perf_counter()
-    for _ in range(4):
-        x @ weight
-    return 4 * 2 * 2048 * 1024**2 / (time.perf_counter() - start)

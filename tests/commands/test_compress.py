@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from deepseek_cli.compress import candidates, engine
 from deepseek_cli.compress.plan import REPORT_BYTES
 from deepseek_cli.quantize import distill, method
 from tests.commands.conftest import Stock
@@ -128,6 +129,14 @@ def test_more_work_that_memory_has_no_room_for_is_left_out(cli: Cli, toy: Path, 
     assert done.code == 1 and "Distilling toy needs" in done.err and Path("out", "model.safetensors").is_file()
     assert {c["level"] for c in done.json["frontier"] if c["measured_kl"] is not None} == {"balanced", "best"}
     assert not Path("out.work").exists()
+
+
+def test_more_work_that_there_is_no_time_for_is_left_out_and_named(cli: Cli, toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(candidates, "seconds_for", lambda handle, method: 7200.0 if method.steps else 0.0)
+    monkeypatch.setattr(engine, "search", lambda *asked: None)
+    done = cli("compress", toy, "--to-size", "100kB", "--max-kld", "0", "--time", "1h", "-o", "out", "--json")
+    assert done.code == 1 and "Level qat would take about 120 minutes, and 60 are left: left out." in " ".join(done.err.split())
+    assert "qat" not in {c["level"] for c in done.json["frontier"] if c["measured_kl"] is not None}
 
 
 def test_a_gate_on_quality_says_no(cli: Cli, toy: Path) -> None:
