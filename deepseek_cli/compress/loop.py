@@ -16,7 +16,7 @@ from deepseek_cli.quantize.engine import Quantized
 from deepseek_cli.quantize.method import LONG_SECONDS
 from deepseek_cli.reporter import Reporter
 
-MOST = 4  # candidates that are carried out
+MOST = 4  # candidates that are carried out, beside those that came out above the goal
 SPARE = 512  # bytes by which manifests of two mixtures of one size may differ
 SHAPES = 3  # that fit and are measured, from the largest on: the smaller the shape, the more bits fit
 
@@ -57,7 +57,7 @@ def improve(
     waiting = in_order([p for planner in planners for p in (*planner.mixture(), *planner.ladder())])
     waiting += [p for level in spec.levels[1:] for planner in planners for p in planner.mixture(level=level)]
     done: list[Attempt] = []
-    while waiting and len(done) < MOST:
+    while waiting and sum(a.folder_bytes <= goal for a in done) < MOST:
         planned = waiting.pop(0)
         if done and not _in_time(planned, spec, started, reporter):
             continue
@@ -77,7 +77,7 @@ def improve(
             break
         if over > 0 and planned.candidate.fits and planned.distribution:
             planner = next(p for p in planners if p.shape is planned.shape)
-            waiting = _within(planner, planned, planned.budget - over - SPARE, waiting)
+            waiting = _within(planner, planned, planned.candidate.size_bytes - planner.beside - over - SPARE, waiting)
         elif over > 0 and not planned.candidate.fits:
             break  # the smallest there is
     return min(done, key=lambda a: a.misses(goal, spec)), done

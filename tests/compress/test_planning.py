@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import time
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from deepseek_cli.compress import costs
-from deepseek_cli.compress.loop import expected
-from deepseek_cli.compress.plan import Steps
+from deepseek_cli.compress.candidates import Planned
+from deepseek_cli.compress.loop import Attempt, expected, improve
+from deepseek_cli.compress.plan import Candidate, Steps
 from deepseek_cli.compress.quality import OfKept
 from deepseek_cli.compress.shape import Context, Shape
+from deepseek_cli.compress.spec import CompressSpec
 from deepseek_cli.compress.vocabulary import STEP as VOCABULARY
 from deepseek_cli.evaluate import HandlePredictor, Text, Windows, compare
 from deepseek_cli.handle import open_model
@@ -112,3 +116,28 @@ def test_a_prediction_goes_by_what_others_near_it_came_to() -> None:
     assert expected(0.1, [(0.1, 0.2)]) == pytest.approx(0.1 * 2**0.5)  # half way: that it is right counts as much
     assert expected(0.1, [(0.1, 0.2), (0.001, 0.0005)]) > expected(0.1, [(0.1, 0.2), (0.1, 0.05)]) == pytest.approx(0.1)
     assert expected(0.1, [(0.1, 0.2)] * 100) == pytest.approx(0.2, rel=0.01)
+
+
+class Sized:
+    """Mixtures of full thousands of bytes, beside ten that the folder holds."""
+
+    beside, shape = 10, SimpleNamespace()
+
+    def mixture(self, budget: int = 2900, level: str = "balanced") -> list[Planned]:
+        candidate = Candidate("mixed", "mixed", budget // 1000 * 1000 + self.beside, True, "", level, 0.1)
+        return [Planned(candidate, self.shape, SimpleNamespace(), {"schemes": {}}, budget)]  # type: ignore[arg-type]
+
+    def ladder(self) -> list[Planned]:
+        return []
+
+
+def test_a_mixture_above_the_goal_is_made_smaller_and_leaves_its_turn_to_the_levels_behind() -> None:
+    spec, goal, made = CompressSpec(to_size=2030, max_kld=0.0), 2030, list[tuple[str, int]]()
+
+    def attempt(planned: Planned) -> Attempt:
+        made.append((planned.candidate.level, planned.candidate.size_bytes))
+        return Attempt(planned, None, {"kl": 1 / len(made)}, planned.candidate.size_bytes + 40)  # type: ignore[arg-type]
+
+    best, attempts = improve([Sized()], goal, spec, attempt, SILENT, time.monotonic())  # type: ignore[list-item]
+    assert made == [("balanced", 2010), ("balanced", 1010), ("best", 1010), ("qat", 1010)]
+    assert best is attempts[-1]
