@@ -4,8 +4,8 @@
 
 All are judged on the windows of the report card, against the bf16 model: llama.cpp's files by its own logits. `compress` is
 asked for less divergence than the others have, so that it goes on to learning where it must. Sizes are those of all files of a
-model. 70 % below BF16 is 85 % below FP32, where accuracy is asked for. Run again, it goes on where it was
-stopped: what was made is in the folder `frontier` of the benchmarks' cache, and made anew where that is deleted.
+model. 70 % below BF16 is 85 % below FP32, where accuracy is asked for. Run again, it goes on where it was stopped: what was made
+is in the folder `frontier` of the benchmarks' cache, and made anew where that is deleted.
 """
 
 from __future__ import annotations
