@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -168,6 +168,19 @@ def dense(weight: Weight) -> Tensor:
 
 def take_rows(weight: Weight, index: Tensor | slice) -> Weight:
     return weight[index] if isinstance(weight, Tensor) else weight.rows(index)
+
+
+def rows_of(pieces: Sequence[Quantized]) -> Quantized:
+    """The weight of which these are the rows, one after another; all of one format."""
+    first = pieces[0]
+    if isinstance(first, BlockTensor):
+        rows = torch.cat([piece.raw for piece in pieces if isinstance(piece, BlockTensor)])
+        return replace(first, raw=rows, shape=(len(rows), first.shape[1]))
+    assert isinstance(first, QuantizedTensor)
+    parts = zip(*((q.packed, q.scale, q.zero, q.offset) for q in pieces if isinstance(q, QuantizedTensor)), strict=True)
+    packed, scale, zero, offset = (None if part[0] is None else torch.cat(part) for part in parts)
+    assert packed is not None and scale is not None
+    return replace(first, packed=packed, scale=scale, zero=zero, offset=offset)
 
 
 def in_pieces(weight: Weight, most: int = PIECE_VALUES) -> Iterator[Weight]:

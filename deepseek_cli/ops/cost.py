@@ -23,6 +23,7 @@ class Cost:
     fused: list[tuple[str, ...]] = field(default_factory=list)
     linears: list[str] = field(default_factory=list)
     embeddings: list[str] = field(default_factory=list)
+    head: str = ""  # an embedding where they are tied
 
 
 class CostOps:
@@ -108,6 +109,7 @@ class CostOps:
         return x
 
     def head(self, x: Shape, name: str) -> Shape:
+        self.cost.head = name
         return self._product((x[0], 1, x[2]), name)  # of the last position alone
 
     def _product(self, x: Shape, name: str) -> Shape:

@@ -13,6 +13,7 @@ import torch
 
 from deepseek_cli.handle import ModelHandle
 from deepseek_cli.memory import free_bytes
+from deepseek_cli.ops.cost import count
 from deepseek_cli.ops.norms import sole_readers
 from deepseek_cli.ops.torch_parts import Parts, Spool, fastest_dtype, over_parts
 from deepseek_cli.quantize.calibrate import CalibratingOps
@@ -47,6 +48,8 @@ def quantize_blocks(
             ops = CalibratingOps(weights, method.algorithm.needs == "both")
             x = _enter(handle, method, ops, checkpoint, block)
             x = _draft(ops, handle, calibration, x) if block == config.layers else arch.block(ops, config, x, block)
+            if block == config.layers - 1:
+                _round_head(ops, handle, x)
         rounded = weights.rounded
         for name in rounded.made:  # the original beside it read their pages anew, for each part of the text
             handle.tensors[f"{name}.weight"].release()
@@ -75,6 +78,13 @@ def _enter(handle: ModelHandle, method: Method, ops: CalibratingOps, checkpoint:
     assert method.calibration
     embedded: Parts = handle.architecture.embed(ops, handle.config, Parts(spool, method.calibration.windows.split(PART)))
     return embedded
+
+
+def _round_head(ops: CalibratingOps, handle: ModelHandle, x: Parts) -> None:
+    """With the last block, whose outputs it meets; what a tied one embeds was computed with as it was."""
+    cost = count(handle.architecture, handle.config)
+    if ops.weights.wants(cost.head):
+        ops.round_head(handle.architecture.norm(ops, handle.config, x), cost.head, cost.head in cost.embeddings)
 
 
 def _draft(ops: CalibratingOps, handle: ModelHandle, calibration: Calibration, x: Parts) -> Parts:

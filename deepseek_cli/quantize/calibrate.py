@@ -18,6 +18,7 @@ from deepseek_cli.ops.torch_parts import Parts, PartsOps, over_parts
 from deepseek_cli.quantize.rounding import Expert, Weights, round_expert
 from deepseek_cli.quantize.statistics import Statistics, gather
 
+EMBEDDING = 0.1  # of the mean of all inputs: what each of them counts more where the head's rows begin tokens, too
 PROJECTIONS = ("gate_proj", "up_proj", "down_proj")  # of an expert
 
 
@@ -61,6 +62,12 @@ class CalibratingOps(PartsOps):
             return F.linear(x, weight, bias)
         ours, original = x.chunk(2)
         return torch.cat((F.linear(ours, weight, bias), self.inner.linear(original, name)))
+
+    def round_head(self, x: Parts, name: str, embeds: bool) -> None:
+        """By what comes out of the last norm; towards the weight itself, since the head of the original is no other."""
+        ours = ((self._rows(part)[0], None) for part in x)
+        found = gather(ours, len(x))
+        self.weights.decide_rows(name, found.flattened(EMBEDDING) if embeds else found)
 
     def _statistics(self, x: Parts) -> Statistics:
         if self.last is None or self.last[0] is not x:

@@ -22,7 +22,7 @@ from deepseek_cli.ops.torch_parts import fastest_dtype
 from deepseek_cli.quantize.checkpoint import Checkpoint
 from deepseek_cli.quantize.fold import folded
 from deepseek_cli.quantize.method import BATCH, Method
-from deepseek_cli.quantize.student import PART, POSITIONS, Student, last_hidden
+from deepseek_cli.quantize.student import BLOCKS, PART, POSITIONS, Student, last_hidden
 from deepseek_cli.reporter import SILENT, Reporter
 from deepseek_cli.tensors import TensorRef
 
@@ -123,10 +123,12 @@ def needed_bytes(handle: ModelHandle, method: Method) -> int:
     """What it holds at once: codes, scales with Adam's moments, what is not quantized, and one step's activations."""
     assert method.calibration
     windows, config, width = method.calibration.windows, handle.config, fastest_dtype().itemsize
-    values = sum(math.prod(item.shape) for item in method.calibrated)
-    codes = sum(math.prod(item.shape) * item.scheme.bits // 8 for item in method.calibrated)
-    scales = sum(item.shape[0] * -(-item.shape[1] // item.scheme.group_of(item.shape[1])) for item in method.calibrated)
-    dense = width * (handle.parameters - values)
+    learning = [item for item in method.calibrated if item.name.startswith(BLOCKS)]
+    values = sum(math.prod(item.shape) for item in learning)
+    heads = sum(math.prod(item.shape) for item in method.calibrated) - values
+    codes = sum(math.prod(item.shape) * item.scheme.bits // 8 for item in learning)
+    scales = sum(item.shape[0] * -(-item.shape[1] // item.scheme.group_of(item.shape[1])) for item in learning)
+    dense = width * (handle.parameters - values + heads)  # the original's head, too
     block = 3 * width * values // config.layers  # its weights, their gradients, and one copy on the way
     tokens = BATCH * windows.shape[1]
     held = windows.numel() + max(PART * windows.shape[1], tokens) * (config.layers + WORK * BATCH)

@@ -63,8 +63,8 @@ def resolve(handle: ModelHandle, spec: QuantizeSpec, plan: Plan, reporter: Repor
 
     Raises UsageError for an unknown algorithm, or a calibration text that does not serve.
     """
-    blocks = {f"{name}.weight" for name in inner_linears(handle)}
-    inner = [item for item in plan.items if item.scheme.bits <= 8 and item.name in blocks]
+    blocks, head = {f"{name}.weight" for name in inner_linears(handle)}, head_of(handle)
+    inner = [i for i in plan.items if (i.name in blocks and i.scheme.bits <= 8) or (i.name == head and i.scheme.bits < 8)]
     few = [item for item in inner if item.scheme.bits < 8]
     level = QAT if spec.qat else LEVELS[spec.level if few else "fast"]
     if any(item.scheme.block for item in inner):
@@ -117,6 +117,11 @@ def inner_linears(handle: ModelHandle) -> set[str]:
     cost = count(handle.architecture, handle.config)
     draft = count_draft(handle.architecture, handle.config)
     return {*cost.linears, *draft.linears} - {*cost.embeddings, "lm_head"}
+
+
+def head_of(handle: ModelHandle) -> str:
+    """The weight that logits come from, with `.weight`: an embedding where they are tied."""
+    return f"{count(handle.architecture, handle.config).head}.weight"
 
 
 def seconds_for(handle: ModelHandle, method: Method) -> float:

@@ -107,7 +107,7 @@ def make_plan(handle: Described, spec: QuantizeSpec, costs: tuple[Cost, Cost] | 
     reasons = _fallbacks(shapes, chosen, fused)
     free = {stem for stem in {*cost.embeddings, *cost.linears} & {*stems} if chosen[stem].free and stem not in reasons}
     units = _units(free, fused, (*cost.embeddings, "lm_head"))
-    blocks = Blocks(handle.config.layers, cost.embeddings[0] if getattr(handle.config, "tied", False) else "lm_head")
+    blocks = Blocks(handle.config.layers, cost.head)
     return Plan(tuple(_item(name, shape, chosen, reasons, blocks) for name, shape in shapes.items()), body, fused, units)
 
 

@@ -6,7 +6,7 @@ These are functions of the values that they are given, and of nothing else, so t
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -23,7 +23,7 @@ from deepseek_cli.quantize.spread import LOCAL, Engine
 from deepseek_cli.quantize.statistics import Statistics, gather_weighted
 from deepseek_cli.quantize.zeros import with_zeros, zeros_of
 from deepseek_cli.schemes import Scheme
-from deepseek_cli.tensors import Quantized, TensorRef, dense, take_rows
+from deepseek_cli.tensors import Quantized, TensorRef, dense, rows_of, take_rows
 
 PLAIN = "imatrix"  # what every algorithm is measured against, and what stands where one does worse
 TOGETHER = 1 << 25  # values of weights over one input that are rounded at once
@@ -70,11 +70,12 @@ class Batch:
     refs: Sequence[TensorRef]  # of these items, as they lie on disk
     algorithm: Algorithm
     root: Path  # of the model, for errors to name
+    rows: slice = field(default_factory=lambda: slice(None))  # of each
 
 
 def round_batch(batch: Batch, statistics: Statistics) -> Rounded:
     """Each weight by the candidate that serves it best. Raises ModelCorrupt for values or inputs that are not finite."""
-    weight = torch.cat([_original(ref, batch.root) for ref in batch.refs])
+    weight = torch.cat([_original(ref, batch.root, batch.rows) for ref in batch.refs])
     algorithm, scheme, first = batch.algorithm, batch.items[0].scheme, batch.items[0].name
     _check(statistics, first, batch.root)
     rounded, found = Rounded(), {}
@@ -113,6 +114,16 @@ def _choose(item: Item, weight: Tensor, candidates: Mapping[str, Quantized], sta
     rounded.notes[item.name] = Note(best, statistics.tokens, error / rounded.plain[item.name])
 
 
+def stacked(pieces: Sequence[Rounded], name: str) -> Rounded:
+    """A weight of which each of `pieces` has some rows."""
+    notes = [piece.notes[f"{name}.weight"] for piece in pieces]
+    gain = sum(note.gain for note in notes) / len(notes)
+    note = Note("+".join(dict.fromkeys(note.algorithm for note in notes)), notes[0].tokens, gain)
+    weight, scheme = rows_of([piece.made[name][0] for piece in pieces]), pieces[0].made[name][1]
+    failures = [failure for piece in pieces[:1] for failure in piece.failures]  # all have one Hessian
+    return Rounded({name: (weight, scheme)}, notes={f"{name}.weight": note}, failures=failures)
+
+
 def round_folded(batch: Batch, norm: TensorRef, statistics: Statistics, plain: Mapping[str, float]) -> Rounded:
     """All that `norm` feeds, rounded after scales moved into it from there; errors are relative to those of `plain`.
 
@@ -135,8 +146,8 @@ def round_folded(batch: Batch, norm: TensorRef, statistics: Statistics, plain: M
     return rounded
 
 
-def _original(ref: TensorRef, root: Path) -> Tensor:
-    weight = dense(ref.read()).float()
+def _original(ref: TensorRef, root: Path, rows: slice = slice(None)) -> Tensor:
+    weight = dense(take_rows(ref.read(), rows)).float()
     ref.release()
     if not torch.stack(weight.aminmax()).isfinite().all():  # which a NaN comes through; one pass instead of four
         raise ModelCorrupt(
@@ -202,6 +213,17 @@ class Weights:
         if norm and all(self.wants(name) for name in names):
             self._fold(self.stored[f"{norm}.weight"], [self.items[f"{name}.weight"] for name in names], statistics)
         return [self._computed(name) for name in names]
+
+    def decide_rows(self, name: str, statistics: Statistics) -> None:
+        """A weight of many rows, some at a time: none of them depends on another."""
+        item = self.items[f"{name}.weight"]
+        out, inputs = item.shape
+        step, whole = max(TOGETHER // inputs, 1), self._batch([item])
+        found = []
+        for start in range(0, out, step):
+            part = replace(item, shape=(min(step, out - start), inputs))
+            found.append(round_batch(replace(whole, items=[part], rows=slice(start, start + step)), statistics))
+        self.rounded.add(stacked(found, name))
 
     def _fold(self, norm: TensorRef, items: Sequence[Item], statistics: Statistics) -> None:
         """Scales move into the norm from all weights behind it, if that lowers their outputs' errors on held-out tokens."""

@@ -21,11 +21,13 @@ from deepseek_cli.evaluate import seconds_for as forward_seconds
 from deepseek_cli.formats import compressed
 from deepseek_cli.handle import ModelHandle
 from deepseek_cli.memory import free_bytes
+from deepseek_cli.ops.cost import count
 from deepseek_cli.ops.torch_ops import TorchOps
 from deepseek_cli.ops.torch_parts import Held, Spool
 from deepseek_cli.quantize import rtn, search
 from deepseek_cli.quantize.allocate import Option
 from deepseek_cli.quantize.grid import round_to_grid
+from deepseek_cli.quantize.student import last_hidden
 from deepseek_cli.reporter import SILENT, Reporter
 from deepseek_cli.schemes import Scheme
 from deepseek_cli.tensors import HeldWeights, dense, dequantize, take_rows
@@ -98,6 +100,7 @@ def measure(
     Raises ModelCorrupt for a weight that holds a NaN.
     """
     arch, config, weights = handle.architecture, handle.config, Weights(handle, scheme)
+    weights.importance[count(arch, config).head] = last_hidden(handle, tokens, torch.float32).flatten(0, 1).square().mean(0)
     stages: list[Callable[..., Tensor]] = [lambda ops, x: arch.embed(ops, config, tokens)]
     stages += [lambda ops, x, layer=layer: arch.block(ops, config, x, layer) for layer in range(config.layers)]
     stages += [lambda ops, x: arch.norm(ops, config, x)]

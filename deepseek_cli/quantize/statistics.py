@@ -35,6 +35,12 @@ class Statistics:
         wanted = (self.held_out if self.held_out_original is None else self.held_out_original) @ weight.T
         return float((wanted - self.held_out @ candidate.T).square().mean())
 
+    def flattened(self, share: float) -> Statistics:
+        """With that share of the mean square of all inputs more on each, as if noise were among them."""
+        hessian = self.hessian.clone()
+        hessian.diagonal().add_(share * hessian.diagonal().mean())
+        return replace(self, hessian=hessian)
+
     def over(self, scale: Tensor) -> Statistics:
         """Of each input over its `scale` [in]: what a weight meets whose columns are multiplied by it."""
         both = scale[:, None] * scale

@@ -25,6 +25,7 @@ from deepseek_cli.tensors import CorrectedTensor, HeldWeights, QuantizedTensor, 
 PART = 4  # windows that are computed at once where nothing is learned
 POSITIONS = 128  # whose logits are held at once
 ROWS = 8  # of these whose probabilities are: so many stay in the cache from one operation to the next
+BLOCKS = "model.layers."
 NOTHING: Mapping[int, Tensor] = MappingProxyType({})
 
 
@@ -45,16 +46,21 @@ class NarrowOps(TorchOps):
 
 
 class Student:
-    """`learning` by name with `.weight`, rows in the operators' order; all else is `frozen` as the original has it."""
+    """`learning` by name with `.weight`, rows in the operators' order.
+
+    What `codes` has outside of blocks stays as it is there, and all else as the original has it.
+    """
 
     keeps_graphs = False
     operators = TorchOps  # of its blocks
 
     def __init__(self, handle: ModelHandle, codes: Mapping[str, TensorRef], dtype: torch.dtype) -> None:
         self.arch, self.config, self.dtype, self.refs = handle.architecture, handle.config, dtype, handle.weights
+        outer = {name: ref for name, ref in codes.items() if not name.startswith(BLOCKS)}
         self.order = {name: torch.tensor(rows) for name, rows in self.arch.row_order(self.config).items()}
-        self._frozen = HeldWeights(self.refs, dtype)
-        names = [name for name in codes if name in self.refs]  # the layer that drafts has no part in the predictions
+        self._frozen = HeldWeights({**self.refs, **outer}, dtype)
+        self._original = HeldWeights(self.refs, dtype) if outer else self._frozen
+        names = [name for name in codes if name in self.refs and name not in outer]  # the layer that drafts predicts nothing
         begun = in_order(lambda name: self._begin(name, codes[name]), names)
         self.learning = dict(zip(names, begun, strict=True))
 
@@ -124,13 +130,13 @@ class Student:
         return y
 
     def _weights(self, block: int, learn: bool) -> dict[str, Tensor]:
-        names = [name for name in self.learning if name.startswith(f"model.layers.{block}.")]
+        names = [name for name in self.learning if name.startswith(f"{BLOCKS}{block}.")]
         values = in_order(lambda name: self.learning[name].dense(self.dtype), names)
         return {name: value.requires_grad_(learn) for name, value in zip(names, values, strict=True)}
 
     def _loss(self, x: Tensor, original: Tensor, learn: bool) -> tuple[float, Tensor]:
         """The loss of what comes out of the last block, [batch, length, hidden], and its gradient."""
-        ops, total = NarrowOps(self._frozen), 0.0
+        ops, theirs, total = NarrowOps(self._frozen), NarrowOps(self._original), 0.0
         gradient = torch.empty_like(x) if learn else x
         flat, wanted, slopes = x.flatten(0, 1), original.flatten(0, 1), gradient.flatten(0, 1)
         for start in range(0, len(flat), POSITIONS):
@@ -139,7 +145,7 @@ class Student:
             with torch.set_grad_enabled(learn):
                 ours = self.arch.head(ops, self.config, self.arch.norm(ops, self.config, part))
             with torch.no_grad():
-                said = self.arch.head(ops, self.config, wanted[rows][None])  # [None, rows] goes by batches, which copies the head
+                said = self.arch.head(theirs, self.config, wanted[rows][None])  # [None, rows] goes by batches: a copy of the head
                 slope = said if learn else None  # the gradient may have its memory
                 total += divergence(said, ours.detach(), slope)
             if learn:

@@ -98,6 +98,8 @@ def test_a_unit_matters_what_the_model_with_it_rounded_shows(tmp_path: Path, fam
         wanted = divergence(handle, measured, G64, tokens)
         assert wanted > 1e-5
         assert measured.kl == pytest.approx(wanted, rel=1e-3)
+    head = "lm_head" if "lm_head.weight" in handle.tensors else "model.embed_tokens"
+    assert sum(head in measured.importance for measured in found) == 1  # its inputs count, too
 
 
 def test_inputs_count_by_their_mean_square(llama: ModelHandle) -> None:
