@@ -173,6 +173,8 @@ def take_rows(weight: Weight, index: Tensor | slice) -> Weight:
 def rows_of(pieces: Sequence[Quantized]) -> Quantized:
     """The weight of which these are the rows, one after another; all of one format."""
     first = pieces[0]
+    if len(pieces) == 1:
+        return first
     if isinstance(first, BlockTensor):
         rows = torch.cat([piece.raw for piece in pieces if isinstance(piece, BlockTensor)])
         return replace(first, raw=rows, shape=(len(rows), first.shape[1]))

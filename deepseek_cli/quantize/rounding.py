@@ -120,8 +120,7 @@ def stacked(pieces: Sequence[Rounded], name: str) -> Rounded:
     gain = sum(note.gain for note in notes) / len(notes)
     note = Note("+".join(dict.fromkeys(note.algorithm for note in notes)), notes[0].tokens, gain)
     weight, scheme = rows_of([piece.made[name][0] for piece in pieces]), pieces[0].made[name][1]
-    failures = [failure for piece in pieces[:1] for failure in piece.failures]  # all have one Hessian
-    return Rounded({name: (weight, scheme)}, notes={f"{name}.weight": note}, failures=failures)
+    return Rounded({name: (weight, scheme)}, notes={f"{name}.weight": note}, failures=pieces[0].failures)  # all have one Hessian
 
 
 def round_folded(batch: Batch, norm: TensorRef, statistics: Statistics, plain: Mapping[str, float]) -> Rounded:
@@ -215,10 +214,10 @@ class Weights:
         return [self._computed(name) for name in names]
 
     def decide_rows(self, name: str, statistics: Statistics) -> None:
-        """A weight of many rows, some at a time: none of them depends on another."""
+        """A weight of many rows, some at a time: none of them depends on another, but for what corrects them all."""
         item = self.items[f"{name}.weight"]
         out, inputs = item.shape
-        step, whole = max(TOGETHER // inputs, 1), self._batch([item])
+        step, whole = out if item.scheme.rank else max(TOGETHER // inputs, 1), self._batch([item])
         found = []
         for start in range(0, out, step):
             part = replace(item, shape=(min(step, out - start), inputs))

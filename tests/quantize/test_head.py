@@ -50,6 +50,12 @@ def test_every_algorithm_meets_it(tmp_path: Path, tied: bool, algorithm: str) ->
     assert ("model.embed_tokens.weight" in done.notes) == tied  # what is only looked up has no inputs
 
 
+def test_one_that_is_corrected_by_a_low_rank(tmp_path: Path) -> None:
+    done = run(toy(tmp_path, tied=False), tmp_path / "q", rule=("lm_head=int4-g32-r4",))
+    plain = run(tmp_path / "toy", tmp_path / "plain")
+    assert done.notes["lm_head.weight"]["gain"] < plain.notes["lm_head.weight"]["gain"]
+
+
 def test_eight_bits_are_rounded_by_themselves(tmp_path: Path) -> None:
     done = run(toy(tmp_path, tied=True), tmp_path / "q", embeddings="int8")
     assert "model.embed_tokens.weight" not in done.notes
