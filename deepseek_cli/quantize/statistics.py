@@ -16,7 +16,7 @@ HELD_OUT = 512  # rows
 class Statistics:
     """Of the inputs x (rows) that a weight [out, in] meets in the quantized model, some counting more than others (w).
 
-    `drift` is there where the original model ran beside it: what the rounding of earlier layers did to the inputs.
+    `drift` is there where the original model ran beside it, but for the head: what rounding earlier layers did to the inputs.
     """
 
     hessian: Tensor  # float32 [in, in]: Σ w x xᵀ / Σ w
