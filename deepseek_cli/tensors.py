@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from deepseek_cli import blocks, e4m3
+from deepseek_cli import vector_math as vector_math  # before any thread computes
 from deepseek_cli.refs import TensorRef as TensorRef
 
 CODES, BYTES = (step * torch.arange(24 // step, dtype=torch.int32) for step in (3, 8))  # where they begin in 24 bits

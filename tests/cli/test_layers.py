@@ -14,7 +14,7 @@ FILES = sorted(file for file in PACKAGE.rglob("*.py") if "templates" not in file
 LAYERS = (
     {"errors", "reporter", "blocks", "e4m3", "messages_zh"},
     {"spec", "schemes", "fields", "plugins", "i18n"},
-    {"settings", "refs", "tensors", "memory", "score", "ahead", "cluster"},
+    {"settings", "refs", "tensors", "memory", "score", "ahead", "cluster", "vector_math"},
     {"formats"},
     {"ops"},
     {"architectures"},
