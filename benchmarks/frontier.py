@@ -31,9 +31,9 @@ from deepseek_cli.quantize.engine import REPORT_WINDOWS, quantize
 from deepseek_cli.runtime.tokenizer import open_tokenizer
 from deepseek_cli.store import Store
 
-STEPS = {  # of each point, what is left out before rounding
-    "60%": "vocabulary=25%",
-    "70%": "vocabulary=25%",
+STEPS = {  # of each point, what is left out before rounding: as much as its size wants
+    "60%": "",
+    "70%": "",
     "75%": "vocabulary=25%",
     "80%": "vocabulary=50%,width=25%,recover=20m",
 }
@@ -71,17 +71,18 @@ def once(name: str, make: Callable[[], Made | None]) -> Made | None:
 def compressed(source: Path, point: str, level: str, most: float) -> Made:
     """Asked for a divergence of at most `most`; where that is not to be had, the closest."""
     place = WORK / "frontier" / f"ours-{point[:-1]}-{level}"
-    options = ("--smaller", point, "--relative-to", "bf16", "--steps", STEPS[point], "--level", level, "--max-kld", most)
+    steps = ("--steps", STEPS[point]) if STEPS[point] else ()
+    options = ("--smaller", point, "--relative-to", "bf16", *steps, "--level", level, "--max-kld", most)
     said = json.loads(run(*DEEPSEEK, "compress", source, *options, "--yes", "--force", "-o", place, "--json", expect=(0, 1)).out)
-    return Made(f"compress --steps {STEPS[point]}", said["bytes"], said["report"], place)
+    return Made(" ".join(("compress", *steps)), said["bytes"], said["report"], place)
 
 
 def quantized(model: ModelHandle, goal: int, point: str, level: str, store: Store) -> Made | None:
-    """As `quantize --to-size` does it, with what was measured of weights kept between points.
+    """As `quantize --to-size` does it, without zero points, with what was measured of weights kept between points.
 
     Where that is not so small, three bits throughout; None where these are not either.
     """
-    planner = replace(planner_of(model, level, "smollm2-off-grid"), goal=goal - REPORT_BYTES)
+    planner = replace(planner_of(model, level, "smollm2-off-grid-plain", zero_points=False), goal=goal - REPORT_BYTES)
     three = (p for p in replace(planner, fewest_bits=3, costs=None).ladder() if p.candidate.scheme.startswith("int3"))
     found = planner.mixture() or [p for p in three if p.candidate.fits]
     if not found:

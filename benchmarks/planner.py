@@ -42,14 +42,15 @@ class Outcome:
     size_bytes: int
 
 
-def planner_of(handle: ModelHandle, level: str, name: str, count: int = 0) -> Planner:
+def planner_of(handle: ModelHandle, level: str, name: str, count: int = 0, zero_points: bool = True) -> Planner:
     """With the costs of rounding, measured once for all runs of the benchmarks under this `name`; on `count` windows, or all."""
     tokenizer = open_tokenizer(handle.root)
     windows = read_calibration(tokenizer, "builtin", TOKENS, handle.config.context).windows
     shape = Shape(handle, tokenizer, windows)
     WORK.mkdir(parents=True, exist_ok=True)
     looked_at = costs.windows_of(windows)[: count or None]
-    measured = costs.measure(handle, looked_at, WORK / f"costs-{name}-{len(looked_at)}.json", SILENT)
+    kept = WORK / f"costs-{name}-{len(looked_at)}.json"
+    measured = costs.measure(handle, looked_at, kept, SILENT, zero_points=zero_points)
     return Planner(shape, "", "builtin", 1 << 60, beside(handle, tokenizer), level, costs=measured)
 
 

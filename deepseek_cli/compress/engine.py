@@ -195,7 +195,7 @@ def _with_costs(asked: Asked, planner: Planner, kept: Path | None) -> Planner:
     windows = costs.windows_of(planner.shape.windows)
     lost = divergence(asked.handle, planner.shape, windows) if planner.steps else 0.0
     took = {level: seconds_to_make(handle, planner.spec("int4", level=level)) for level in asked.spec.levels}
-    measured = costs.measure(handle, windows, kept, asked.reporter, planner.fewest_bits)
+    measured = costs.measure(handle, windows, kept, asked.reporter, planner.fewest_bits, asked.spec.zero_points)
     return dataclasses.replace(planner, lost=lost, costs=measured, seconds=took)
 
 

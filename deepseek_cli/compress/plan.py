@@ -18,7 +18,7 @@ from deepseek_cli.reporter import Reporter
 from deepseek_cli.runtime.tokenizer import Tokenizer, open_tokenizer
 
 TOKENS = 4096  # of calibration text, that steps look at
-NAMED_BYTES = 430  # of a tensor, in header, config and manifest, with the scheme that a mixture gives it
+NAMED_BYTES = 480  # of a tensor, in header, config and manifest, with the scheme that a mixture gives it
 REPORT_BYTES = 12288  # of a manifest, for what is written at the end: the report card, the frontier, answers
 LADDER = (  # body and embeddings, from most bits to fewest
     ("int8-g32", "int8-g32"),

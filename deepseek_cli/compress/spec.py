@@ -32,6 +32,7 @@ class CompressSpec:
     algorithm: str | None = option(
         None, help="how to round, instead of the level's way, as of quantize", metavar="NAME", rare=True
     )
+    zero_points: bool = option(True, help="whether a mixture may have them, which vLLM does not load", rare=True)
     max_kld: float | None = option(None, help="exit with 1 when the KL divergence is above this")
     max_accuracy_loss: float | None = option(None, help="exit with 1 unless next-token accuracy surely falls by less, relatively")
     calibration: str = option("builtin", help="a text file to calibrate on, instead of the built-in text", metavar="FILE")

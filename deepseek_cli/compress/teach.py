@@ -25,7 +25,7 @@ from deepseek_cli.ops.torch_parts import fastest_dtype
 from deepseek_cli.quantize.calibration import WINDOW, read_calibration
 from deepseek_cli.quantize.checkpoint import Checkpoint
 from deepseek_cli.quantize.distill import HELD_OUT, learn
-from deepseek_cli.quantize.student import POSITIONS, Student
+from deepseek_cli.quantize.student import POSITIONS, Student, graph_bytes
 from deepseek_cli.refs import TensorRef
 from deepseek_cli.tensors import HeldWeights, dense
 
@@ -38,7 +38,6 @@ BATCH = 2  # windows a step
 MOST_STEPS = 16_000
 PLACES = 4  # blocks whose input is compared
 MARKS = (0.1, 0.2, 0.4)  # parts of the time behind which it is told how far it came
-GRAPH = 48  # values a token that one block's graph holds, in its hidden sizes
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +120,7 @@ def recovered(shape: Shape, names: list[str], amount: Amount, context: Context) 
     whole = windows if shape.kept is None else shape.kept[windows]
     teacher = Teacher(original, whole, matched(shape, original) if amount.hidden else {}, dtype)
     student = Apprentice(handle, {name: handle.weights[name] for name in names}, dtype, amount.rank)
-    student.keeps_graphs = graph_bytes(handle, windows.shape[1]) < free_bytes() / 2
+    student.keeps_graphs = graph_bytes(handle, BATCH * windows.shape[1]) < free_bytes() / 2
     count = len(windows) - min(max(len(windows) // HELD_OUT, 1), HELD_OUT_MOST)
     held_out = torch.arange(count, len(windows))
 
@@ -191,12 +190,6 @@ def needed_bytes(handle: ModelHandle, names: list[str], amount: Amount, original
     width = fastest_dtype().itemsize
     state = sum(state_bytes(handle.weights[name].shape, amount.rank) for name in names)
     said = REMEMBERED * handle.config.hidden * (1 + (PLACES if amount.hidden else 0))
-    block = graph_bytes(handle, WINDOW) // handle.config.layers
+    block = graph_bytes(handle, BATCH * min(WINDOW, handle.config.context)) // handle.config.layers
     logits = 3 * POSITIONS * handle.config.vocabulary
     return state + width * (original.parameters + handle.parameters + said + logits) + block
-
-
-def graph_bytes(handle: ModelHandle, length: int) -> int:
-    """What the graphs of all blocks hold of one batch."""
-    tokens = BATCH * min(length, handle.config.context)
-    return math.ceil(fastest_dtype().itemsize * GRAPH * tokens * handle.config.hidden * handle.config.layers)

@@ -131,6 +131,7 @@ MAKING: dict[str, str] = {
     "what --smaller counts from": "--smaller 以什么为基准",
     "how much work rounding is worth, as of quantize": "舍入值得花多少工夫，与 quantize 相同",
     "how to round, instead of the level's way, as of quantize": "如何舍入，代替级别的做法，与 quantize 相同",
+    "whether a mixture may have them, which vLLM does not load": "混合方案可否带零点；vLLM 不能加载带零点的权重",
     "compress needs a goal: --smaller or --to-size or --fit, one of them.": (
         "compress 需要一个目标：--smaller、--to-size 或 --fit，三者取一。"
     ),

@@ -22,7 +22,7 @@ from deepseek_cli.ops.torch_parts import fastest_dtype
 from deepseek_cli.quantize.checkpoint import Checkpoint
 from deepseek_cli.quantize.fold import folded
 from deepseek_cli.quantize.method import BATCH, Method
-from deepseek_cli.quantize.student import BLOCKS, PART, POSITIONS, Student, last_hidden
+from deepseek_cli.quantize.student import BLOCKS, PART, POSITIONS, Student, graph_bytes, last_hidden
 from deepseek_cli.reporter import SILENT, Reporter
 from deepseek_cli.tensors import TensorRef
 
@@ -42,6 +42,7 @@ def distill(
     original = last_hidden(handle, windows, dtype)
     held = max(len(windows) // HELD_OUT, 1)
     student = Student(folded(handle, codes), {name: ref for name, ref in codes.items() if ref.quantized}, dtype)
+    student.keeps_graphs = graph_bytes(handle, BATCH * windows.shape[1]) < free_bytes() / 2
     before = student.score(windows[-held:], original[-held:])
 
     def step(chosen: Tensor, rate: float) -> None:

@@ -19,6 +19,7 @@ from torch import Tensor
 from deepseek_cli.ahead import in_order
 from deepseek_cli.handle import ModelHandle
 from deepseek_cli.ops.torch_ops import TorchOps
+from deepseek_cli.ops.torch_parts import fastest_dtype
 from deepseek_cli.quantize.fake import FakeQuantized
 from deepseek_cli.tensors import CorrectedTensor, HeldWeights, QuantizedTensor, TensorRef
 
@@ -26,6 +27,7 @@ PART = 4  # windows that are computed at once where nothing is learned
 POSITIONS = 128  # whose logits are held at once
 ROWS = 8  # of these whose probabilities are: so many stay in the cache from one operation to the next
 BLOCKS = "model.layers."
+GRAPH = 48  # values a token that one block's graph holds, in its hidden sizes
 NOTHING: Mapping[int, Tensor] = MappingProxyType({})
 
 
@@ -152,6 +154,11 @@ class Student:
                 ours.backward(slope)
                 slopes[rows] = part.grad[0] / len(flat)  # type: ignore[index]
         return total / len(flat), gradient
+
+
+def graph_bytes(handle: ModelHandle, tokens: int) -> int:
+    """What the graphs of all blocks hold of a step."""
+    return fastest_dtype().itemsize * GRAPH * tokens * handle.config.hidden * handle.config.layers
 
 
 @torch.no_grad()

@@ -65,6 +65,15 @@ def test_what_was_measured_is_read_again(tmp_path: Path) -> None:
     known = costs.measure(handle, windows, tmp_path / "costs.json", SILENT)
     assert known and known.together > 0
     assert costs.measure(handle, windows[:0], tmp_path / "costs.json", SILENT) == known
+    plain = costs.measure(handle, windows, tmp_path / "costs.json", SILENT, zero_points=False)
+    assert plain and ({len(row) for row in plain.options}, {len(row) for row in known.options}) == ({5}, {8})
+
+
+@pytest.mark.parametrize(("zero_points", "fewest_bits", "count"), [(True, 4, 8), (False, 4, 5), (True, 3, 14), (False, 3, 8)])
+def test_few_bits_come_with_zero_points_and_without(zero_points: bool, fewest_bits: int, count: int) -> None:
+    found = costs.schemes_for(parse_scheme("int4-g32"), fewest_bits, zero_points)
+    assert len(set(found)) == count and {scheme.bits for scheme in found} == {*range(fewest_bits, 5), 8}
+    assert {scheme.bits for scheme in found if not scheme.symmetric} == ({*range(fewest_bits, 5)} if zero_points else set())
 
 
 def test_shapes_of_steps_without_shares_come_from_the_largest_on(tmp_path: Path) -> None:
