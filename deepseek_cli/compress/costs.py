@@ -95,7 +95,10 @@ class Costs:
 def measure(
     handle: ModelHandle, windows: Tensor, kept: Path | None, reporter: Reporter, fewest_bits: int = 4, zero_points: bool = True
 ) -> Costs | None:
-    """None where nothing is left to choose. `kept` is the file that an earlier run wrote them to, or that this one does."""
+    """None where nothing is left to choose.
+
+    `kept` is the file that this run writes them to; those of an earlier one that chose among the same schemes are taken from it.
+    """
     plan = make_plan(handle, QuantizeSpec(scheme="int4"))
     if not plan.units:
         return None

@@ -157,7 +157,7 @@ class Student:
 
 
 def graph_bytes(handle: ModelHandle, tokens: int) -> int:
-    """What the graphs of all blocks hold of a step."""
+    """What the graphs of all blocks hold of a step over so many tokens."""
     return fastest_dtype().itemsize * GRAPH * tokens * handle.config.hidden * handle.config.layers
 
 

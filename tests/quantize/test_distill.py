@@ -191,3 +191,17 @@ def test_a_weight_starts_as_it_was_quantized_and_moves_down_its_gradient(scheme:
     assert torch.equal(learned.dequantize(), weight.dense(torch.float32))
     assert torch.equal(snap(learned.scale, bits=8 if learned.zero is None else 7), learned.scale)
     assert bool((learned.scale.sign() == quantized.scale.sign()).all())
+
+
+def test_a_step_whose_graphs_are_kept_changes_the_same_bits(llama: Path) -> None:
+    """How much memory is free may be another where a run goes on that was stopped."""
+    learned = []
+    for keeps_graphs in (False, True):
+        student, _, tokens = student_of(llama)
+        student.keeps_graphs = keeps_graphs
+        original = last_hidden(open_model(str(llama), Store(llama.parent)), tokens, torch.float32)
+        losses = [student.step(tokens, original, 1e-3) for _ in range(2)]
+        learned.append((losses, {name: weight.factor for name, weight in student.learning.items()}))
+    (before, first), (after, second) = learned
+    assert before == after and before[0] > 0
+    assert all(torch.equal(first[name], second[name]) and first[name].any() for name in first)
