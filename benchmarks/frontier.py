@@ -35,7 +35,7 @@ STEPS = {  # of each point, what is left out before rounding: as much as its siz
     "60%": "",
     "70%": "",
     "75%": "vocabulary=25%",
-    "80%": "vocabulary=50%,width=25%,recover=20m",
+    "80%": "vocabulary=50%",
 }
 BETTER = 0.97  # than the best of the others, in KL divergence: what compress is asked for
 DENSE = "bf16.gguf"

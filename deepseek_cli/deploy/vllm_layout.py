@@ -33,6 +33,7 @@ from deepseek_cli.tensors import (
 
 GROUPS = (128, 64, 32)  # that its kernels have
 SCALES = {torch.bfloat16: "bfloat16", torch.float16: "float16"}  # vLLM holds scales in the dtype of activations
+ZERO_POINTS = "its groups have zero points"
 CLASSES = {
     "llama": "LlamaForCausalLM",
     "qwen2": "Qwen2ForCausalLM",
@@ -145,7 +146,7 @@ def _unfit(weight: Weight) -> str:
     if weight.irregular:
         return weight.irregular
     if weight.zero is not None:
-        return "its groups have zero points"
+        return ZERO_POINTS
     if weight.shape[1] % GROUPS[-1]:
         return f"its {weight.shape[1]} inputs are not a multiple of {GROUPS[-1]}"
     if _group(weight) is None:
@@ -180,9 +181,13 @@ def regrouped(weight: QuantizedTensor, scheme: Scheme) -> QuantizedTensor:
 
 
 def _refused(handle: ModelHandle, tensor: str, reason: str) -> ModelUnsupported:
+    anew = "Round it anew, and deploy the result: deepseek quantize {model} --int4"
+    either = (
+        "Round it anew, and deploy the result: deepseek quantize {model} --int4, or deepseek compress … --set zero_points=false"
+    )
     return ModelUnsupported(
         "{model} cannot be carried to vLLM as it is: {tensor}: {reason}.",
-        hint="Round it anew, and deploy the result: deepseek quantize {model} --int4",
+        hint=either if reason == ZERO_POINTS else anew,
         model=handle.name,
         tensor=tensor,
         reason=reason,

@@ -63,6 +63,9 @@ DEPLOYING: dict[str, str] = {
     "Leave them out.": "请去掉它们。",
     "{model} cannot be carried to vLLM as it is: {tensor}: {reason}.": "{model} 不能原样带到 vLLM：{tensor}：{reason}。",
     "Round it anew, and deploy the result: deepseek quantize {model} --int4": "请重新量化，再部署其结果：deepseek quantize {model} --int4",
+    "Round it anew, and deploy the result: deepseek quantize {model} --int4, or deepseek compress … --set zero_points=false": (
+        "请重新量化，再部署其结果：deepseek quantize {model} --int4，或 deepseek compress … --set zero_points=false"
+    ),
     "transformers has no model for {folder}.": "transformers 没有适用于 {folder} 的模型。",
     "Deploy with --verify weights, and run it in vLLM.": "请用 --verify weights 部署，并在 vLLM 中运行。",
     "The bundle holds no folder for vLLM. {reason}": "部署包中没有供 vLLM 用的文件夹。{reason}",

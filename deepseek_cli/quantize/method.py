@@ -65,14 +65,12 @@ def resolve(handle: ModelHandle, spec: QuantizeSpec, plan: Plan, reporter: Repor
     """
     blocks, head = {f"{name}.weight" for name in inner_linears(handle)}, head_of(handle)
     inner = [i for i in plan.items if (i.name in blocks and i.scheme.bits <= 8) or (i.name == head and i.scheme.bits < 8)]
-    few = [item for item in inner if item.scheme.bits < 8]
-    level = QAT if spec.qat else LEVELS[spec.level if few else "fast"]
+    level = QAT if spec.qat else LEVELS[spec.level if any(item.scheme.bits < 8 for item in inner) else "fast"]
     if any(item.scheme.block for item in inner):
         _refuse_for_blocks(spec)
         level = replace(level, algorithm="imatrix", steps=0)
     algorithm = find_algorithm(spec.algorithm or level.algorithm, reporter)
-    items = tuple(few if few and not (spec.algorithm or spec.qat) else inner)
-    if algorithm.needs == "nothing" or not items:
+    if algorithm.needs == "nothing" or not inner:
         given = [flag for flag, value in _about_text(spec) if value]
         if given or spec.calibration != "builtin":
             raise UsageError(
@@ -87,7 +85,7 @@ def resolve(handle: ModelHandle, spec: QuantizeSpec, plan: Plan, reporter: Repor
         open_tokenizer(handle.root), spec.calibration, tokens, handle.config.context, spec.language, spec.seed
     )
     steps = spec.steps if spec.steps is not None else 0 if spec.algorithm and not spec.qat else level.steps
-    return Method(algorithm, calibration, items, steps, (spec.rate or level.rate) if steps else 0.0)
+    return Method(algorithm, calibration, tuple(inner), steps, (spec.rate or level.rate) if steps else 0.0)
 
 
 def _refuse_for_blocks(spec: QuantizeSpec) -> None:

@@ -27,6 +27,7 @@ from deepseek_cli.ops.torch_parts import Held, Spool
 from deepseek_cli.quantize import rtn, search
 from deepseek_cli.quantize.allocate import Option
 from deepseek_cli.quantize.grid import round_to_grid
+from deepseek_cli.quantize.method import inner_linears
 from deepseek_cli.quantize.student import last_hidden
 from deepseek_cli.reporter import SILENT, Reporter
 from deepseek_cli.schemes import Scheme
@@ -70,20 +71,24 @@ def size_of(handle: ModelHandle, unit: Unit, scheme: Scheme) -> int:
 
 def squared_error(handle: ModelHandle, measured: Measured, scheme: Scheme) -> float:
     """Σ (w − ŵ)² over the unit's weights, each input counting by its mean square; from evenly spaced rows of each weight."""
-    total = 0.0
+    total, inner = 0.0, inner_linears(handle)
     for name in measured.unit:
         ref, importance = handle.tensors[f"{name}.weight"], measured.importance.get(name)
+        looked_at = scheme.bits < 8 or name in inner  # as `method.resolve` calibrates
         pick = torch.arange(0, ref.shape[0], max(ref.shape[0] // ROWS, 1))
         rows = dense(take_rows(ref.read(), pick)).float()
         ref.release()
-        errors = (rows - rounded(rows, scheme, importance)).square().sum(0)  # [in]
+        errors = (rows - rounded(rows, scheme, importance if looked_at else None)).square().sum(0)  # [in]
         total += float((errors if importance is None else errors * importance).sum()) * ref.shape[0] / len(pick)
     return total
 
 
 def rounded(weight: Tensor, scheme: Scheme, importance: Tensor | None) -> Tensor:
-    """What [out, in] weights become: by `rtn` at eight bits, else at the scales that cost least. Raises ValueError for a NaN."""
-    if scheme.bits == 8:
+    """What [out, in] weights become: at the scales that cost least; to nearest at eight bits where no input was looked at.
+
+    Raises ValueError for a NaN.
+    """
+    if scheme.bits == 8 and importance is None:
         return rtn.quantize(weight, scheme).dequantize()
     grid = search.find_grid(weight, scheme, importance)
     codes = round_to_grid(rtn.in_groups(weight, grid.group), grid.scale, grid.zero, scheme.bits).flatten(1)

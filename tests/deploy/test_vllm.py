@@ -216,7 +216,9 @@ def test_what_vllm_cannot_take_is_refused_with_the_command_to_run(
     change(tmp_path / "toy")
     done = cli("deploy", tmp_path / "toy", "--target", "vllm", "-o", tmp_path / "bundle", "--json")
     assert (done.code, says in done.json["error"]["message"]) == (3, True)
-    assert "deepseek quantize toy --int4" in done.json["error"]["hint"]
+    hint = done.json["error"]["hint"]
+    assert "deepseek quantize toy --int4" in hint
+    assert ("deepseek compress … --set zero_points=false" in hint) == ("zero points" in says)
     assert not (tmp_path / "bundle").exists()
 
 

@@ -139,7 +139,7 @@ def test_every_block_weight_is_calibrated_or_listed(tmp_path: Path, family: str)
     if family == "deepseek_v3":
         add_draft(tmp_path / "toy")
     done = run(tmp_path / "toy", tmp_path / "q", rule=("*.kv_b_proj=int4", "*.layers.1.self_attn.*=int4"))
-    body = {i.name for i in done.plan.items if i.scheme.bits == 4 and ".layers." in i.name}
+    body = {i.name for i in done.plan.items if i.scheme.bits <= 8 and ".layers." in i.name}
     assert done.notes.keys() == body
     rounded = {note["algorithm"] for note in done.notes.values()}
     assert rounded <= {"imatrix", "gptaq"}
@@ -176,6 +176,17 @@ def test_eight_bits_are_rounded_as_fast_does_at_every_level(llama: Path, tmp_pat
     done = quantize(open_model(str(llama), store), spec, store, tmp_path / "q", reporter=said)
     assert any(note.startswith("imatrix on 2048 tokens") for note in said.notes)
     assert {note["algorithm"] for note in done.notes.values()} == {"imatrix"}
+
+
+def test_eight_bits_are_the_same_beside_fewer(llama: Path, tmp_path: Path) -> None:
+    """Only the last weight that text passes has fewer, so that the others meet the same."""
+    last = "model.layers.2.mlp.down_proj"
+    for name, rule in (("all", ()), ("mixed", (f"{last}=int4-g32",))):
+        run(llama, tmp_path / name, level="fast", scheme="int8-g32", rule=rule, tokens=None)
+    alone, beside = (load_file(tmp_path / name / "model.safetensors") for name in ("all", "mixed"))
+    blocks = [name for name in alone if ".layers." in name and not name.startswith(last)]
+    assert any(name.endswith("weight_packed") for name in blocks)
+    assert all(torch.equal(alone[name], beside[name]) for name in blocks)
 
 
 def test_what_looks_at_no_text_takes_no_tokens(llama: Path, tmp_path: Path) -> None:
