@@ -21,6 +21,7 @@ BATCH = 4  # windows a step of distillation
 LONG_SECONDS = 3600  # what takes longer is asked about
 BLOCK_ALGORITHMS = ("imatrix", "search")  # with and without text
 EIGENVECTORS = 40  # operations of products that take as long as those of an n × n matrix, over n³
+LEARNING = 16  # operations a parameter and token of a step: products, forward twice, are half; scales and losses take as long
 OVERHEAD = 2.0  # of the products that are counted, over the time that they take alone
 
 
@@ -132,7 +133,7 @@ def seconds_for(handle: ModelHandle, method: Method) -> float:
     hessians = sum(2 * tokens * inputs**2 * streams + 3 * inputs**3 for inputs in _inputs(method).values())
     rounding = sum(4 * item.shape[0] * item.shape[1] ** 2 for item in method.calibrated)
     correcting = sum(EIGENVECTORS * min(item.shape) ** 3 for item in method.calibrated if item.scheme.rank)
-    learning = 8 * handle.parameters * method.steps * BATCH * method.calibration.windows.shape[1]  # blocks go forward twice
+    learning = LEARNING * handle.parameters * method.steps * BATCH * method.calibration.windows.shape[1]
     return OVERHEAD * (forward + hessians + rounding + correcting + learning) / product_rate(fastest_dtype())
 
 
