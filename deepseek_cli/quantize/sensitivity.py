@@ -27,8 +27,7 @@ from deepseek_cli.ops.torch_parts import Held, Spool
 from deepseek_cli.quantize import rtn, search
 from deepseek_cli.quantize.allocate import Option
 from deepseek_cli.quantize.grid import round_to_grid
-from deepseek_cli.quantize.method import inner_linears
-from deepseek_cli.quantize.student import last_hidden
+from deepseek_cli.quantize.student import BLOCKS, last_hidden
 from deepseek_cli.reporter import SILENT, Reporter
 from deepseek_cli.schemes import Scheme
 from deepseek_cli.tensors import HeldWeights, dense, dequantize, take_rows
@@ -71,10 +70,10 @@ def size_of(handle: ModelHandle, unit: Unit, scheme: Scheme) -> int:
 
 def squared_error(handle: ModelHandle, measured: Measured, scheme: Scheme) -> float:
     """Σ (w − ŵ)² over the unit's weights, each input counting by its mean square; from evenly spaced rows of each weight."""
-    total, inner = 0.0, inner_linears(handle)
+    total = 0.0
     for name in measured.unit:
         ref, importance = handle.tensors[f"{name}.weight"], measured.importance.get(name)
-        looked_at = scheme.bits < 8 or name in inner  # as `method.resolve` calibrates
+        looked_at = scheme.bits < 8 or name.startswith(BLOCKS)  # as `method.resolve` calibrates
         pick = torch.arange(0, ref.shape[0], max(ref.shape[0] // ROWS, 1))
         rows = dense(take_rows(ref.read(), pick)).float()
         ref.release()
